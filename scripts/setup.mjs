@@ -1,0 +1,51 @@
+/** Makes a fresh clone ready: installs packages and builds, whatever of it is missing. */
+import { spawnSync } from "node:child_process";
+import { existsSync, statSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+export const root = dirname(dirname(fileURLToPath(import.meta.url)));
+
+/** Runs a command in the repository; its exit code. Its output goes where ours does. */
+export function run(command, args, options = {}) {
+  const { status, error } = spawnSync(command, args, { cwd: root, stdio: "inherit", ...options });
+  if (error) throw error;
+  return status ?? 1;
+}
+
+function orExit(status) {
+  if (status !== 0) process.exit(status);
+}
+
+/** The path of an installed package's command, run by this Node. */
+export function bin(name) {
+  return join(root, "node_modules", ".bin", name);
+}
+
+/** Installs what package-lock.json names, unless it has been. */
+export function install() {
+  const lock = join(root, "package-lock.json");
+  const installed = join(root, "node_modules", ".package-lock.json");
+  if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs) return;
+  process.stderr.write("installing packages\n");
+  // npm ci leaves the lock file as it is; output goes to stderr, where progress belongs.
+  orExit(
+    run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { stdio: ["ignore", 2, 2] }),
+  );
+}
+
+/** Builds every package that has changed since it was built. */
+export function build() {
+  process.stderr.write("building\n");
+  orExit(
+    run(bin("turbo"), ["run", "build", "--output-logs=errors-only", "--log-order=grouped"], {
+      stdio: ["ignore", 2, 2],
+      env: { ...process.env, TURBO_TELEMETRY_DISABLED: "1", TURBO_NO_UPDATE_NOTIFIER: "1" },
+    }),
+  );
+}
+
+/** Runs the espalier command. */
+export function espalier(args) {
+  return run(process.execPath, [join(root, "apps", "cli", "dist", "main.js"), ...args]);
+}

@@ -1,0 +1,46 @@
+/** Everything that must hold: types, style, import rules and every test. `npm test`. */
+import { readFileSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { bin, build, install, root, run } from "./setup.mjs";
+
+install();
+build();
+const filters = process.argv.slice(2);
+const checks =
+  filters.length > 0
+    ? []
+    : [
+        ["types", bin("turbo"), ["run", "typecheck", "--output-logs=errors-only"]],
+        ["style", bin("biome"), ["check", "."]],
+        ["import rules", process.execPath, ["scripts/check-imports.mjs"]],
+      ];
+let [passed, failed] = [0, 0];
+for (const [name, command, args] of checks) {
+  const held = run(command, args, { env: { ...process.env, TURBO_TELEMETRY_DISABLED: "1" } }) === 0;
+  process.stdout.write(`${held ? "✓" : "✗"} ${name}\n`);
+  if (held) passed++;
+  else failed++;
+}
+const report = join(root, "node_modules", ".vitest-report.json");
+rmSync(report, { force: true });
+const status = run(bin("vitest"), [
+  "run",
+  "--reporter=default",
+  "--reporter=json",
+  `--outputFile.json=${report}`,
+  ...filters,
+]);
+try {
+  const { numPassedTests, numFailedTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
+  passed += numPassedTests;
+  // A file that could not be loaded has no tests to fail.
+  const unloaded = testResults.filter(
+    (file) => file.status === "failed" && file.assertionResults.length === 0,
+  );
+  failed += numFailedTests + unloaded.length;
+} catch {
+  failed++;
+}
+if (status !== 0 && failed === 0) failed++;
+process.stdout.write(`${passed} passed, ${failed} failed\n`);
+process.exitCode = failed === 0 ? 0 : 1;
