@@ -1,0 +1,84 @@
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { EspalierError, hashFile, readJson, writeFileAtomic, writeJsonAtomic } from "./index.ts";
+
+let directory: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), "espalier-base-"));
+});
+afterEach(() => rm(directory, { recursive: true, force: true }));
+
+describe("writeFileAtomic", () => {
+  test("creates directories, replaces content and leaves nothing else", async () => {
+    const path = join(directory, "a", "b", "file.txt");
+    await writeFileAtomic(path, "first");
+    await writeFileAtomic(path, [new Uint8Array([0x6f]), new Uint8Array([0x6b])]);
+    expect(await readFile(path, "utf8")).toBe("ok");
+    expect(await readdir(join(directory, "a", "b"))).toEqual(["file.txt"]);
+  });
+
+  test("keeps the old content and removes the partial file when a chunk fails", async () => {
+    const path = join(directory, "file.bin");
+    await writeFile(path, "old");
+    async function* failing() {
+      yield new Uint8Array(10);
+      throw new Error("source failed");
+    }
+    await expect(writeFileAtomic(path, failing())).rejects.toThrow(/file\.bin.*source failed/);
+    expect(await readFile(path, "utf8")).toBe("old");
+    expect(await readdir(directory)).toEqual(["file.bin"]);
+  });
+
+  test("names a full disk", async () => {
+    const path = join(directory, "full");
+    const source = (async function* () {
+      yield new Uint8Array(1);
+      throw Object.assign(new Error("ENOSPC"), { code: "ENOSPC" });
+    })();
+    await expect(writeFileAtomic(path, source)).rejects.toMatchObject({ code: "disk-full" });
+  });
+});
+
+describe("readJson", () => {
+  test("reads back what was written", async () => {
+    const path = join(directory, "value.json");
+    await writeJsonAtomic(path, { a: [1, 2.5] });
+    expect(await readJson(path)).toEqual({ a: [1, 2.5] });
+  });
+
+  test.each([
+    ["missing", undefined, "missing-file"],
+    ["malformed", "{", "invalid-file"],
+    ["too large", `"${"x".repeat(100)}"`, "invalid-file"],
+  ] as const)("%s file", async (_name, content, code) => {
+    const path = join(directory, "value.json");
+    if (content !== undefined) await writeFile(path, content);
+    const error = await readJson(path, 50).catch((caught: unknown) => caught as EspalierError);
+    expect(EspalierError.isInstance(error, code)).toBe(true);
+    expect((error as EspalierError).message).toContain(path);
+  });
+
+  test("a directory", async () => {
+    await mkdir(join(directory, "value.json"));
+    await expect(readJson(join(directory, "value.json"))).rejects.toMatchObject({
+      code: "invalid-file",
+    });
+  });
+});
+
+test("hashFile gives the digest of the content", async () => {
+  const path = join(directory, "abc");
+  await writeFile(path, "abc");
+  expect(await hashFile(path, "md5")).toBe("900150983cd24fb0d6963f7d28e17f72");
+});
+
+test("isInstance recognises an error of another copy of the package", () => {
+  const foreign = Object.assign(new Error("x"), {
+    code: "network",
+    [Symbol.for("espalier.error")]: true,
+  });
+  expect(EspalierError.isInstance(foreign, "network")).toBe(true);
+  expect(EspalierError.isInstance(new Error("x"))).toBe(false);
+});

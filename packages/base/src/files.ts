@@ -1,0 +1,145 @@
+/** @file Files that are either whole or not there. */
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import { dirname } from "node:path";
+import { EspalierError } from "./error.ts";
+
+/** What a file is called until it is complete. A stopped program may leave one; it is safe to delete. */
+export const PARTIAL_SUFFIX = ".partial";
+
+/**
+ * Writes `chunks` to `path` so that the name `path` never stands for an incomplete file: into
+ * `path.partial`, flushed to the disk, then renamed. Creates missing directories.
+ *
+ * @throws EspalierError `disk-full` or `invalid-argument`, naming the file; nothing is left behind.
+ */
+export async function writeFileAtomic(
+  path: string,
+  chunks: string | Uint8Array | AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
+): Promise<void> {
+  const partial = path + PARTIAL_SUFFIX;
+  try {
+    await mkdir(dirname(path), { recursive: true });
+    const handle = await open(partial, "w");
+    try {
+      if (typeof chunks === "string" || chunks instanceof Uint8Array) {
+        await handle.writeFile(chunks);
+      } else {
+        for await (const chunk of chunks) await handle.writeFile(chunk);
+      }
+      await handle.sync();
+    } finally {
+      await handle.close();
+    }
+    await rename(partial, path);
+  } catch (error) {
+    await rm(partial, { force: true }).catch(() => {});
+    throw describeFileError(error, path, "write");
+  }
+}
+
+/** Writes `value` as indented JSON with a final newline; atomic as `writeFileAtomic`. */
+export async function writeJsonAtomic(path: string, value: unknown): Promise<void> {
+  await writeFileAtomic(path, `${JSON.stringify(value, undefined, 2)}\n`);
+}
+
+/**
+ * @param maximumBytes Larger files are refused before they are read, since they come from outside.
+ * @throws EspalierError `missing-file`, or `invalid-file` for a file that is too large or not JSON.
+ */
+export async function readJson(path: string, maximumBytes = 256 * 1024 * 1024): Promise<unknown> {
+  let text: string;
+  try {
+    const handle = await open(path, "r");
+    try {
+      const { size } = await handle.stat();
+      if (size > maximumBytes) {
+        throw new EspalierError(
+          "invalid-file",
+          `${path}: expected at most ${maximumBytes} bytes of JSON, got ${size}`,
+          { path, size, maximumBytes },
+        );
+      }
+      text = await handle.readFile("utf8");
+    } finally {
+      await handle.close();
+    }
+  } catch (error) {
+    throw describeFileError(error, path, "read");
+  }
+  try {
+    return JSON.parse(text);
+  } catch (error) {
+    throw new EspalierError(
+      "invalid-file",
+      `${path}: expected JSON: ${(error as Error).message}`,
+      { path },
+      error,
+    );
+  }
+}
+
+/** Reads a whole file. @throws EspalierError `missing-file` or `invalid-file`, naming the file. */
+export async function readBytes(path: string): Promise<Uint8Array> {
+  try {
+    return await readFile(path);
+  } catch (error) {
+    throw describeFileError(error, path, "read");
+  }
+}
+
+/** Hexadecimal digest of a file's content, read in pieces. */
+export async function hashFile(path: string, algorithm: "md5" | "sha256"): Promise<string> {
+  const hash = createHash(algorithm);
+  try {
+    for await (const chunk of createReadStream(path)) hash.update(chunk as Uint8Array);
+  } catch (error) {
+    throw describeFileError(error, path, "read");
+  }
+  return hash.digest("hex");
+}
+
+/** Turns an error of Node's file system into one of ours that names `path`; passes ours through. */
+export function describeFileError(
+  error: unknown,
+  path: string,
+  action: "read" | "write",
+): EspalierError {
+  if (EspalierError.isInstance(error)) return error;
+  const code = (error as NodeJS.ErrnoException).code;
+  const data = { path, errno: code };
+  switch (code) {
+    case "ENOENT":
+      return new EspalierError("missing-file", `${path}: no such file or directory`, data, error);
+    case "ENOSPC":
+    case "EDQUOT":
+    case "EFBIG":
+      return new EspalierError("disk-full", `${path}: no space left to ${action}`, data, error);
+    case "EISDIR":
+      return new EspalierError(
+        "invalid-file",
+        `${path}: expected a file, got a directory`,
+        data,
+        error,
+      );
+    case "ENOTDIR":
+      return new EspalierError("invalid-file", `${path}: part of the path is a file`, data, error);
+    case "EACCES":
+    case "EPERM":
+    case "EROFS":
+      return new EspalierError(
+        "invalid-argument",
+        `${path}: not permitted to ${action}`,
+        data,
+        error,
+      );
+    default:
+      return new EspalierError(
+        "invalid-file",
+        `${path}: could not ${action}: ${error instanceof Error ? error.message : String(error)}`,
+        data,
+        error,
+      );
+  }
+}

@@ -1,0 +1,11 @@
+export { type ErrorCode, type ErrorData, EspalierError, throwIfAborted } from "./error.ts";
+export {
+  describeFileError,
+  hashFile,
+  PARTIAL_SUFFIX,
+  readBytes,
+  readJson,
+  writeFileAtomic,
+  writeJsonAtomic,
+} from "./files.ts";
+export { quote, show } from "./quote.ts";
