@@ -1,0 +1,158 @@
+import { describe, expect, test } from "vitest";
+import { gradient, hessianQuadraticForms, jvp, sampleGradientNorms, vjp } from "./autodiff.ts";
+import { linear } from "./ops/contract.ts";
+import { conv } from "./ops/convolution.ts";
+import { add, relu, tanh } from "./ops/elementwise.ts";
+import { constant, input } from "./ops/leaf.ts";
+import { batchNorm, crossEntropy, mean } from "./ops/normalize.ts";
+import { slice, sum } from "./ops/shape.ts";
+import { conformanceCases, conformanceProblem, interpret, randomArray } from "./testing/index.ts";
+import { sizeOf, type Value } from "./value.ts";
+
+/** Σ a · b. */
+function dot(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  return Array.from(a).reduce((total, element, i) => total + element * b[i], 0);
+}
+
+describe.each(conformanceCases.map((entry) => [entry.name, entry] as const))(
+  "%s",
+  (_name, entry) => {
+    const { inputs, feeds, outputs } = conformanceProblem(entry);
+    const directions = inputs.map((value, i) => randomArray(sizeOf(value.shape), 200 + i));
+    const seed = randomArray(sizeOf(outputs.result.shape), 100);
+
+    function evaluateAt(step: number, wanted: Value[]): Float64Array[] {
+      const moved = new Map(
+        inputs.map((value, i) => [
+          value,
+          Float64Array.from(feeds[i], (x, k) => x + step * directions[i][k]),
+        ]),
+      );
+      return interpret(wanted, moved).map(({ data }) => data);
+    }
+
+    // Central differences: an error of step² times the third derivative, plus rounding / step.
+    function differences(wanted: Value[]): Float64Array[] {
+      const step = 1e-5;
+      const [below, above] = [evaluateAt(-step, wanted), evaluateAt(step, wanted)];
+      return above.map((after, i) => after.map((x, k) => (x - below[i][k]) / (2 * step)));
+    }
+
+    test("jvp agrees with finite differences", () => {
+      const [expected] = differences([outputs.result]);
+      const [actual] = evaluateAt(0, [outputs.tangent]);
+      actual.forEach((x, k) => {
+        expect(x).toBeCloseTo(expected[k], 6);
+      });
+    });
+
+    test("vjp is the adjoint of jvp", () => {
+      const tangent = evaluateAt(0, [outputs.tangent])[0];
+      const cotangents = evaluateAt(
+        0,
+        inputs.map((_, i) => outputs[`cotangent${i}`]),
+      );
+      const forward = dot(tangent, seed);
+      const reverse = cotangents.reduce((total, data, i) => total + dot(data, directions[i]), 0);
+      // Constants in rules, such as 1 / n, are float32.
+      expect(reverse).toBeCloseTo(forward, 6);
+    });
+
+    test("the derivative of vjp agrees with finite differences", () => {
+      const first = inputs.map((_, i) => outputs[`cotangent${i}`]);
+      const expected = differences(first);
+      const actual = evaluateAt(
+        0,
+        inputs.map((_, i) => outputs[`second${i}`]),
+      );
+      actual.forEach((data, i) => {
+        data.forEach((x, k) => {
+          expect(x).toBeCloseTo(expected[i][k], 5);
+        });
+      });
+    });
+  },
+);
+
+test("sampleGradientNorms are the norms of the gradients of single samples", () => {
+  const batch = 3;
+  const x = input("x", [batch, 4, 6, 5]);
+  const parameters = [
+    input("w1", [6, 2, 3, 3]),
+    input("b1", [6, 1, 1]),
+    input("w2", [5, 6, 3, 3]),
+    input("w3", [3, 5]),
+  ];
+  const [w1, b1, w2, w3] = parameters;
+  const statistic = (low: number) => constant([6], randomArray(6, 9 + low, low, 2));
+  const hidden = relu(
+    batchNorm(
+      add(conv(x, w1, { padding: [1, 1, 1, 1], groups: 2 }), b1),
+      { scale: statistic(1), bias: statistic(0), mean: statistic(-1), variance: statistic(0.5) },
+      1e-5,
+    ),
+  );
+  const logits = linear(mean(conv(hidden, w2, { strides: [2, 2] }), [2, 3]), w3);
+  const seed = constant(logits.shape, randomArray(sizeOf(logits.shape), 77));
+  const norms = sampleGradientNorms([logits], [seed], parameters);
+
+  // The same from plain gradients, one sample's logits at a time.
+  const feeds = new Map(
+    [x, ...parameters].map((value, i) => [value, randomArray(sizeOf(value.shape), i)]),
+  );
+  const actual = interpret(norms, feeds);
+  for (let n = 0; n < batch; n++) {
+    const gradients = interpret(
+      vjp([slice(logits, 0, n, n + 1)], [slice(seed, 0, n, n + 1)], parameters),
+      feeds,
+    );
+    gradients.forEach(({ shape, data }, i) => {
+      const rows = shape[0];
+      const length = data.length / rows;
+      for (let r = 0; r < rows; r++) {
+        const row = data.subarray(r * length, (r + 1) * length);
+        expect(actual[i].data[n * rows + r]).toBeCloseTo(dot(row, row), 9);
+      }
+    });
+  }
+});
+
+test("sampleGradientNorms names a parameter that is used twice", () => {
+  const x = input("x", [2, 3]);
+  const w = input("w", [3, 3]);
+  const logits = linear(relu(linear(x, w)), w);
+  const seed = constant([2, 3], new Float32Array(6));
+  expect(() => sampleGradientNorms([logits], [seed], [w])).toThrow(/used once/);
+});
+
+test("hessianQuadraticForms split v · H v by rows", () => {
+  const x = input("x", [3, 4, 6, 5]);
+  const parameters = [input("w1", [6, 4, 3, 3]), input("b1", [6, 1, 1]), input("w2", [3, 6])];
+  const [w1, b1, w2] = parameters;
+  const hidden = mean(tanh(add(conv(x, w1, { padding: [1, 1, 1, 1] }), b1)), [2, 3]);
+  const targets = constant([3, 3], Float32Array.of(1, 0, 0, 0, 1, 0, 0.5, 0, 0.5));
+  const loss = sum(crossEntropy(linear(hidden, w2), targets));
+  const directions = parameters.map(({ shape }, i) =>
+    constant(shape, randomArray(sizeOf(shape), 50 + i)),
+  );
+  const forms = hessianQuadraticForms(loss, parameters, directions);
+  const products = jvp(
+    gradient(loss, parameters),
+    new Map(parameters.map((parameter, i) => [parameter, directions[i]])),
+  );
+  const feeds = new Map(
+    [x, ...parameters].map((value, i) => [value, randomArray(sizeOf(value.shape), i)]),
+  );
+  const [actual, expected, along] = [forms, products, directions].map((values) =>
+    interpret(values, feeds),
+  );
+  actual.forEach(({ data }, i) => {
+    const rows = parameters[i].shape[0];
+    const length = expected[i].data.length / rows;
+    expect(data).toHaveLength(rows);
+    data.forEach((form, r) => {
+      const row = (array: Float64Array) => array.subarray(r * length, (r + 1) * length);
+      expect(form).toBeCloseTo(dot(row(expected[i].data), row(along[i].data)), 9);
+    });
+  });
+});

@@ -1,0 +1,109 @@
+export {
+  findUses,
+  gradient,
+  hessianQuadraticForms,
+  jvp,
+  type ParameterUse,
+  sampleGradientNorms,
+  vjp,
+} from "./autodiff.ts";
+export { bytesOf, type Cost, cost } from "./cost.ts";
+export {
+  type AdditionPolicy,
+  type CoupledParameter,
+  type CoupledSlices,
+  coupleSlices,
+  type Slice,
+} from "./coupling.ts";
+export {
+  type Executor,
+  float32Data,
+  type Program,
+  type ProgramSource,
+  type Tensor,
+} from "./executor.ts";
+export {
+  OnnxBuilder,
+  type OnnxGraph,
+  type OnnxNode,
+  type OnnxPort,
+  type OnnxTensor,
+} from "./onnx/builder.ts";
+export { decodeOnnx, type OnnxFile } from "./onnx/decode.ts";
+export { encodeOnnx } from "./onnx/encode.ts";
+export { type ExportOptions, exportOnnx, type InferenceGraph } from "./onnx/export.ts";
+export { type LowerOptions, lowerToOnnx } from "./onnx/lower.ts";
+export { type OnnxValues, type ReadOnnxOptions, readOnnx } from "./onnx/read.ts";
+export { tidyForInference } from "./onnx/tidy.ts";
+export { linear, matmul } from "./ops/contract.ts";
+export {
+  type ConvolutionAttributes,
+  conv,
+  convInputGradient,
+  convWeightGradient,
+} from "./ops/convolution.ts";
+export {
+  abs,
+  add,
+  addAll,
+  cast,
+  divide,
+  equal,
+  erf,
+  exp,
+  gelu,
+  greater,
+  log,
+  maximum,
+  minimum,
+  multiply,
+  negate,
+  reciprocal,
+  relu,
+  reluGradient,
+  sigmoid,
+  sign,
+  sqrt,
+  square,
+  subtract,
+  tanh,
+  where,
+} from "./ops/elementwise.ts";
+export { operations } from "./ops/index.ts";
+export { constant, input, integers, isConstant, isInput, scalar } from "./ops/leaf.ts";
+export {
+  batchNorm,
+  batchNormTraining,
+  crossEntropy,
+  layerNorm,
+  logSoftmax,
+  mean,
+  oneHot,
+  perChannel,
+  softmax,
+} from "./ops/normalize.ts";
+export { averagePool, maxPool, type PoolAttributes } from "./ops/pool.ts";
+export {
+  broadcastTo,
+  concat,
+  full,
+  gather,
+  pad,
+  place,
+  reshape,
+  slice,
+  sum,
+  sumTo,
+  transpose,
+} from "./ops/shape.ts";
+export { type Stages, simplify, splitStages, substitute, verify } from "./passes.ts";
+export {
+  type DType,
+  type NdArray,
+  type Operation,
+  type Shape,
+  sizeOf,
+  type TensorData,
+  topologicalOrder,
+  type Value,
+} from "./value.ts";

@@ -1,0 +1,67 @@
+/** @file Graphs of values to graphs of ONNX operators. */
+import { EspalierError } from "@espalier/base";
+import { isInput } from "../ops/leaf.ts";
+import { type TensorData, topologicalOrder, type Value } from "../value.ts";
+import { OnnxBuilder, type OnnxGraph, type OnnxPort } from "./builder.ts";
+
+export interface LowerOptions {
+  /** Tensors bound to inputs: they become initializers under the inputs' names. */
+  readonly constants?: ReadonlyMap<Value, TensorData>;
+  /**
+   * Leaves the first dimension of inputs and outputs of this size open, under the name "batch".
+   * The graph must have been built with it, and must treat samples alike.
+   */
+  readonly openBatch?: number;
+}
+
+/**
+ * @param outputs The values to compute, under the names the model shall have for them.
+ * @throws EspalierError `invalid-graph` if two different inputs share a name, or an input and an
+ *   output.
+ */
+export function lowerToOnnx(
+  outputs: Readonly<Record<string, Value>>,
+  options: LowerOptions = {},
+): OnnxGraph {
+  const { constants, openBatch } = options;
+  const order = topologicalOrder(Object.values(outputs));
+  const reserved = new Set(Object.keys(outputs));
+  for (const { attributes } of order.filter(isInput)) {
+    const { name } = attributes;
+    if (reserved.has(name)) {
+      throw new EspalierError("invalid-graph", `two inputs or outputs are called ${name}`, {
+        name,
+      });
+    }
+    reserved.add(name);
+  }
+  const builder = new OnnxBuilder(openBatch, reserved);
+  const names = new Map<Value, string>();
+  const inputs: OnnxPort[] = [];
+  const port = (name: string, { dtype, shape }: Value): OnnxPort => ({
+    name,
+    dtype,
+    shape: shape.map((n, axis) => (axis === 0 && n === openBatch ? "batch" : n)),
+  });
+  for (const value of order) {
+    const operands = value.inputs.map((operand) => names.get(operand)!);
+    names.set(value, value.operation.onnx(builder, operands, value));
+    if (!isInput(value)) continue;
+    const { name } = value.attributes;
+    const data = constants?.get(value);
+    if (data === undefined) inputs.push(port(name, value));
+    else builder.tensor(value.shape, value.dtype, data, name);
+  }
+  const ports = Object.entries(outputs).map(([name, value]) => {
+    // Names of outputs are given by the caller, and one value may be several outputs.
+    builder.nodeList.push({
+      type: "Identity",
+      domain: "",
+      inputs: [names.get(value)!],
+      outputs: [name],
+      attributes: {},
+    });
+    return port(name, value);
+  });
+  return { inputs, outputs: ports, nodes: builder.nodeList, tensors: builder.tensors };
+}

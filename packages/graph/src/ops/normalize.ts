@@ -1,0 +1,388 @@
+/** @file Means, softmax and the normalisations: fused where that is faster or more accurate. */
+import {
+  apply,
+  expectInputs,
+  normalizeAxis,
+  type Operation,
+  sameShape,
+  sizeOf,
+  stridesOf,
+  type Value,
+} from "../value.ts";
+import { add, multiply, reciprocal, sqrt, square, subtract } from "./elementwise.ts";
+import { forEachOffset } from "./indexing.ts";
+import { scalar } from "./leaf.ts";
+import { full, reshape, sum, sumOperation } from "./shape.ts";
+
+// --- mean ---
+
+interface MeanAttributes {
+  readonly axes: readonly number[];
+  readonly keepDimensions: boolean;
+}
+
+const meanOperation: Operation<MeanAttributes> = {
+  name: "mean",
+  semantics: "average over axes",
+  infer: (inputs, attributes) => sumOperation.infer(inputs, attributes),
+  evaluate: (inputs, value) => {
+    const count = sizeOf(inputs[0].shape) / sizeOf(value.shape);
+    return sumOperation.evaluate(inputs, value).map((total) => total / count);
+  },
+  decompose: ({ inputs: [x], attributes: { axes, keepDimensions }, shape }) =>
+    multiply(sum(x, axes, keepDimensions), scalar(sizeOf(shape) / sizeOf(x.shape))),
+  onnx: (builder, [x], value) => {
+    const { axes, keepDimensions } = value.attributes;
+    const { shape } = value.inputs[0];
+    if (shape.length === 4 && axes.join() === "2,3") {
+      // The runtime keeps GlobalAveragePool in its blocked convolution layout.
+      const pooled = builder.node("GlobalAveragePool", [x]);
+      return keepDimensions
+        ? pooled
+        : builder.reshape(pooled, [...shape.slice(0, 2), 1, 1], value.shape);
+    }
+    return builder.node("ReduceMean", [x, builder.ints(axes)], {
+      keepdims: keepDimensions ? 1 : 0,
+    });
+  },
+  couple: (value, [x], coupling) => {
+    // An average over channels changes when one is removed.
+    for (const axis of value.attributes.axes) coupling.fix(x[axis]);
+    return sumOperation.couple!(value, [x], coupling);
+  },
+};
+
+/** Average over `axes` (default: all). */
+export function mean(x: Value, axes?: readonly number[], keepDimensions = false): Value {
+  const normalized = (axes ?? [...x.shape.keys()]).map((a) =>
+    normalizeAxis(a, x.shape.length, "mean"),
+  );
+  return apply(meanOperation, [x], { axes: normalized.sort((a, b) => a - b), keepDimensions });
+}
+
+// --- softmax and its logarithm ---
+
+/** Calls `visit` with the offsets of each line of `shape` along its last axis. */
+function forEachLine(shape: readonly number[], visit: (start: number, end: number) => void): void {
+  const length = shape[shape.length - 1];
+  for (let start = 0; start < sizeOf(shape); start += length) visit(start, start + length);
+}
+
+const softmaxOperation: Operation<Record<string, never>> = {
+  name: "softmax",
+  semantics: "e^x / Σ e^x along the last axis",
+  infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),
+  evaluate: ([x]) => {
+    const result = logSoftmaxReference(x.data, x.shape);
+    return result.map(Math.exp);
+  },
+  vjp: (value, cotangent) => [softmaxDerivative(value, cotangent)],
+  // The Jacobian diag(y) - y yᵀ is symmetric.
+  jvp: (value, [tangent]) => tangent && softmaxDerivative(value, tangent),
+  onnx: (builder, inputs) => builder.node("Softmax", inputs, { axis: -1 }),
+};
+
+function softmaxDerivative(y: Value, direction: Value): Value {
+  return multiply(y, subtract(direction, sum(multiply(y, direction), [-1], true)));
+}
+
+function logSoftmaxReference(data: Float64Array, shape: readonly number[]): Float64Array {
+  const result = new Float64Array(data.length);
+  forEachLine(shape, (start, end) => {
+    const line = data.subarray(start, end);
+    const largest = line.reduce((a, b) => Math.max(a, b), -Infinity);
+    const total = line.reduce((a, b) => a + Math.exp(b - largest), 0);
+    line.forEach((x, i) => {
+      result[start + i] = x - largest - Math.log(total);
+    });
+  });
+  return result;
+}
+
+/** Softmax along the last axis. */
+export function softmax(x: Value): Value {
+  return apply(softmaxOperation, [x], {});
+}
+
+const logSoftmaxOperation: Operation<Record<string, never>> = {
+  name: "logSoftmax",
+  semantics: "log of softmax along the last axis, without overflow",
+  infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),
+  evaluate: ([x]) => logSoftmaxReference(x.data, x.shape),
+  vjp: (value, cotangent) => [
+    subtract(cotangent, multiply(softmax(value.inputs[0]), sum(cotangent, [-1], true))),
+  ],
+  jvp: (value, [tangent]) =>
+    tangent && subtract(tangent, sum(multiply(softmax(value.inputs[0]), tangent), [-1], true)),
+  onnx: (builder, inputs) => builder.node("LogSoftmax", inputs, { axis: -1 }),
+};
+
+/** Logarithm of softmax along the last axis. */
+export function logSoftmax(x: Value): Value {
+  return apply(logSoftmaxOperation, [x], {});
+}
+
+// --- layer normalisation ---
+
+const layerNormOperation: Operation<{ epsilon: number }> = {
+  name: "layerNorm",
+  semantics: "(x - mean) / sqrt(variance + epsilon) · scale + bias along the last axis",
+  infer: ([x, scale, bias]) => {
+    const last = x.shape.slice(-1);
+    expectInputs(
+      sameShape(scale.shape, last) && sameShape(bias.shape, last),
+      "layerNorm",
+      "x, and scale and bias of its last axis",
+      [x, scale, bias],
+    );
+    return { shape: x.shape, dtype: x.dtype };
+  },
+  evaluate: ([x, scale, bias], { attributes: { epsilon } }) => {
+    const result = new Float64Array(x.data.length);
+    forEachLine(x.shape, (start, end) => {
+      const line = x.data.subarray(start, end);
+      const average = line.reduce((a, b) => a + b, 0) / line.length;
+      const variance = line.reduce((a, b) => a + (b - average) ** 2, 0) / line.length;
+      const factor = 1 / Math.sqrt(variance + epsilon);
+      line.forEach((element, i) => {
+        result[start + i] = (element - average) * factor * scale.data[i] + bias.data[i];
+      });
+    });
+    return result;
+  },
+  decompose: ({ inputs: [x, scale, bias], attributes: { epsilon } }) => {
+    const centered = subtract(x, mean(x, [-1], true));
+    const variance = mean(square(centered), [-1], true);
+    const normalized = multiply(centered, reciprocal(sqrt(add(variance, scalar(epsilon)))));
+    return add(multiply(normalized, scale), bias);
+  },
+  onnx: (builder, inputs, { attributes: { epsilon } }) =>
+    builder.node("LayerNormalization", inputs, { axis: -1, epsilon }),
+};
+
+/** Layer normalisation of the last axis. `scale` and `bias`: one number for each of its elements. */
+export function layerNorm(x: Value, scale: Value, bias: Value, epsilon: number): Value {
+  return apply(layerNormOperation, [x, scale, bias], { epsilon });
+}
+
+// --- batch normalisation; channels are axis 1 ---
+
+/** A per-channel vector [C] as a shape that broadcasts against [N, C, …]. */
+export function perChannel(vector: Value, rank: number): Value {
+  return reshape(vector, [vector.shape[0], ...new Array<number>(rank - 2).fill(1)]);
+}
+
+function checkChannels(name: string, [x, ...vectors]: readonly Value[]) {
+  const channels = x.shape.slice(1, 2);
+  expectInputs(
+    x.shape.length >= 2 && vectors.every((vector) => sameShape(vector.shape, channels)),
+    name,
+    "x of shape [N, C, …] and vectors of C numbers",
+    [x, ...vectors],
+  );
+  return { shape: x.shape, dtype: x.dtype };
+}
+
+const coupleChannels: NonNullable<Operation["couple"]> = (_value, [x, ...vectors], coupling) =>
+  x.map((axis, i) =>
+    i === 1 ? vectors.reduce((joined, [vector]) => coupling.unite(joined, vector), axis) : axis,
+  );
+
+const batchNormOperation: Operation<{ epsilon: number }> = {
+  name: "batchNorm",
+  semantics: "(x - mean) / sqrt(variance + epsilon) · scale + bias per channel, all given",
+  infer: (inputs) => checkChannels("batchNorm", inputs),
+  evaluate: ([x, scale, bias, average, variance], { attributes: { epsilon } }) => {
+    const [, channelStride] = stridesOf(x.shape);
+    const channels = x.shape[1];
+    return x.data.map((element, i) => {
+      const c = Math.floor(i / channelStride) % channels;
+      const factor = scale.data[c] / Math.sqrt(variance.data[c] + epsilon);
+      return (element - average.data[c]) * factor + bias.data[c];
+    });
+  },
+  decompose: ({ inputs: [x, scale, bias, average, variance], attributes: { epsilon } }) => {
+    const factor = multiply(scale, reciprocal(sqrt(add(variance, scalar(epsilon)))));
+    const shift = subtract(bias, multiply(average, factor));
+    const rank = x.shape.length;
+    return add(multiply(x, perChannel(factor, rank)), perChannel(shift, rank));
+  },
+  onnx: (builder, inputs, { attributes: { epsilon } }) =>
+    builder.node("BatchNormalization", inputs, { epsilon }),
+  couple: coupleChannels,
+};
+
+/** Batch normalisation with given statistics (evaluation mode): an affine map per channel. */
+export function batchNorm(
+  x: Value,
+  parameters: { scale: Value; bias: Value; mean: Value; variance: Value },
+  epsilon: number,
+): Value {
+  const { scale, bias, mean: average, variance } = parameters;
+  return apply(batchNormOperation, [x, scale, bias, average, variance], { epsilon });
+}
+
+const batchNormTrainingOperation: Operation<{ epsilon: number }> = {
+  name: "batchNormTraining",
+  semantics: "batchNorm with the mean and variance of the batch itself; derivatives are total",
+  infer: (inputs) => checkChannels("batchNormTraining", inputs),
+  evaluate: (inputs, value) => batchNormOperation.evaluate(inputs, value),
+  vjp: ({ inputs: [x, scale, , average, variance], attributes: { epsilon } }, cotangent) => {
+    const rank = x.shape.length;
+    const axes = batchAxes(rank);
+    const count = sizeOf(x.shape) / x.shape[1];
+    const inverse = reciprocal(sqrt(add(variance, scalar(epsilon))));
+    const biasCotangent = sum(cotangent, axes);
+    // Σ cotangent · x̂, with x̂ = (x - mean) · inverse
+    const scaleCotangent = multiply(
+      subtract(sum(multiply(cotangent, x), axes), multiply(biasCotangent, average)),
+      inverse,
+    );
+    // dx = scale · inverse · (dy - Σdy/n - x̂ Σ(dy x̂)/n), gathered as a · dy + b · x + c
+    const a = multiply(scale, inverse);
+    const perElement = multiply(a, scalar(-1 / count));
+    const b = multiply(perElement, multiply(scaleCotangent, inverse));
+    const c = subtract(multiply(perElement, biasCotangent), multiply(b, average));
+    return [
+      add(
+        multiply(cotangent, perChannel(a, rank)),
+        add(multiply(x, perChannel(b, rank)), perChannel(c, rank)),
+      ),
+      scaleCotangent,
+      biasCotangent,
+      undefined,
+      undefined,
+    ];
+  },
+  jvp: (value, [xTangent, scaleTangent, biasTangent]) => {
+    const {
+      inputs: [x, scale, , average, variance],
+      attributes: { epsilon },
+    } = value;
+    const rank = x.shape.length;
+    const axes = batchAxes(rank);
+    const inverse = reciprocal(sqrt(add(variance, scalar(epsilon))));
+    const normalized = multiply(subtract(x, perChannel(average, rank)), perChannel(inverse, rank));
+    let tangent = full(value.shape, 0);
+    if (xTangent) {
+      // ẋ̂ = inverse · (ẋ - mean(ẋ) - x̂ mean(x̂ ẋ))
+      const centered = subtract(
+        subtract(xTangent, mean(xTangent, axes, true)),
+        multiply(normalized, mean(multiply(normalized, xTangent), axes, true)),
+      );
+      tangent = multiply(centered, perChannel(multiply(scale, inverse), rank));
+    }
+    if (scaleTangent) tangent = add(tangent, multiply(normalized, perChannel(scaleTangent, rank)));
+    if (biasTangent) tangent = add(tangent, perChannel(biasTangent, rank));
+    return tangent;
+  },
+  onnx: (builder, inputs, { attributes: { epsilon } }) =>
+    builder.node("BatchNormalization", inputs, { epsilon }),
+  couple: coupleChannels,
+};
+
+function batchAxes(rank: number): number[] {
+  return [...Array(rank).keys()].filter((axis) => axis !== 1);
+}
+
+const channelVarianceOperation: Operation<Record<string, never>> = {
+  name: "channelVariance",
+  semantics: "biased variance of every channel (axis 1) over all other axes, given the means",
+  infer: ([x, average]) => {
+    checkChannels("channelVariance", [x, average]);
+    return { shape: average.shape, dtype: x.dtype };
+  },
+  evaluate: ([x, average]) => {
+    const channels = x.shape[1];
+    const [, channelStride] = stridesOf(x.shape);
+    const result = new Float64Array(channels);
+    x.data.forEach((element, i) => {
+      const c = Math.floor(i / channelStride) % channels;
+      result[c] += (element - average.data[c]) ** 2;
+    });
+    return result.map((total) => (total * channels) / x.data.length);
+  },
+  decompose: ({ inputs: [x, average] }) => {
+    const rank = x.shape.length;
+    return mean(square(subtract(x, perChannel(average, rank))), batchAxes(rank));
+  },
+  // E[x²] - E[x]², not negative: one pass less over x. Its error is below 1e-6 of E[x]², which
+  // matters only for channels whose mean is a hundred times their deviation.
+  onnx: (builder, [x, average], { inputs: [xValue] }) => {
+    const total = builder.node(
+      "ReduceSumSquare",
+      [x, builder.ints(batchAxes(xValue.shape.length))],
+      {
+        keepdims: 0,
+      },
+    );
+    const fraction = builder.scalar(xValue.shape[1] / sizeOf(xValue.shape));
+    const meanSquare = builder.node("Mul", [total, fraction]);
+    const squareMean = builder.node("Mul", [average, average]);
+    return builder.node("Relu", [builder.node("Sub", [meanSquare, squareMean])]);
+  },
+};
+
+/**
+ * Batch normalisation with the statistics of the batch (training mode), and those statistics: the
+ * mean and the biased variance of every channel, [C] each.
+ */
+export function batchNormTraining(
+  x: Value,
+  parameters: { scale: Value; bias: Value },
+  epsilon: number,
+): { result: Value; mean: Value; variance: Value } {
+  const average = mean(x, batchAxes(x.shape.length));
+  const variance = apply(channelVarianceOperation, [x, average], {});
+  const inputs = [x, parameters.scale, parameters.bias, average, variance];
+  return {
+    result: apply(batchNormTrainingOperation, inputs, { epsilon }),
+    mean: average,
+    variance,
+  };
+}
+
+// --- losses ---
+
+/**
+ * Cross-entropy of each row of `logits` [N, C] with target distributions `targets` [N, C]; [N].
+ */
+export function crossEntropy(logits: Value, targets: Value): Value {
+  return multiply(sum(multiply(targets, logSoftmax(logits)), [-1]), scalar(-1));
+}
+
+const oneHotOperation: Operation<{ depth: number }> = {
+  name: "oneHot",
+  semantics: "float32 rows of zeros with a one at each index, along a new last axis",
+  infer: ([indices], { depth }) => {
+    expectInputs(indices.dtype === "int64", "oneHot", "int64 indices", [indices]);
+    return { shape: [...indices.shape, depth], dtype: "float32" };
+  },
+  evaluate: ([indices], value) => {
+    const result = new Float64Array(sizeOf(value.shape));
+    forEachOffset(indices.shape, [stridesOf(indices.shape)], (flat) => {
+      result[flat * value.attributes.depth + indices.data[flat]] = 1;
+    });
+    return result;
+  },
+  onnx: (builder, [indices], { attributes: { depth } }) =>
+    builder.node("OneHot", [indices, builder.ints([depth]), builder.floats([2], [0, 1])], {
+      axis: -1,
+    }),
+};
+
+/** Rows with a one at each of `indices` (int64) and zeros elsewhere. */
+export function oneHot(indices: Value, depth: number): Value {
+  return apply(oneHotOperation, [indices], { depth });
+}
+
+export const normalizeOperations: readonly Operation[] = [
+  meanOperation,
+  softmaxOperation,
+  logSoftmaxOperation,
+  layerNormOperation,
+  batchNormOperation,
+  batchNormTrainingOperation,
+  channelVarianceOperation,
+  oneHotOperation,
+];
