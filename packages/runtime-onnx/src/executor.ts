@@ -1,0 +1,142 @@
+/** @file Runs graphs on ONNX Runtime: one session per program. */
+import { EspalierError } from "@espalier/base";
+import {
+  type Executor,
+  encodeOnnx,
+  lowerToOnnx,
+  type OnnxGraph,
+  type Program,
+  type ProgramSource,
+  simplify,
+  sizeOf,
+  type Tensor,
+  type TensorData,
+} from "@espalier/graph";
+import {
+  env,
+  InferenceSession,
+  listSupportedBackends,
+  Tensor as OrtTensor,
+} from "onnxruntime-node";
+
+export interface OnnxExecutorOptions {
+  /** One of `onnxDevices()`; default "cpu". */
+  readonly device?: string | undefined;
+  /** Threads within an operator (default: as many as there are cores). */
+  readonly threads?: number | undefined;
+}
+
+/** The execution providers that this installation of ONNX Runtime has, such as "cpu". */
+export function onnxDevices(): string[] {
+  return listSupportedBackends().flatMap(({ name, bundled }) => (bundled ? [name] : []));
+}
+
+/** The version of ONNX Runtime. */
+export function onnxVersion(): string {
+  return env.versions.node ?? "unknown";
+}
+
+/**
+ * An executor on ONNX Runtime.
+ *
+ * @throws EspalierError `unknown-device` listing those present; `invalid-argument` for `threads`.
+ */
+export function createOnnxExecutor(options: OnnxExecutorOptions = {}): Executor {
+  const { device = "cpu", threads } = options;
+  const present = onnxDevices();
+  if (!present.includes(device)) {
+    throw new EspalierError(
+      "unknown-device",
+      `device ${device}: expected one of ${present.join(", ")}`,
+      { device, present },
+    );
+  }
+  if (threads !== undefined && (!Number.isInteger(threads) || threads < 1)) {
+    throw new EspalierError(
+      "invalid-argument",
+      `threads: expected a positive whole number, got ${threads}`,
+    );
+  }
+  return {
+    name: `onnx:${device}`,
+    compile: async <Output extends string>(source: ProgramSource<Output>) => {
+      const names = Object.keys(source.outputs) as Output[];
+      const values = simplify(names.map((name) => source.outputs[name]));
+      // Results have names of their own in the model, since a result may be called like an input.
+      const results = values.map((value, i) => [`result.${i}`, value]);
+      return openProgram(lowerToOnnx(Object.fromEntries(results), source), names, options);
+    },
+  };
+}
+
+/** How sessions are opened, whether for our programs or for exported files. */
+export function sessionOptions({
+  device = "cpu",
+  threads,
+}: OnnxExecutorOptions): InferenceSession.SessionOptions {
+  return {
+    executionProviders: [device],
+    graphOptimizationLevel: "all",
+    // Errors only; they are thrown as well.
+    logSeverityLevel: 3,
+    ...(threads === undefined ? {} : { intraOpNumThreads: threads }),
+    // Gradients of confident models are full of denormal numbers, which are slow and irrelevant.
+    extra: { session: { set_denormal_as_zero: "1" } },
+  };
+}
+
+/** Loads `graph`, whose outputs are called `result.0` and so on, in a session of its own. */
+async function openProgram<Output extends string>(
+  graph: OnnxGraph,
+  names: readonly Output[],
+  options: OnnxExecutorOptions,
+): Promise<Program<Output>> {
+  const session = await attempt("compile", () =>
+    InferenceSession.create(encodeOnnx(graph), {
+      ...sessionOptions(options),
+      ...(process.env.ORT_PROFILE
+        ? { enableProfiling: true, profileFilePrefix: process.env.ORT_PROFILE }
+        : {}),
+    }),
+  );
+  const inputs = graph.inputs.map(({ name, dtype, shape }) => ({
+    name,
+    dtype,
+    shape: shape as readonly number[],
+  }));
+  return {
+    inputs,
+    run: async (feeds) => {
+      const tensors: Record<string, OrtTensor> = {};
+      for (const { name, dtype, shape } of inputs) {
+        tensors[name] = new OrtTensor(dtype, checkFeed(name, feeds[name], sizeOf(shape)), shape);
+      }
+      const results = await attempt("run", () => session.run(tensors));
+      const output = {} as Record<Output, Tensor>;
+      names.forEach((name, i) => {
+        const { data, dims, type } = results[`result.${i}`];
+        output[name] = { dtype: type as Tensor["dtype"], shape: dims, data: data as TensorData };
+      });
+      return output;
+    },
+    dispose: () => session.release(),
+  };
+}
+
+function checkFeed(name: string, data: TensorData | undefined, size: number): TensorData {
+  if (data?.length === size) return data;
+  throw new EspalierError(
+    "invalid-argument",
+    `input ${name}: expected ${size} elements, got ${data?.length ?? "none"}`,
+    { name, expected: size, actual: data?.length },
+  );
+}
+
+export async function attempt<T>(action: "compile" | "run", work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    throw new EspalierError("runtime", `ONNX Runtime could not ${action}: ${message}`, {}, error);
+  }
+}
