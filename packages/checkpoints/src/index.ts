@@ -1,0 +1,12 @@
+export { assertFinite } from "./assert-finite.ts";
+export type { Checkpoint, ReadLimits } from "./checkpoint.ts";
+export { encodeNpy } from "./encode-npy.ts";
+export { encodeSafetensors } from "./encode-safetensors.ts";
+export { float32Tensor } from "./float32-tensor.ts";
+export { readCheckpoint } from "./read-checkpoint.ts";
+export { readNpy } from "./read-npy.ts";
+export { readPytorch } from "./read-pytorch.ts";
+export { readSafetensors } from "./read-safetensors.ts";
+export type { CheckpointDtype, CheckpointTensor } from "./tensor.ts";
+export { toFloat32 } from "./to-float32.ts";
+export { writeSafetensors } from "./write-safetensors.ts";
