@@ -1,0 +1,127 @@
+/** @file Components: what is kept, replaced by an implant, or removed as one. */
+import { type AdditionPolicy, type CoupledParameter, coupleSlices } from "@espalier/graph";
+import type { Model, ModelGraph, RowSelection, SelectedRow } from "./model.ts";
+
+/**
+ * Components of one layer, or of layers that only lose channels together. Component i is row
+ * `indices[i]` of each of `rows`, and whatever of the network goes with these rows.
+ */
+export interface ComponentGroup {
+  /** The name of the first of its layers. */
+  readonly name: string;
+  readonly kind: "channel";
+  readonly count: number;
+  /** The weights and biases that make the components' outputs. */
+  readonly rows: readonly { readonly parameter: string; readonly indices: readonly number[] }[];
+  /** Whether an implant would be smaller than the component. */
+  readonly implantable: boolean;
+  /** Whether the components are implants already. */
+  readonly implants: boolean;
+  /** Whether all of them may be removed, and a branch of the network with them. */
+  readonly emptiable: boolean;
+}
+
+export type Decision = "keep" | "implant" | "prune";
+
+/** A decision for every component of every group, by the groups' names. */
+export type Decisions = ReadonlyMap<string, readonly Decision[]>;
+
+/**
+ * The removable components of `model`, found by following its channels through its graph.
+ *
+ * @param policy Whether residual branches lose channels "together" or "apart"; see AdditionPolicy.
+ */
+export function componentGroups(model: Model, policy: AdditionPolicy): ComponentGroup[] {
+  const graph = model.build(1, "evaluation");
+  const parameters = new Map<string, CoupledParameter>();
+  for (const [name, value] of graph.parameters) {
+    parameters.set(name, { value, producesRows: model.parameters.get(name)!.kind === "weight" });
+  }
+  const groups = new Map<string, { parameters: string[]; indices: number[][] }>();
+  for (const { slices, fixed } of coupleSlices([graph.logits], parameters, policy)) {
+    const made = slices.filter(({ parameter, axis }) => {
+      const { kind } = model.parameters.get(parameter)!;
+      return axis === 0 && (kind === "weight" || kind === "bias");
+    });
+    const producers = made.filter(({ parameter }) => parameters.get(parameter)!.producesRows);
+    // Groups of a grouped convolution that move together give several rows of one weight, which
+    // have no order of their own; such channels are left whole.
+    const distinct = new Set(made.map(({ parameter }) => parameter)).size === made.length;
+    if (fixed || producers.length === 0 || !distinct) continue;
+    const key = made.map(({ parameter }) => parameter).join();
+    const group = groups.get(key) ?? {
+      parameters: made.map(({ parameter }) => parameter),
+      indices: made.map(() => []),
+    };
+    groups.set(key, group);
+    made.forEach(({ index }, k) => {
+      group.indices[k].push(index);
+    });
+  }
+  const taken = new Map<string, number>();
+  return [...groups.values()].map((group) => {
+    const first = group.parameters.find((name) => graph.sites.has(name)) ?? group.parameters[0];
+    const layer = first.replace(/\.weight$/, "");
+    // Parts of a layer that are coupled differently are told apart by a number.
+    const repeats = taken.get(layer) ?? 0;
+    taken.set(layer, repeats + 1);
+    return {
+      name: repeats === 0 ? layer : `${layer}#${repeats + 1}`,
+      kind: "channel",
+      count: group.indices[0].length,
+      rows: group.parameters.map((parameter, k) => ({ parameter, indices: group.indices[k] })),
+      implantable: group.parameters.some((name) => graph.implantable.has(name)),
+      implants: group.parameters.some((name) => graph.implants.has(name)),
+      emptiable: group.parameters.every(
+        (name) => graph.emptiable.has(name) || !graph.sites.has(name),
+      ),
+    };
+  });
+}
+
+/** Where a component's output can be switched off: sites of the graph and the channels in them. */
+export function sitesOf(
+  group: ComponentGroup,
+  graph: ModelGraph,
+): { readonly site: string; readonly channels: readonly number[] }[] {
+  return group.rows.flatMap(({ parameter, indices }) => {
+    const site = graph.sites.get(parameter);
+    return site === undefined
+      ? []
+      : [{ site: parameter, channels: indices.map((index) => site.offset + index) }];
+  });
+}
+
+/**
+ * The rows that `decisions` leave, in the order in which all layers of a group hold them: whole
+ * rows first, then new implants, then old ones.
+ */
+export function selectRows(
+  groups: readonly ComponentGroup[],
+  decisions: Decisions,
+  graph: ModelGraph,
+): RowSelection {
+  const entries = new Map<string, { rank: number; selected: SelectedRow }[]>();
+  for (const group of groups) {
+    const decided = decisions.get(group.name) ?? new Array<Decision>(group.count).fill("keep");
+    for (const { parameter, indices } of group.rows) {
+      if (!graph.sites.has(parameter)) continue;
+      const list = entries.get(parameter) ?? [];
+      entries.set(parameter, list);
+      indices.forEach((row, i) => {
+        if (decided[i] === "prune") return;
+        const rank = group.implants ? 2 : decided[i] === "implant" ? 1 : 0;
+        const implant = rank === 1 && graph.implantable.has(parameter);
+        list.push({ rank, selected: { row, implant } });
+      });
+    }
+  }
+  return new Map(
+    [...entries].map(([parameter, list]) => [
+      parameter,
+      list
+        .sort((a, b) => a.rank - b.rank || a.selected.row - b.selected.row)
+        .map(({ selected }) => selected),
+    ]),
+  );
+}

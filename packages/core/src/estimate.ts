@@ -1,0 +1,410 @@
+/**
+ * @file Estimators of what each component contributes to the curvature of the loss.
+ *
+ * Two quantities have the same estimators. The trace of a component's diagonal block of the Hessian
+ * (HAP, arXiv 2101.08940); and its removal curvature, the second derivative of the loss with respect
+ * to a factor on the component's output, which is twice the second-order cost of removing it with
+ * nothing approximated inside the component.
+ */
+import { EspalierError, throwIfAborted } from "@espalier/base";
+import {
+  crossEntropy,
+  type Executor,
+  float32Data,
+  hessianQuadraticForms,
+  input,
+  multiply,
+  type Program,
+  sampleGradientNorms,
+  scalar,
+  simplify,
+  softmax,
+  splitStages,
+  sqrt,
+  subtract,
+  sum,
+  type TensorData,
+  type Value,
+  vjp,
+} from "@espalier/graph";
+import { bindParameters } from "./bind.ts";
+import { type ComponentGroup, sitesOf } from "./components.ts";
+import type { Model, ModelGraph } from "./model.ts";
+import { Moments } from "./moments.ts";
+import type { Random } from "./random.ts";
+import type { Batch, Samples } from "./samples.ts";
+
+/** What is estimated for each component. */
+export type Quantity = "trace" | "removal";
+
+/**
+ * - `exact`: the Gauss-Newton value, from one backward pass per class; no variance but that of the
+ *   samples. Equal to the Hessian's in networks that are piecewise linear in each layer's weights.
+ * - `probe`: the same in expectation, from `draws` backward passes whose seeds carry random signs,
+ *   independent for every sample and class.
+ * - `hutchinson`: the Hessian's own value, from `draws` products with random sign vectors over all
+ *   components, shared by all samples (as HAP's code does).
+ */
+export type Estimator = "exact" | "probe" | "hutchinson";
+
+export interface EstimateOptions {
+  readonly executor: Executor;
+  readonly samples: Samples;
+  readonly quantity: Quantity;
+  /**
+   * For traces: what the trace of each row of a parameter is multiplied by before the rows of a
+   * component are added up; default 1.
+   */
+  readonly rowFactors?: ReadonlyMap<string, ArrayLike<number>> | undefined;
+  readonly estimator: Estimator;
+  /** Probes; ignored by `exact`. */
+  readonly draws: number;
+  /**
+   * Softens the probabilities in the seeds, p = softmax(logits / temperature). A trained network is
+   * so sure of its training images that with 1 most of them contribute nothing.
+   */
+  readonly temperature: number;
+  /** Samples at a time. It does not change the result beyond rounding. */
+  readonly batchSize: number;
+  readonly random: Random;
+  readonly signal?: AbortSignal | undefined;
+  readonly onEvent?: ((event: EstimateEvent) => void) | undefined;
+}
+
+/** One backward pass over one batch has ended. */
+export interface EstimateEvent {
+  readonly type: "pass-end";
+  readonly pass: number;
+  readonly passes: number;
+}
+
+/** Estimates for the components of all groups, one group after another. */
+export interface Estimates {
+  readonly mean: Float64Array;
+  /** Over samples, or over draws for `hutchinson`. */
+  readonly standardError: Float64Array;
+  readonly samples: number;
+  readonly draws: number;
+}
+
+/** Estimates `quantity` for every component of `groups`. */
+export async function estimate(
+  model: Model,
+  groups: readonly ComponentGroup[],
+  options: EstimateOptions,
+): Promise<Estimates> {
+  const { estimator, quantity, samples } = options;
+  if (samples.count === 0) {
+    throw new EspalierError("invalid-argument", "expected at least one sample, got none");
+  }
+  if (estimator !== "hutchinson") return estimateGaussNewton(model, groups, options);
+  if (quantity === "removal") {
+    throw new EspalierError(
+      "invalid-argument",
+      "estimator hutchinson: expected the metric hessian-trace, got removal, which exact and probe estimate",
+    );
+  }
+  return estimateHutchinson(model, groups, options);
+}
+
+/** Where each group's components begin in vectors over all components. */
+function offsetsOf(groups: readonly ComponentGroup[]): { offsets: number[]; total: number } {
+  let total = 0;
+  const offsets = groups.map(({ count }) => (total += count) - count);
+  return { offsets, total };
+}
+
+/**
+ * A computation in two programs: what does not depend on the varying inputs runs once per batch,
+ * the rest once per pass.
+ */
+class TwoStages {
+  readonly #first: Program | undefined;
+  readonly #second: Program;
+  #carried: Record<string, TensorData> = {};
+
+  private constructor(first: Program | undefined, second: Program) {
+    this.#first = first;
+    this.#second = second;
+  }
+
+  static async compile(
+    executor: Executor,
+    outputs: Readonly<Record<string, Value>>,
+    varying: readonly Value[],
+    constants: ReadonlyMap<Value, TensorData>,
+  ): Promise<TwoStages> {
+    const names = Object.keys(outputs);
+    const stages = splitStages(simplify(Object.values(outputs)), varying);
+    const carried = Object.fromEntries(stages.carried.map((value, i) => [`carried.${i}`, value]));
+    const first =
+      stages.carried.length === 0
+        ? undefined
+        : await executor.compile({ outputs: carried, constants });
+    const second = await executor.compile({
+      outputs: Object.fromEntries(names.map((name, i) => [name, stages.outputs[i]])),
+      constants,
+    });
+    return new TwoStages(first, second);
+  }
+
+  async begin(feeds: Readonly<Record<string, TensorData>>): Promise<void> {
+    this.#carried = { ...feeds };
+    const results = await this.#first?.run(feeds);
+    for (const [name, { data }] of Object.entries(results ?? {})) this.#carried[name] = data;
+  }
+
+  async pass(varying: Readonly<Record<string, TensorData>>): Promise<Record<string, Float32Array>> {
+    const results = await this.#second.run({ ...this.#carried, ...varying });
+    return Object.fromEntries(
+      Object.entries(results).map(([name, tensor]) => [name, float32Data(tensor)]),
+    );
+  }
+
+  async dispose(): Promise<void> {
+    this.#carried = {};
+    await this.#first?.dispose();
+    await this.#second.dispose();
+  }
+}
+
+/** Visits all samples in batches of one size; the last is filled up by repetition. */
+export async function forEachBatch(
+  { samples, batchSize, signal }: Pick<EstimateOptions, "samples" | "batchSize" | "signal">,
+  visit: (batch: Batch, start: number, count: number) => Promise<void>,
+): Promise<void> {
+  const size = Math.min(batchSize, samples.count);
+  for (let start = 0; start < samples.count; start += size) {
+    throwIfAborted(signal);
+    const count = Math.min(size, samples.count - start);
+    const indices = Array.from({ length: size }, (_, i) => start + (i < count ? i : 0));
+    await visit(await samples.batch(indices), start, count);
+  }
+}
+
+/**
+ * Seeds of backward passes that give the Gauss-Newton matrix of softmax cross-entropy. With H = diag(p)
+ * - p pᵀ = Σ_j p_j (e_j - p)(e_j - p)ᵀ, the seed for directions r is Σ_j r_j √p_j (e_j - p).
+ */
+function gaussNewtonSeed(logits: Value, directions: Value, temperature: number): Value {
+  const p = softmax(multiply(logits, scalar(1 / temperature)));
+  const weighted = multiply(directions, sqrt(p));
+  return subtract(weighted, multiply(p, sum(weighted, [-1], true)));
+}
+
+/**
+ * What one backward pass gives for one group, per sample: values [batch, ·] whose chosen columns
+ * belong to the components. `combine` says whether they are squared norms to be added up, or inner
+ * products to be added up and squared.
+ */
+interface Reading {
+  readonly output: string;
+  readonly width: number;
+  readonly columns: readonly number[];
+  /** What each column is multiplied by; default 1. */
+  readonly factors?: ArrayLike<number>;
+}
+
+/** Readings of one number per row of each parameter that makes a component. */
+function rowReadings(
+  groups: readonly ComponentGroup[],
+  widthOf: (parameter: string) => number,
+  rowFactors: EstimateOptions["rowFactors"],
+): Reading[][] {
+  return groups.map(({ rows }) =>
+    rows.map(({ parameter, indices }) => {
+      const factors = rowFactors?.get(parameter);
+      return {
+        output: parameter,
+        width: widthOf(parameter),
+        columns: indices,
+        ...(factors === undefined ? {} : { factors: indices.map((row) => factors[row]) }),
+      };
+    }),
+  );
+}
+
+function traceReadings(
+  graph: ModelGraph,
+  groups: readonly ComponentGroup[],
+  seed: Value,
+  rowFactors: EstimateOptions["rowFactors"],
+): { outputs: Record<string, Value>; readings: Reading[][] } {
+  const names = [...new Set(groups.flatMap(({ rows }) => rows.map(({ parameter }) => parameter)))];
+  const norms = sampleGradientNorms(
+    [graph.logits],
+    [seed],
+    names.map((name) => graph.parameters.get(name)!),
+  );
+  const outputs = Object.fromEntries(names.map((name, i) => [name, norms[i]]));
+  const readings = rowReadings(groups, (name) => outputs[name].shape[1], rowFactors);
+  return { outputs, readings };
+}
+
+/** ⟨cotangent, value⟩ per sample and channel at the sites of all groups. */
+export function siteReadings(
+  graph: ModelGraph,
+  groups: readonly ComponentGroup[],
+  seed: Value,
+): { outputs: Record<string, Value>; readings: Reading[][] } {
+  const places = groups.map((group) => sitesOf(group, graph));
+  const names = [...new Set(places.flat().map(({ site }) => site))];
+  const values = [...new Set(names.map((name) => graph.sites.get(name)!.value))];
+  const cotangents = vjp([graph.logits], [seed], values);
+  const products = new Map(
+    values.map((value, i) => {
+      const positions = [...value.shape.keys()].slice(2);
+      const product = multiply(cotangents[i], value);
+      return [value, positions.length > 0 ? sum(product, positions) : product];
+    }),
+  );
+  const outputs: Record<string, Value> = {};
+  for (const name of names) outputs[name] = products.get(graph.sites.get(name)!.value)!;
+  const readings = places.map((sites) =>
+    sites.map(({ site, channels }) => ({
+      output: site,
+      width: outputs[site].shape[1],
+      columns: channels,
+    })),
+  );
+  return { outputs, readings };
+}
+
+/** Adds the readings of sample n to `into`, one number per component. */
+export function addReadings(
+  readings: readonly (readonly Reading[])[],
+  results: Readonly<Record<string, Float32Array>>,
+  n: number,
+  into: Float64Array,
+): void {
+  let offset = 0;
+  for (const group of readings) {
+    for (const { output, width, columns, factors } of group) {
+      const data = results[output];
+      for (let i = 0; i < columns.length; i++) {
+        into[offset + i] += data[n * width + columns[i]] * (factors?.[i] ?? 1);
+      }
+    }
+    offset += group[0].columns.length;
+  }
+}
+
+async function estimateGaussNewton(
+  model: Model,
+  groups: readonly ComponentGroup[],
+  options: EstimateOptions,
+): Promise<Estimates> {
+  const { executor, samples, quantity, estimator, temperature, random } = options;
+  const batchSize = Math.min(options.batchSize, samples.count);
+  const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+  const classes = graph.logits.shape[1];
+  const passes = estimator === "exact" ? classes : options.draws;
+  const directions = input("directions", graph.logits.shape);
+  const seed = gaussNewtonSeed(graph.logits, directions, temperature);
+  const { outputs, readings } =
+    quantity === "trace"
+      ? traceReadings(graph, groups, seed, options.rowFactors)
+      : siteReadings(graph, groups, seed);
+  const program = await TwoStages.compile(executor, outputs, [directions], constants);
+
+  const { total } = offsetsOf(groups);
+  const moments = new Moments(total);
+  const batches = Math.ceil(samples.count / batchSize);
+  let done = 0;
+  try {
+    await forEachBatch(options, async (batch, start, count) => {
+      await program.begin(batch.feeds);
+      const totals = Array.from({ length: count }, () => new Float64Array(total));
+      for (let pass = 0; pass < passes; pass++) {
+        throwIfAborted(options.signal);
+        const chosen = new Float32Array(batchSize * classes);
+        for (let n = 0; n < batchSize; n++) {
+          if (estimator === "exact") {
+            chosen[n * classes + pass] = 1;
+            continue;
+          }
+          // Signs belong to a sample and a draw, whatever the batches are.
+          const signs = random.stream("probe", start + n, pass);
+          for (let c = 0; c < classes; c++) chosen[n * classes + c] = signs.sign();
+        }
+        const results = await program.pass({ directions: chosen });
+        const scratch = new Float64Array(total);
+        for (let n = 0; n < count; n++) {
+          if (quantity === "trace") {
+            addReadings(readings, results, n, totals[n]);
+            continue;
+          }
+          scratch.fill(0);
+          addReadings(readings, results, n, scratch);
+          for (let i = 0; i < total; i++) totals[n][i] += scratch[i] * scratch[i];
+        }
+        options.onEvent?.({ type: "pass-end", pass: ++done, passes: passes * batches });
+      }
+      for (const values of totals) {
+        moments.add(estimator === "exact" ? values : values.map((value) => value / passes));
+      }
+    });
+  } finally {
+    await program.dispose();
+  }
+  return {
+    mean: moments.mean(),
+    standardError: moments.standardError(),
+    samples: samples.count,
+    draws: passes,
+  };
+}
+
+async function estimateHutchinson(
+  model: Model,
+  groups: readonly ComponentGroup[],
+  options: EstimateOptions,
+): Promise<Estimates> {
+  const { executor, samples, draws, random } = options;
+  const batchSize = Math.min(options.batchSize, samples.count);
+  const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+  const names = [...new Set(groups.flatMap(({ rows }) => rows.map(({ parameter }) => parameter)))];
+  const parameters = names.map((name) => graph.parameters.get(name)!);
+  const directions = parameters.map((value, i) => input(`direction.${i}`, value.shape));
+  // Rows that only fill up a batch have targets of zero, and no loss.
+  const targets = input("targets", graph.logits.shape);
+  const loss = sum(crossEntropy(graph.logits, targets));
+  const forms = hessianQuadraticForms(loss, parameters, directions);
+  const outputs = Object.fromEntries(names.map((name, i) => [name, forms[i]]));
+  const program = await TwoStages.compile(executor, outputs, directions, constants);
+
+  const { total } = offsetsOf(groups);
+  const readings = rowReadings(groups, () => 0, options.rowFactors);
+  const totals = Array.from({ length: draws }, () => new Float64Array(total));
+  const passes = draws * Math.ceil(samples.count / batchSize);
+  let done = 0;
+  try {
+    await forEachBatch(options, async (batch, _start, count) => {
+      const classes = graph.logits.shape[1];
+      const wanted = new Float32Array(batchSize * classes);
+      for (let n = 0; n < count; n++) wanted[n * classes + batch.labels[n]] = 1;
+      await program.begin({ ...batch.feeds, targets: wanted });
+      for (let draw = 0; draw < draws; draw++) {
+        throwIfAborted(options.signal);
+        const feeds: Record<string, Float32Array> = {};
+        directions.forEach(({ shape }, i) => {
+          const signs = random.stream("probe", draw, names[i]);
+          const length = shape.reduce((a, b) => a * b, 1);
+          feeds[`direction.${i}`] = Float32Array.from({ length }, () => signs.sign());
+        });
+        addReadings(readings, await program.pass(feeds), 0, totals[draw]);
+        options.onEvent?.({ type: "pass-end", pass: ++done, passes });
+      }
+    });
+  } finally {
+    await program.dispose();
+  }
+  const moments = new Moments(total);
+  for (const values of totals) moments.add(values.map((value) => value / samples.count));
+  return {
+    mean: moments.mean(),
+    standardError: moments.standardError(),
+    samples: samples.count,
+    draws,
+  };
+}

@@ -1,0 +1,59 @@
+export { bindParameters } from "./bind.ts";
+export {
+  type ComponentGroup,
+  componentGroups,
+  type Decision,
+  type Decisions,
+  selectRows,
+  sitesOf,
+} from "./components.ts";
+export {
+  type EstimateEvent,
+  type EstimateOptions,
+  type Estimates,
+  type Estimator,
+  estimate,
+  type Quantity,
+} from "./estimate.ts";
+export type {
+  CheckpointSource,
+  FitOptions,
+  ImagePreprocessing,
+  Mode,
+  Model,
+  ModelConfig,
+  ModelFamily,
+  ModelGraph,
+  Parameter,
+  ParameterKind,
+  ParameterSpec,
+  Parameters,
+  RowSelection,
+  SelectedRow,
+  Site,
+} from "./model.ts";
+export { Moments } from "./moments.ts";
+export {
+  applyDecisions,
+  type Budget,
+  describePlan,
+  type ModelSize,
+  makePlan,
+  type Plan,
+  type PlanOptions,
+  type Scope,
+  sizeOfModel,
+} from "./plan.ts";
+export { Random } from "./random.ts";
+export { type Batch, drawSamples, type Samples, selectSamples } from "./samples.ts";
+export {
+  type EstimatorChoice,
+  estimatorChoices,
+  type GroupScores,
+  type Metric,
+  measureSensitivity,
+  metrics,
+  type Sensitivity,
+  type SensitivityOptions,
+} from "./sensitivity.ts";
+export { spearman } from "./spearman.ts";

@@ -1,0 +1,137 @@
+/** @file What a model and a family of models are to everything that prunes, tunes and reports. */
+import type { Executor, Shape, Value } from "@espalier/graph";
+import type { Random } from "./random.ts";
+import type { Samples } from "./samples.ts";
+
+/** JSON that describes a model completely but for its parameters. */
+export type ModelConfig = Readonly<Record<string, unknown>> & {
+  /** The name of the family, as Hugging Face's configurations call it. */
+  readonly model_type: string;
+};
+
+/**
+ * What a parameter is for. Weight decay and sensitivity apply to weights; statistics (running means
+ * and variances) are not trained and not counted as parameters.
+ */
+export type ParameterKind = "weight" | "bias" | "normalization" | "statistic";
+
+export interface ParameterSpec {
+  readonly shape: Shape;
+  readonly kind: ParameterKind;
+}
+
+export interface Parameter extends ParameterSpec {
+  readonly data: Float32Array;
+}
+
+export type Parameters = ReadonlyMap<string, Parameter>;
+
+/** Whether normalisation uses stored statistics or those of the batch. */
+export type Mode = "evaluation" | "training";
+
+/** How raw samples become inputs of the model. */
+export interface ImagePreprocessing {
+  /** [channels, height, width]. */
+  readonly shape: readonly [number, number, number];
+  /** Per channel, of pixels scaled to [0, 1]. */
+  readonly mean: readonly number[];
+  readonly std: readonly number[];
+}
+
+/** The result of a layer, after normalisation and before the activation. */
+export interface Site {
+  /** [batch, channels, …]. */
+  readonly value: Value;
+  /** Row r of the weight makes channel `offset` + r. */
+  readonly offset: number;
+}
+
+/** A model applied to one batch of named inputs, as a graph. */
+export interface ModelGraph {
+  readonly inputs: Readonly<Record<string, Value>>;
+  /** Every parameter as an input of the graph, under its name. */
+  readonly parameters: ReadonlyMap<string, Value>;
+  /** [batch, classes]. */
+  readonly logits: Value;
+  /** Where the output rows of a weight enter the rest of the network. Keys are names of weights. */
+  readonly sites: ReadonlyMap<string, Site>;
+  /** Weights whose rows can be replaced by smaller implants. */
+  readonly implantable: ReadonlySet<string>;
+  /** Weights whose rows are implants. */
+  readonly implants: ReadonlySet<string>;
+  /** Weights that may lose all their rows: a branch of the network goes with them. */
+  readonly emptiable: ReadonlySet<string>;
+  /** In training mode: the batch's value of each statistic. */
+  readonly statistics: ReadonlyMap<string, Value>;
+}
+
+/** The rows that a weight keeps, in their new order. */
+export interface SelectedRow {
+  readonly row: number;
+  readonly implant: boolean;
+}
+
+/** Names of weights and the rows that each keeps: at least one, unless the weight is emptiable. */
+export type RowSelection = ReadonlyMap<string, readonly SelectedRow[]>;
+
+export interface FitOptions {
+  readonly executor: Executor;
+  /** Samples at a time. It does not change the result beyond rounding. */
+  readonly batchSize: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A network with its parameters. Immutable: pruning and training give new models. */
+export interface Model {
+  readonly family: ModelFamily;
+  readonly config: ModelConfig;
+  readonly parameters: Parameters;
+  readonly preprocessing: ImagePreprocessing;
+  readonly classes: readonly string[];
+  build(batch: number, mode: Mode): ModelGraph;
+  /**
+   * The model with some rows of its weights alone, in the order given, and everything that goes with
+   * the others removed. Weights that `selection` does not name stay whole. Rows marked as implants
+   * are replaced by the centre tap of their kernels.
+   */
+  prune(selection: RowSelection): Model;
+  /**
+   * `pruned`, which is this model pruned, with its implants fitted: what each puts out on `samples`
+   * is as close as it can be, in least squares, to what the rows it replaces put out in this model.
+   */
+  fitImplants(pruned: Model, samples: Samples, options: FitOptions): Promise<Model>;
+  /** The same network with other parameters of the same names and shapes. */
+  withParameters(parameters: Parameters): Model;
+}
+
+/** A checkpoint as read from files, before anything is known about it. */
+export interface CheckpointSource {
+  /** The parsed `config.json` beside the tensors, if there is one. */
+  readonly config: ModelConfig | undefined;
+  readonly tensors: ReadonlyMap<string, { readonly shape: Shape; readonly data: Float32Array }>;
+  /** Where it came from, for messages. */
+  readonly path: string;
+}
+
+/** A kind of network: recognises checkpoints, and makes models from them or from scratch. */
+export interface ModelFamily {
+  readonly name: string;
+  /** Names of the ready-made networks, such as "resnet20-cifar10", with their configurations. */
+  readonly presets: Readonly<Record<string, ModelConfig>>;
+  /**
+   * Whether logits are piecewise linear in the weights of each layer, given everything else. Then
+   * exact Gauss-Newton traces are exact Hessian traces (Botev, Ritter and Barber 2017).
+   */
+  readonly piecewiseLinear: boolean;
+  /** The name of the ready-made network that `config` describes, if it is one. */
+  presetOf(config: ModelConfig): string | undefined;
+  /** The configuration of a checkpoint of this family; undefined for any other. */
+  detect(source: CheckpointSource): ModelConfig | undefined;
+  /**
+   * @throws EspalierError `mismatched-model` naming a tensor that is missing, left over or of the
+   *   wrong shape; `not-finite` naming one with NaN or infinity.
+   */
+  load(source: CheckpointSource, config: ModelConfig): Model;
+  /** A fresh model, its parameters drawn as the family's literature says. */
+  initialize(config: ModelConfig, random: Random): Model;
+}

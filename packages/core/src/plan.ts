@@ -1,0 +1,262 @@
+/** @file Plans: which components are kept, replaced by implants, or removed, under a budget. */
+import { EspalierError } from "@espalier/base";
+import { cost } from "@espalier/graph";
+import { type ComponentGroup, type Decision, type Decisions, selectRows } from "./components.ts";
+import type { Model, ModelGraph } from "./model.ts";
+import type { Sensitivity } from "./sensitivity.ts";
+
+/** What is to be reduced, and to which share of the model as it is. */
+export interface Budget {
+  readonly of: "components" | "parameters" | "macs";
+  /** Between 0 and 1. */
+  readonly keep: number;
+}
+
+/**
+ * Among what components compete. "global": all together (as HAP does). "group": each group loses the
+ * same share.
+ */
+export type Scope = "global" | "group";
+
+export interface PlanOptions {
+  readonly budget: Budget;
+  /** Share of the components not kept that become implants: the most sensitive of them. */
+  readonly implant: number;
+  readonly scope: Scope;
+  /**
+   * Whether components are ranked by their score alone, or by what it buys: the score divided by
+   * the parameters or multiply-accumulates that go with the component.
+   */
+  readonly rankBy: "score" | "score-per-cost";
+  /** Every group keeps at least this share of its components, and at least one. */
+  readonly floor: number;
+  /** Groups that can lose all their components, and a branch of the network with them, may do so. */
+  readonly wholeBranches: boolean;
+  /**
+   * Kept widths become multiples of it, at least one, where the group's size allows. Runtimes compute
+   * channels in blocks, so that other widths cost as much as the next multiple.
+   */
+  readonly roundTo: number;
+}
+
+export interface ModelSize {
+  /** Trained numbers: statistics of normalisation do not count. */
+  readonly parameters: number;
+  /** Multiply-accumulates of one sample. */
+  readonly macs: number;
+}
+
+export interface Plan {
+  readonly options: PlanOptions;
+  readonly decisions: Decisions;
+  readonly before: ModelSize & { readonly components: number };
+  /** Predicted by rebuilding the model. Components: kept and implanted. */
+  readonly after: ModelSize & { readonly components: number; readonly implants: number };
+}
+
+// A budget is met if at most this share of the model's whole cost is left unused.
+const TOLERANCE = 0.01;
+// Each attempt to use up the rest of a budget rebuilds the model.
+const FILL_ATTEMPTS = 200;
+
+/** Parameters and multiply-accumulates of `model`, counted on its graph. */
+export function sizeOfModel(model: Model): ModelSize {
+  const { logits, parameters: values } = model.build(1, "evaluation");
+  const trained = new Set(
+    [...values].flatMap(([name, value]) =>
+      model.parameters.get(name)!.kind === "statistic" ? [] : [value],
+    ),
+  );
+  const { macs, parameters } = cost([logits], (value) => trained.has(value));
+  return { macs, parameters };
+}
+
+/** The plan that follows given decisions, whatever they were made by. */
+export function describePlan(
+  model: Model,
+  groups: readonly ComponentGroup[],
+  decisions: Decisions,
+  options: PlanOptions,
+): Plan {
+  const all = [...decisions.values()].flat();
+  const left = all.filter((decision) => decision !== "prune").length;
+  return {
+    options,
+    decisions,
+    before: { ...sizeOfModel(model), components: all.length },
+    after: {
+      ...sizeOfModel(applyDecisions(model, groups, decisions)),
+      components: left,
+      implants: all.filter((decision) => decision === "implant").length,
+    },
+  };
+}
+
+/** The least sensitive components that a group still has, given up together. */
+interface Block {
+  readonly group: ComponentGroup;
+  readonly indices: readonly number[];
+  /** What is lost with it, divided by what is saved where that is asked for. */
+  readonly score: number;
+}
+
+/** Applies `decisions`; the new implants start as centre taps. */
+export function applyDecisions(
+  model: Model,
+  groups: readonly ComponentGroup[],
+  decisions: Decisions,
+): Model {
+  return model.prune(selectRows(groups, decisions, model.build(1, "evaluation")));
+}
+
+/**
+ * Decides what to do with every component so that the budget is met: the least sensitive components
+ * are given up, in blocks of as many as widths are rounded to; the most sensitive of these get
+ * implants.
+ *
+ * The cost of a decision is that of the model rebuilt with it. The number of blocks given up is found
+ * by bisection; what whole blocks leave of the budget is filled up with the most sensitive ones that
+ * still fit.
+ *
+ * @throws EspalierError `unreachable-budget`, saying what can be reached.
+ */
+export function makePlan(model: Model, sensitivity: Sensitivity, options: PlanOptions): Plan {
+  checkOptions(options);
+  const groups = sensitivity.groups.map(({ group }) => group);
+  const graph = model.build(1, "evaluation");
+  const { of, keep } = options.budget;
+  const costOf = (decisions: Decisions): number =>
+    of === "components"
+      ? countOf(decisions, "keep")
+      : sizeOfModel(model.prune(selectRows(groups, decisions, graph)))[of];
+  const blocks = rank(model, sensitivity, options, graph);
+  const decide = (given: readonly Block[]) => decideBlocks(groups, given, options);
+
+  const whole = costOf(decide([]));
+  const target = keep * whole;
+  const least = costOf(decide(blocks));
+  if (least > target) {
+    const share = least / whole;
+    throw new EspalierError(
+      "unreachable-budget",
+      `keep-${of} ${keep}: at least ${share.toFixed(4)} has to be kept with floor ${options.floor}, implant share ${options.implant} and widths rounded to ${options.roundTo}`,
+      { budget: options.budget, reachable: share },
+    );
+  }
+  // The smallest number of blocks that meets the budget when given up.
+  let [low, high] = [0, blocks.length];
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    if (costOf(decide(blocks.slice(0, middle))) <= target) high = middle;
+    else low = middle + 1;
+  }
+  let given = blocks.slice(0, low);
+  let current = costOf(decide(given));
+  // Some of them may be taken back, the most sensitive first; the last was needed.
+  for (const block of given.slice(0, -1).reverse().slice(0, FILL_ATTEMPTS)) {
+    if (target - current <= TOLERANCE * whole) break;
+    // A group gives up its blocks in order.
+    const rest = given.slice(given.indexOf(block) + 1);
+    if (rest.some(({ group }) => group === block.group)) continue;
+    const fewer = given.filter((other) => other !== block);
+    const next = costOf(decide(fewer));
+    if (next <= target) [given, current] = [fewer, next];
+  }
+  return describePlan(model, groups, decide(given), options);
+}
+
+function countOf(decisions: Decisions, wanted: Decision): number {
+  return [...decisions.values()].flat().filter((decision) => decision === wanted).length;
+}
+
+/** The fewest components that `group` may keep. */
+function floorOf(
+  { count, emptiable }: ComponentGroup,
+  { floor, roundTo, wholeBranches }: PlanOptions,
+): number {
+  if (floor === 0 && wholeBranches && emptiable) return 0;
+  return Math.min(count, Math.max(Math.ceil(floor * count), roundTo));
+}
+
+function checkOptions({ budget, implant, floor, roundTo }: PlanOptions): void {
+  const share = (name: string, value: number, least: number) => {
+    if (value >= least && value <= 1) return;
+    throw new EspalierError(
+      "invalid-argument",
+      `${name}: expected a number from ${least} to 1, got ${value}`,
+      {
+        option: name,
+        value,
+      },
+    );
+  };
+  share(`keep-${budget.of}`, budget.keep, 0);
+  share("implant", implant, 0);
+  share("floor", floor, 0);
+  if (!Number.isInteger(roundTo) || roundTo < 1) {
+    throw new EspalierError(
+      "invalid-argument",
+      `round-to: expected a positive whole number, got ${roundTo}`,
+    );
+  }
+}
+
+/** All blocks that may be given up, the least sensitive first; those of a group are in order. */
+function rank(
+  model: Model,
+  sensitivity: Sensitivity,
+  options: PlanOptions,
+  graph: ModelGraph,
+): Block[] {
+  const { budget, rankBy, roundTo, scope } = options;
+  const whole = sizeOfModel(model);
+  const groups = sensitivity.groups.map(({ group }) => group);
+  const blocks = sensitivity.groups.flatMap(({ group, scores }): Block[] => {
+    const { name, count } = group;
+    let perComponent = 1;
+    if (rankBy === "score-per-cost" && budget.of !== "components" && count > 1) {
+      // What goes with one component, while everything else is whole.
+      const decisions = new Map([
+        [name, Array.from({ length: count }, (_, i): Decision => (i === 0 ? "prune" : "keep"))],
+      ]);
+      const without = sizeOfModel(model.prune(selectRows(groups, decisions, graph)));
+      perComponent = whole[budget.of] - without[budget.of];
+    }
+    const order = Array.from({ length: count }, (_, i) => i).sort((a, b) => scores[a] - scores[b]);
+    const removable = count - floorOf(group, options);
+    const own: Block[] = [];
+    // The first block is smaller where that leaves a multiple.
+    for (let start = 0, end = count % roundTo || roundTo; end <= removable; ) {
+      const indices = order.slice(start, end);
+      const total = indices.reduce((sum, index) => sum + scores[index], 0);
+      const score = scope === "global" ? total / (indices.length * perComponent) : end / count;
+      own.push({ group, indices, score });
+      [start, end] = [end, end + roundTo];
+    }
+    return own;
+  });
+  return blocks.sort((a, b) => a.score - b.score);
+}
+
+/** Gives up `blocks`; the most sensitive of them become implants where these are smaller. */
+function decideBlocks(
+  groups: readonly ComponentGroup[],
+  blocks: readonly Block[],
+  { implant }: PlanOptions,
+): Map<string, Decision[]> {
+  const decisions = new Map(
+    groups.map(({ name, count }) => [name, new Array<Decision>(count).fill("keep")]),
+  );
+  const set = ({ group, indices }: Block, decision: Decision) => {
+    for (const index of indices) decisions.get(group.name)![index] = decision;
+  };
+  for (const block of blocks) set(block, "prune");
+  const given = blocks.reduce((sum, { indices }) => sum + indices.length, 0);
+  let implants = Math.round(implant * given);
+  for (const block of [...blocks].reverse()) {
+    if (block.indices.length > implants || !block.group.implantable) continue;
+    set(block, "implant");
+    implants -= block.indices.length;
+  }
+  return decisions;
+}

@@ -1,0 +1,131 @@
+import { createReferenceExecutor } from "@espalier/graph/testing";
+import { createOnnxExecutor } from "@espalier/runtime-onnx";
+import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
+import { describe, expect, test } from "vitest";
+import { componentGroups } from "./components.ts";
+import { estimate } from "./estimate.ts";
+import { Random } from "./random.ts";
+import {
+  type Metric,
+  measureSensitivity,
+  metrics,
+  type SensitivityOptions,
+} from "./sensitivity.ts";
+import { spearman } from "./spearman.ts";
+
+const model = tinyResNet({ widths: [3, 4, 5] });
+const executor = createOnnxExecutor({ threads: 1 });
+const options = (
+  metric: Metric,
+  changes: Partial<SensitivityOptions> = {},
+): SensitivityOptions => ({
+  executor,
+  samples: noiseSamples(model, 8),
+  metric,
+  estimator: "auto",
+  temperature: 1,
+  coupling: "apart",
+  batchSize: 8,
+  random: new Random(1),
+  ...changes,
+});
+const scoresOf = async (metric: Metric, changes: Partial<SensitivityOptions> = {}) =>
+  (await measureSensitivity(model, options(metric, changes))).groups.flatMap(({ scores }) => [
+    ...scores,
+  ]);
+
+describe.each(metrics)("%s", (metric) => {
+  test("scores every channel, reproducibly", async () => {
+    const first = await measureSensitivity(model, options(metric));
+    const second = await measureSensitivity(model, options(metric));
+    expect(second).toEqual(first);
+    const scores = first.groups.flatMap((group) => [...group.scores]);
+    expect(scores).toHaveLength(3 + 2 * 3 + 3 * 4 + 3 * 5);
+    expect(scores.every(Number.isFinite)).toBe(true);
+    expect(first.negative).toBe(scores.filter((score) => score < 0).length);
+    expect(first.rankStability).toBeGreaterThan(0);
+  });
+
+  test("does not depend on the executor or the batch size", async () => {
+    const scores = await scoresOf(metric);
+    const reference = await scoresOf(metric, { executor: createReferenceExecutor(), batchSize: 3 });
+    const scale = Math.max(...reference.map(Math.abs));
+    scores.forEach((score, i) => {
+      expect(Math.abs(score - reference[i]) / scale).toBeLessThan(1e-4);
+    });
+  });
+});
+
+test("hessian-trace is Trace(H) / (2p) · ‖w‖² and magnitude is ‖w‖² / p", async () => {
+  const traces = await scoresOf("hessian-trace");
+  const magnitudes = await scoresOf("magnitude");
+  const { shape, data } = model.parameters.get("conv1.weight")!;
+  const length = data.length / shape[0];
+  const norm = data.subarray(0, length).reduce((sum, w) => sum + w * w, 0);
+  expect(magnitudes[0]).toBeCloseTo(norm / length, 6);
+  const groups = componentGroups(model, "apart");
+  const { mean } = await estimate(model, groups, {
+    ...options("hessian-trace"),
+    quantity: "trace",
+    estimator: "exact",
+    draws: 1,
+  });
+  expect(traces[0] / ((mean[0] / (2 * length)) * norm)).toBeCloseTo(1, 6);
+});
+
+test("three Hutchinson probes leave the ranking unstable, and the result says so", async () => {
+  const few = await measureSensitivity(
+    model,
+    options("hessian-trace", { estimator: "hutchinson", draws: 3 }),
+  );
+  const exact = await measureSensitivity(model, options("hessian-trace"));
+  expect(few.rankStability).toBeLessThan(exact.rankStability);
+  expect(few.draws).toBe(3);
+  const many = await measureSensitivity(
+    model,
+    options("hessian-trace", { estimator: "hutchinson", draws: 300 }),
+  );
+  expect(many.rankStability).toBeGreaterThan(few.rankStability);
+});
+
+test("negative estimates are counted, not hidden", async () => {
+  const found = await Promise.all(
+    [1, 2, 3, 4].map((seed) =>
+      measureSensitivity(
+        model,
+        options("hessian-trace", { estimator: "hutchinson", draws: 1, random: new Random(seed) }),
+      ),
+    ),
+  );
+  const negative = found.reduce((sum, sensitivity) => sum + sensitivity.negative, 0);
+  const counted = found
+    .flatMap(({ groups }) => groups.flatMap(({ scores }) => [...scores]))
+    .filter((s) => s < 0);
+  expect(negative).toBe(counted.length);
+  expect(negative).toBeGreaterThan(0);
+});
+
+test("auto takes exact for few classes and probe for many", async () => {
+  expect((await measureSensitivity(model, options("removal"))).estimator).toBe("exact");
+  const many = tinyResNet({ widths: [2, 2, 2], classes: 30 });
+  const result = await measureSensitivity(
+    many,
+    options("removal", { samples: noiseSamples(many, 4), batchSize: 4 }),
+  );
+  expect(result).toMatchObject({ estimator: "probe", draws: 3 });
+});
+
+test("a temperature that is not above zero is refused", async () => {
+  await expect(measureSensitivity(model, options("removal", { temperature: 0 }))).rejects.toThrow(
+    /temperature: expected a number above 0, got 0/,
+  );
+});
+
+test.each([
+  [[1, 2, 3, 4], [10, 20, 30, 40], 1],
+  [[1, 2, 3, 4], [4, 3, 2, 1], -1],
+  [[1, 2, 2, 4], [1, 3, 3, 9], 1],
+  [[1, 2, 3, 4, 5], [2, 1, 4, 3, 5], 0.8],
+])("spearman of %j and %j is %d", (a, b, expected) => {
+  expect(spearman(a, b)).toBeCloseTo(expected, 12);
+});
