@@ -1,0 +1,92 @@
+/** @file Accuracy and loss of a model on samples. */
+import { throwIfAborted } from "@espalier/base";
+import { type Batch, bindParameters, type Model, type Samples } from "@espalier/core";
+import { type Executor, float32Data } from "@espalier/graph";
+
+export interface Evaluation {
+  readonly count: number;
+  /** Share of samples whose largest logit is that of their label. */
+  readonly accuracy: number;
+  /** Mean cross-entropy, in nats. */
+  readonly loss: number;
+}
+
+export interface EvaluateOptions {
+  readonly executor: Executor;
+  /** Samples at a time. It does not change the result beyond rounding. */
+  readonly batchSize: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Called after every batch with the number of samples done. */
+  readonly onProgress?: ((done: number, total: number) => void) | undefined;
+}
+
+/** Runs `model` in evaluation mode on all of `samples`. */
+export async function evaluate(
+  model: Model,
+  samples: Samples,
+  options: EvaluateOptions,
+): Promise<Evaluation> {
+  const score = new Score(model.classes.length);
+  await forEachLogits(model, samples, options, (logits, batch, count) => {
+    score.add(logits, batch.labels, count);
+  });
+  return score.result();
+}
+
+/**
+ * Calls `visit` with the logits [batch, classes] of one batch after another. Only the first `count`
+ * rows belong to samples; the last batch is filled up by repetition.
+ */
+export async function forEachLogits(
+  model: Model,
+  samples: Samples,
+  { executor, batchSize, signal, onProgress }: EvaluateOptions,
+  visit: (logits: Float32Array, batch: Batch, count: number) => void,
+): Promise<void> {
+  const size = Math.min(batchSize, samples.count);
+  const { graph, constants } = bindParameters(model, size, "evaluation");
+  const program = await executor.compile({ outputs: { logits: graph.logits }, constants });
+  try {
+    for (let start = 0; start < samples.count; start += size) {
+      throwIfAborted(signal);
+      const count = Math.min(size, samples.count - start);
+      const indices = Array.from({ length: size }, (_, i) => start + (i < count ? i : 0));
+      const batch = await samples.batch(indices);
+      const { logits } = await program.run(batch.feeds);
+      visit(float32Data(logits), batch, count);
+      onProgress?.(start + count, samples.count);
+    }
+  } finally {
+    await program.dispose();
+  }
+}
+
+/** Adds up accuracy and cross-entropy in float64. */
+export class Score {
+  readonly #classes: number;
+  #count = 0;
+  #correct = 0;
+  #loss = 0;
+
+  constructor(classes: number) {
+    this.#classes = classes;
+  }
+
+  /** The first `count` rows of `logits` [·, classes]. */
+  add(logits: Float32Array, labels: ArrayLike<number>, count: number): void {
+    for (let n = 0; n < count; n++) {
+      const row = logits.subarray(n * this.#classes, (n + 1) * this.#classes);
+      let best = 0;
+      for (let c = 1; c < row.length; c++) if (row[c] > row[best]) best = c;
+      const total = row.reduce((sum, x) => sum + Math.exp(x - row[best]), 0);
+      this.#loss += Math.log(total) + row[best] - row[labels[n]];
+      if (best === labels[n]) this.#correct++;
+    }
+    this.#count += count;
+  }
+
+  result(): Evaluation {
+    const count = this.#count;
+    return { count, accuracy: this.#correct / count, loss: this.#loss / count };
+  }
+}

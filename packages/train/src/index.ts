@@ -1,0 +1,22 @@
+export { type EvaluateOptions, type Evaluation, evaluate, forEachLogits } from "./evaluate.ts";
+export type { AdamWOptions, OptimizerOptions, SgdOptions } from "./optimizer.ts";
+export { type ReestimateOptions, reestimateStatistics } from "./reestimate.ts";
+export { learningRateAt, type Schedule } from "./schedule.ts";
+export {
+  compileTrainingStep,
+  type Distillation,
+  type StepInputs,
+  type StepOptions,
+  type StepResult,
+  type TrainingState,
+  type TrainingStep,
+} from "./step.ts";
+export {
+  type EpochRecord,
+  type PartialEpoch,
+  type TrainEvent,
+  type TrainingCheckpoint,
+  type TrainOptions,
+  type TrainResult,
+  train,
+} from "./train.ts";

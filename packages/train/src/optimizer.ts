@@ -1,0 +1,84 @@
+/** @file Optimisers as graphs: what a step does to a parameter and to the optimiser's own state. */
+import type { ParameterKind } from "@espalier/core";
+import { add, divide, multiply, scalar, sqrt, square, subtract, type Value } from "@espalier/graph";
+
+export interface SgdOptions {
+  readonly name: "sgd";
+  readonly momentum: number;
+  readonly nesterov: boolean;
+  /** Applied to weights only: norms and biases are spared. */
+  readonly weightDecay: number;
+}
+
+/** AdamW of Loshchilov and Hutter 2019, arXiv 1711.05101: the decay is apart from the gradient. */
+export interface AdamWOptions {
+  readonly name: "adamw";
+  readonly betas: readonly [number, number];
+  readonly epsilon: number;
+  readonly weightDecay: number;
+}
+
+export type OptimizerOptions = SgdOptions | AdamWOptions;
+
+/** Scalars that change from step to step, as inputs of the program. */
+export interface StepScalars {
+  readonly learningRate: Value;
+  /** 1 / (1 - βⁿ) of both moments at step n; AdamW only. */
+  readonly corrections: readonly [Value, Value];
+}
+
+export interface Update {
+  readonly parameter: Value;
+  readonly state: readonly Value[];
+}
+
+interface Optimizer {
+  /** Names of the tensors kept for each parameter, each of its shape, zero at first. */
+  readonly state: readonly string[];
+  update(
+    parameter: Value,
+    gradient: Value,
+    state: readonly Value[],
+    kind: ParameterKind,
+    scalars: StepScalars,
+  ): Update;
+}
+
+export function createOptimizer(options: OptimizerOptions): Optimizer {
+  return options.name === "sgd" ? sgd(options) : adamW(options);
+}
+
+function sgd({ momentum, nesterov, weightDecay }: SgdOptions): Optimizer {
+  return {
+    state: ["momentum"],
+    update: (parameter, gradient, [velocity], kind, { learningRate }) => {
+      const decay = kind === "weight" ? weightDecay : 0;
+      const total = decay === 0 ? gradient : add(gradient, multiply(parameter, scalar(decay)));
+      const moved = add(multiply(velocity, scalar(momentum)), total);
+      const step = nesterov ? add(total, multiply(moved, scalar(momentum))) : moved;
+      return {
+        parameter: subtract(parameter, multiply(step, learningRate)),
+        state: [moved],
+      };
+    },
+  };
+}
+
+function adamW({ betas: [beta1, beta2], epsilon, weightDecay }: AdamWOptions): Optimizer {
+  const average = (old: Value, now: Value, beta: number) =>
+    add(multiply(old, scalar(beta)), multiply(now, scalar(1 - beta)));
+  return {
+    state: ["first moment", "second moment"],
+    update: (parameter, gradient, [first, second], kind, { learningRate, corrections }) => {
+      const m = average(first, gradient, beta1);
+      const v = average(second, square(gradient), beta2);
+      const step = divide(
+        multiply(m, corrections[0]),
+        add(sqrt(multiply(v, corrections[1])), scalar(epsilon)),
+      );
+      const decay = kind === "weight" ? weightDecay : 0;
+      const total = decay === 0 ? step : add(step, multiply(parameter, scalar(decay)));
+      return { parameter: subtract(parameter, multiply(total, learningRate)), state: [m, v] };
+    },
+  };
+}

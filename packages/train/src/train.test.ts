@@ -1,0 +1,262 @@
+import { EspalierError } from "@espalier/base";
+import { bindParameters, type Model, Random, type Samples } from "@espalier/core";
+import { crossEntropy, float32Data, gradient, input, mean } from "@espalier/graph";
+import { createOnnxExecutor } from "@espalier/runtime-onnx";
+import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
+import { describe, expect, test } from "vitest";
+import {
+  compileTrainingStep,
+  evaluate,
+  type OptimizerOptions,
+  reestimateStatistics,
+  type TrainingCheckpoint,
+  type TrainOptions,
+  train,
+} from "./index.ts";
+
+const executor = createOnnxExecutor({ threads: 1 });
+const model = tinyResNet();
+const samples = noiseSamples(model, 24);
+const sgd: OptimizerOptions = { name: "sgd", momentum: 0.9, nesterov: true, weightDecay: 0.01 };
+
+const options = (changes: Partial<TrainOptions> = {}): TrainOptions => ({
+  executor,
+  samples,
+  epochs: 3,
+  batchSize: 8,
+  optimizer: sgd,
+  schedule: { name: "cosine", peak: 0.05, warmup: 0.2 },
+  labelSmoothing: 0,
+  random: new Random(4),
+  ...changes,
+});
+
+function bytes(of: Model): string {
+  return [...of.parameters]
+    .map(([name, { data }]) => `${name}:${Buffer.from(data.buffer).toString("base64")}`)
+    .join();
+}
+
+/** Gradients of the mean loss in training mode, by the graph itself. */
+async function gradientsOf(of: Model, data: Samples): Promise<Map<string, Float32Array>> {
+  const { graph, constants } = bindParameters(of, data.count, "training");
+  const names = [...of.parameters.keys()].filter((name) => !graph.statistics.has(name));
+  const targets = input("targets", graph.logits.shape);
+  const gradients = gradient(
+    mean(crossEntropy(graph.logits, targets)),
+    names.map((name) => graph.parameters.get(name)!),
+  );
+  const program = await executor.compile({
+    outputs: Object.fromEntries(names.map((name, i) => [name, gradients[i]])),
+    constants,
+  });
+  const batch = await data.batch([...Array(data.count).keys()]);
+  const results = await program.run({ ...batch.feeds, targets: oneHot(batch.labels, 3) });
+  return new Map(names.map((name) => [name, float32Data(results[name])]));
+}
+
+function oneHot(labels: ArrayLike<number>, classes: number): Float32Array {
+  const targets = new Float32Array(labels.length * classes);
+  Array.from(labels).forEach((label, n) => {
+    targets[n * classes + label] = 1;
+  });
+  return targets;
+}
+
+describe("one step", () => {
+  const adamW: OptimizerOptions = {
+    name: "adamw",
+    betas: [0.9, 0.99],
+    epsilon: 1e-3,
+    weightDecay: 0.1,
+  };
+
+  test.each([
+    ["sgd", sgd],
+    ["adamw", adamW],
+  ] as const)("of %s is the optimiser's formula, twice", async (_name, optimizer) => {
+    const data = noiseSamples(model, 8);
+    const rate = 0.1;
+    const step = await compileTrainingStep(model, executor, {
+      batchSize: 8,
+      optimizer,
+      statisticsMomentum: 0.1,
+    });
+    const batch = await data.batch([...Array(8).keys()]);
+    const inputs = { feeds: batch.feeds, targets: oneHot(batch.labels, 3), learningRate: rate };
+    let state = step.initialState;
+    let current = model;
+    const memory = new Map<string, [Float64Array, Float64Array]>();
+    for (const n of [1, 2]) {
+      const gradients = await gradientsOf(current, data);
+      state = (await step.run(state, { ...inputs, step: n })).state;
+      for (const [name, g] of gradients) {
+        const { data: before, kind } = current.parameters.get(name)!;
+        const [first, second] = memory.get(name) ?? [
+          new Float64Array(g.length),
+          new Float64Array(g.length),
+        ];
+        memory.set(name, [first, second]);
+        const decay = kind === "weight" ? optimizer.weightDecay : 0;
+        before.forEach((w, i) => {
+          let expected: number;
+          if (optimizer.name === "sgd") {
+            const total = g[i] + decay * w;
+            first[i] = 0.9 * first[i] + total;
+            expected = w - rate * (total + 0.9 * first[i]);
+          } else {
+            first[i] = 0.9 * first[i] + 0.1 * g[i];
+            second[i] = 0.99 * second[i] + 0.01 * g[i] ** 2;
+            const direction =
+              first[i] / (1 - 0.9 ** n) / (Math.sqrt(second[i] / (1 - 0.99 ** n)) + 1e-3);
+            expected = w - rate * (direction + decay * w);
+          }
+          expect(state.get(name)![i]).toBeCloseTo(expected, 4);
+        });
+      }
+      current = current.withParameters(step.parametersOf(state));
+    }
+  });
+
+  test("moves statistics a tenth of the way to those of the batch", async () => {
+    const step = await compileTrainingStep(model, executor, {
+      batchSize: 8,
+      optimizer: sgd,
+      statisticsMomentum: 0.1,
+    });
+    const batch = await samples.batch([0, 1, 2, 3, 4, 5, 6, 7]);
+    const { state } = await step.run(step.initialState, {
+      feeds: batch.feeds,
+      targets: oneHot(batch.labels, 3),
+      learningRate: 0,
+      step: 1,
+    });
+    const { graph, constants } = bindParameters(model, 8, "training");
+    const program = await executor.compile({
+      outputs: Object.fromEntries(graph.statistics),
+      constants,
+    });
+    const observed = await program.run(batch.feeds);
+    for (const name of graph.statistics.keys()) {
+      const before = model.parameters.get(name)!.data;
+      float32Data(observed[name]).forEach((value, i) => {
+        expect(state.get(name)![i]).toBeCloseTo(0.9 * before[i] + 0.1 * value, 4);
+      });
+    }
+  });
+
+  test("distilling from itself asks for nothing but the labels' share", async () => {
+    const settings = { batchSize: 8, optimizer: sgd, statisticsMomentum: 0 };
+    const plain = await compileTrainingStep(model, executor, settings);
+    const distilling = await compileTrainingStep(model, executor, {
+      ...settings,
+      distillation: { weight: 0.5, temperature: 4 },
+    });
+    const batch = await samples.batch([0, 1, 2, 3, 4, 5, 6, 7]);
+    const inputs = {
+      feeds: batch.feeds,
+      targets: oneHot(batch.labels, 3),
+      learningRate: 0,
+      step: 1,
+    };
+    const { loss, logits } = await plain.run(plain.initialState, inputs);
+    const half = await distilling.run(distilling.initialState, { ...inputs, teacher: logits });
+    expect(half.loss).toBeCloseTo(loss / 2, 5);
+    const other = logits.map((x, i) => x + (i % 3));
+    const apart = await distilling.run(distilling.initialState, { ...inputs, teacher: other });
+    expect(apart.loss).toBeGreaterThan(half.loss + 0.1);
+  });
+});
+
+describe("training", () => {
+  test("lowers the loss, reports every epoch and leaves the given model as it was", async () => {
+    const before = bytes(model);
+    const { model: trained, history } = await train(
+      model,
+      options({ epochs: 12, validation: samples }),
+    );
+    expect(history).toHaveLength(12);
+    expect(history[11].loss).toBeLessThan(history[0].loss / 2);
+    expect(history[11].validationAccuracy).toBeGreaterThan(0.8);
+    expect(bytes(model)).toBe(before);
+    const { accuracy } = await evaluate(trained, samples, { executor, batchSize: 8 });
+    expect(accuracy).toBe(history[11].validationAccuracy);
+  });
+
+  test("the same seed gives the same bytes, another seed others", async () => {
+    const [first, second] = [await train(model, options()), await train(model, options())];
+    expect(bytes(first.model)).toBe(bytes(second.model));
+    const other = await train(model, options({ random: new Random(5) }));
+    expect(bytes(other.model)).not.toBe(bytes(first.model));
+  });
+
+  test("stopped at any step and resumed, it ends in the same bytes", async () => {
+    const whole = await train(model, options());
+    for (const stop of [1, 3, 4, 8]) {
+      const controller = new AbortController();
+      let saved: TrainingCheckpoint | undefined;
+      const stopped = train(
+        model,
+        options({
+          signal: controller.signal,
+          onCheckpoint: async (checkpoint) => {
+            saved = checkpoint;
+          },
+          onEvent: (event) => {
+            if (event.type === "step-end" && event.step === stop) controller.abort();
+          },
+        }),
+      );
+      await expect(stopped).rejects.toMatchObject({ code: "aborted" });
+      expect(saved!.step).toBe(stop);
+      const resumed = await train(model, options({ resume: saved }));
+      expect(bytes(resumed.model)).toBe(bytes(whole.model));
+      expect(resumed.history).toEqual(whole.history);
+    }
+  });
+
+  test("too few samples and a loss that is not finite are errors that say so", async () => {
+    await expect(train(model, options({ batchSize: 25 }))).rejects.toThrow(
+      "expected at least one batch of 25 samples, got 24 samples",
+    );
+    const wild = options({ schedule: { name: "linear", peak: 1e30, warmup: 0 } });
+    const error = await train(model, wild).catch((caught: unknown) => caught);
+    expect(EspalierError.isInstance(error, "not-finite")).toBe(true);
+  });
+});
+
+describe("evaluation", () => {
+  test("counts every sample once, whatever the batch size", async () => {
+    const results = await Promise.all(
+      [5, 8, 24, 100].map((batchSize) => evaluate(model, samples, { executor, batchSize })),
+    );
+    for (const result of results) {
+      expect(result.count).toBe(24);
+      expect(result.accuracy).toBe(results[0].accuracy);
+      expect(result.loss).toBeCloseTo(results[0].loss, 5);
+    }
+  });
+});
+
+test("re-estimated statistics are those of the batches", async () => {
+  const first = await reestimateStatistics(model, samples, { executor, batchSize: 8 });
+  const again = await reestimateStatistics(first, samples, { executor, batchSize: 8 });
+  for (const [name, { kind, data }] of first.parameters) {
+    const before = model.parameters.get(name)!.data;
+    if (kind !== "statistic") expect(data).toBe(before);
+    else expect([...data]).not.toEqual([...before]);
+    // In training mode nothing depends on stored statistics.
+    expect([...again.parameters.get(name)!.data]).toEqual([...data]);
+  }
+  // The first layer's mean is that of its outputs, which depend on nothing estimated.
+  const { graph, constants } = bindParameters(model, 24, "training");
+  const program = await executor.compile({
+    outputs: { mean: graph.statistics.get("bn1.running_mean")! },
+    constants,
+  });
+  const { feeds } = await samples.batch([...Array(24).keys()]);
+  const expected = float32Data((await program.run(feeds)).mean);
+  first.parameters.get("bn1.running_mean")!.data.forEach((value, i) => {
+    expect(value).toBeCloseTo(expected[i], 5);
+  });
+});

@@ -1,0 +1,215 @@
+/** @file The training loop: tunes a pruned model, or trains a fresh one. */
+import { EspalierError, throwIfAborted } from "@espalier/base";
+import { type Batch, bindParameters, type Model, type Random, type Samples } from "@espalier/core";
+import type { Executor, Program } from "@espalier/graph";
+import { float32Data } from "@espalier/graph";
+import { evaluate, Score } from "./evaluate.ts";
+import type { OptimizerOptions } from "./optimizer.ts";
+import { learningRateAt, type Schedule } from "./schedule.ts";
+import { compileTrainingStep, type Distillation, type TrainingState } from "./step.ts";
+
+export interface TrainOptions {
+  readonly executor: Executor;
+  readonly samples: Samples;
+  /** Held-out samples, evaluated after every epoch. Never the test set. */
+  readonly validation?: Samples | undefined;
+  readonly epochs: number;
+  readonly batchSize: number;
+  readonly optimizer: OptimizerOptions;
+  readonly schedule: Schedule;
+  /** Share of each target spread evenly over all classes (arXiv 1512.00567, section 7). */
+  readonly labelSmoothing: number;
+  readonly distillation?: (Distillation & { readonly teacher: Model }) | undefined;
+  /** Orders and augments the samples. */
+  readonly random: Random;
+  /** Where to continue, as `onCheckpoint` was given it. */
+  readonly resume?: TrainingCheckpoint | undefined;
+  /** Called after every epoch, and with the last finished step when interrupted. */
+  readonly onCheckpoint?: ((checkpoint: TrainingCheckpoint) => Promise<void>) | undefined;
+  readonly onEvent?: ((event: TrainEvent) => void) | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** One line of the tuning curve. */
+export interface EpochRecord {
+  /** Counts from 1. */
+  readonly epoch: number;
+  readonly learningRate: number;
+  /** Mean over the epoch's steps; with smoothed targets if so asked, and with augmentation. */
+  readonly loss: number;
+  readonly trainAccuracy: number;
+  readonly validationAccuracy?: number;
+}
+
+export interface TrainingCheckpoint {
+  /** Steps done since the beginning. */
+  readonly step: number;
+  readonly state: TrainingState;
+  readonly history: readonly EpochRecord[];
+  /** Sums over the unfinished epoch. */
+  readonly partial: PartialEpoch;
+}
+
+/** Sums over the steps of an epoch. */
+export interface PartialEpoch {
+  readonly loss: number;
+  readonly correct: number;
+  readonly count: number;
+}
+
+export type TrainEvent =
+  | { readonly type: "epoch-start"; readonly epoch: number; readonly epochs: number }
+  | {
+      readonly type: "step-end";
+      readonly step: number;
+      readonly steps: number;
+      readonly loss: number;
+    }
+  | ({ readonly type: "epoch-end"; readonly epochs: number } & EpochRecord);
+
+export interface TrainResult {
+  /** The model after the last epoch. */
+  readonly model: Model;
+  readonly history: readonly EpochRecord[];
+}
+
+/**
+ * Trains `model`. Samples that do not fill a batch at the end of an epoch are left out of it.
+ *
+ * @throws EspalierError `invalid-argument` if there are fewer samples than a batch holds; `aborted`
+ *   after `onCheckpoint` was called; `not-finite` when the loss is NaN or infinite.
+ */
+export async function train(model: Model, options: TrainOptions): Promise<TrainResult> {
+  const { executor, samples, validation, epochs, batchSize, signal, onEvent } = options;
+  const stepsPerEpoch = Math.floor(samples.count / batchSize);
+  if (stepsPerEpoch === 0) {
+    throw new EspalierError(
+      "invalid-argument",
+      `expected at least one batch of ${batchSize} samples, got ${samples.count} samples`,
+    );
+  }
+  const steps = epochs * stepsPerEpoch;
+  const program = await compileTrainingStep(model, executor, {
+    ...options,
+    statisticsMomentum: 0.1,
+  });
+  const teacher = options.distillation
+    ? await compileTeacher(options.distillation.teacher, executor, batchSize)
+    : undefined;
+  const { resume } = options;
+  let state = resume?.state ?? program.initialState;
+  const history = [...(resume?.history ?? [])];
+  let partial: PartialEpoch = resume?.partial ?? { loss: 0, correct: 0, count: 0 };
+  let done = resume?.step ?? 0;
+  const checkpoint = () => options.onCheckpoint?.({ step: done, state, history, partial });
+
+  const prepare = (step: number): Promise<Batch> => {
+    const epoch = Math.floor(step / stepsPerEpoch);
+    const order = orderOf(epoch);
+    const start = (step % stepsPerEpoch) * batchSize;
+    const augmentation = options.random.stream("augment", step);
+    return samples.batch(order.subarray(start, start + batchSize), augmentation);
+  };
+  let ordered: { epoch: number; order: Uint32Array } | undefined;
+  const orderOf = (epoch: number): Uint32Array => {
+    if (ordered?.epoch !== epoch) {
+      const order = options.random.stream("order", epoch).permutation(samples.count);
+      ordered = { epoch, order };
+    }
+    return ordered.order;
+  };
+
+  try {
+    let upcoming = done < steps ? prepare(done) : undefined;
+    while (upcoming !== undefined) {
+      const epoch = Math.floor(done / stepsPerEpoch);
+      if (done % stepsPerEpoch === 0) onEvent?.({ type: "epoch-start", epoch: epoch + 1, epochs });
+      if (signal?.aborted) {
+        await checkpoint();
+        throwIfAborted(signal);
+      }
+      const batch: Batch = await upcoming;
+      // The next batch is prepared while this one is computed.
+      upcoming = done + 1 < steps ? prepare(done + 1) : undefined;
+      const learningRate = learningRateAt(options.schedule, done, steps);
+      const result = await program.run(state, {
+        feeds: batch.feeds,
+        targets: smoothedTargets(batch.labels, model.classes.length, options.labelSmoothing),
+        ...(teacher ? { teacher: await teacher.logits(batch) } : {}),
+        learningRate,
+        step: done + 1,
+      });
+      if (!Number.isFinite(result.loss)) {
+        throw new EspalierError(
+          "not-finite",
+          `training: expected a finite loss at step ${done + 1}, got ${result.loss}; try a lower learning rate than ${options.schedule.peak}`,
+          { step: done + 1, loss: result.loss },
+        );
+      }
+      state = result.state;
+      done++;
+      const score = new Score(model.classes.length);
+      score.add(result.logits, batch.labels, batchSize);
+      partial = {
+        loss: partial.loss + result.loss,
+        correct: partial.correct + Math.round(score.result().accuracy * batchSize),
+        count: partial.count + batchSize,
+      };
+      onEvent?.({ type: "step-end", step: done, steps, loss: result.loss });
+      if (done % stepsPerEpoch !== 0) continue;
+
+      const trained = model.withParameters(program.parametersOf(state));
+      const record: EpochRecord = {
+        epoch: epoch + 1,
+        learningRate,
+        loss: partial.loss / stepsPerEpoch,
+        trainAccuracy: partial.correct / partial.count,
+        ...(validation
+          ? {
+              validationAccuracy: (await evaluate(trained, validation, { executor, batchSize }))
+                .accuracy,
+            }
+          : {}),
+      };
+      history.push(record);
+      partial = { loss: 0, correct: 0, count: 0 };
+      await checkpoint();
+      onEvent?.({ type: "epoch-end", epochs, ...record });
+    }
+    return { model: model.withParameters(program.parametersOf(state)), history };
+  } finally {
+    await program.dispose();
+    await teacher?.dispose();
+  }
+}
+
+function smoothedTargets(
+  labels: ArrayLike<number>,
+  classes: number,
+  smoothing: number,
+): Float32Array {
+  const targets = new Float32Array(labels.length * classes).fill(smoothing / classes);
+  for (let n = 0; n < labels.length; n++) targets[n * classes + labels[n]] += 1 - smoothing;
+  return targets;
+}
+
+interface Teacher {
+  logits(batch: Batch): Promise<Float32Array>;
+  dispose(): Promise<void>;
+}
+
+async function compileTeacher(
+  model: Model,
+  executor: Executor,
+  batchSize: number,
+): Promise<Teacher> {
+  const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+  const program: Program<"logits"> = await executor.compile({
+    outputs: { logits: graph.logits },
+    constants,
+  });
+  return {
+    logits: async (batch) => float32Data((await program.run(batch.feeds)).logits),
+    dispose: () => program.dispose(),
+  };
+}
