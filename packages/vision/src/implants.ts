@@ -1,0 +1,167 @@
+/** @file Implants fitted to what they replace, by linear least squares. */
+import { throwIfAborted } from "@espalier/base";
+import {
+  bindParameters,
+  type FitOptions,
+  type Model,
+  type Parameter,
+  type Samples,
+} from "@espalier/core";
+import {
+  findUses,
+  float32Data,
+  gather,
+  matmul,
+  reshape,
+  slice,
+  sum,
+  transpose,
+  type Value,
+} from "@espalier/graph";
+import { CholeskyDecomposition, Matrix } from "ml-matrix";
+import { type Declaration, positionsOf } from "./network.ts";
+
+/** Rows of a weight that became implants. */
+export interface Implant {
+  /** The implant's weight in the pruned model: [rows, columns, 1, 1]. */
+  readonly implant: string;
+  /** The weight that it replaces rows of, in the model before. */
+  readonly weight: string;
+  /** Rows of `weight`, one for each row of the implant that is new. */
+  readonly rows: readonly number[];
+  /** Where these are among the rows of the implant. */
+  readonly implantRows: readonly number[];
+  /** Input channels of `weight` that the implant still sees. */
+  readonly columns: readonly number[];
+}
+
+/** The implants that a pruned model has and the model before it had not. */
+export function findImplants(
+  before: ReadonlyMap<string, Declaration>,
+  after: ReadonlyMap<string, Declaration>,
+): Implant[] {
+  return [...after].flatMap(([implant, { channels }]) => {
+    if (!implant.endsWith(".implant.weight")) return [];
+    const weight = implant.replace(/\.implant\.weight$/, ".weight");
+    const source = before.get(weight);
+    if (source === undefined) return [];
+    const old = before.get(implant)?.channels[0] ?? [];
+    const fresh = channels[0]!.filter((channel) => !old.includes(channel));
+    if (fresh.length === 0) return [];
+    return {
+      implant,
+      weight,
+      rows: positionsOf(fresh, source.channels[0]!),
+      implantRows: positionsOf(fresh, channels[0]!),
+      columns: positionsOf(channels[1]!, source.channels[1]!),
+    };
+  });
+}
+
+// Added to the diagonal of the normal equations, relative to its mean: keeps them solvable where
+// channels are linearly dependent on the samples.
+const RIDGE = 1e-6;
+
+/**
+ * `pruned` with `implants` fitted: over all samples and positions, the outputs of each implant, up to
+ * a constant per channel, are as close as can be to those of the rows of `dense` that it replaces.
+ * The constants are left to the statistics of the normalisation that follows.
+ */
+export async function fitImplants(
+  dense: Model,
+  pruned: Model,
+  implants: readonly Implant[],
+  samples: Samples,
+  { executor, batchSize, signal }: FitOptions,
+): Promise<Model> {
+  if (implants.length === 0) return pruned;
+  const size = Math.min(batchSize, samples.count);
+  const { graph, constants } = bindParameters(dense, size, "evaluation");
+  const uses = findUses(
+    [graph.logits],
+    implants.map(({ weight }) => graph.parameters.get(weight)!),
+  );
+  const outputs: Record<string, Value> = {};
+  for (const { implant, weight, rows, columns } of implants) {
+    const { user } = uses.get(graph.parameters.get(weight)!)!;
+    const [n, , height, width] = user.shape;
+    const strides = user.attributes.strides as readonly [number, number];
+    // The centre tap of the kernel saw every stride-th position of the input.
+    const [, , inputHeight, inputWidth] = user.inputs[0].shape;
+    const seen = slice(
+      slice(user.inputs[0], 2, 0, inputHeight, strides[0]),
+      3,
+      0,
+      inputWidth,
+      strides[1],
+    );
+    const x = reshape(gather(seen, columns, 1), [n, columns.length, height * width]);
+    const y = reshape(gather(user, rows, 1), [n, rows.length, height * width]);
+    outputs[`${implant} xx`] = sum(matmul(x, transpose(x)), [0]);
+    outputs[`${implant} xy`] = sum(matmul(x, transpose(y)), [0]);
+    outputs[`${implant} x`] = sum(x, [0, 2]);
+    outputs[`${implant} y`] = sum(y, [0, 2]);
+  }
+  const program = await executor.compile({ outputs, constants });
+  const totals = new Map<string, Float64Array>();
+  let count = 0;
+  try {
+    for (let start = 0; start + size <= samples.count; start += size) {
+      throwIfAborted(signal);
+      const batch = await samples.batch(Array.from({ length: size }, (_, i) => start + i));
+      for (const [name, tensor] of Object.entries(await program.run(batch.feeds))) {
+        const data = float32Data(tensor);
+        const total = totals.get(name) ?? new Float64Array(data.length);
+        totals.set(name, total);
+        data.forEach((value, i) => {
+          total[i] += value;
+        });
+      }
+      count += size;
+    }
+  } finally {
+    await program.dispose();
+  }
+  const parameters = new Map<string, Parameter>(pruned.parameters);
+  for (const { implant, weight, rows, implantRows, columns } of implants) {
+    const { user } = uses.get(graph.parameters.get(weight)!)!;
+    const observations = count * user.shape[2] * user.shape[3];
+    const part = (name: string) => totals.get(`${implant} ${name}`)!;
+    const solution = solve(part("xx"), part("xy"), part("x"), part("y"), observations);
+    const { shape, kind, data } = pruned.parameters.get(implant)!;
+    const fitted = Float32Array.from(data);
+    implantRows.forEach((row, r) => {
+      for (let c = 0; c < columns.length; c++) {
+        fitted[row * columns.length + c] = solution[c * rows.length + r];
+      }
+    });
+    parameters.set(implant, { shape, kind, data: fitted });
+  }
+  return pruned.withParameters(parameters);
+}
+
+/**
+ * The coefficients [columns, rows] that best predict y from x, given sums over n observations of
+ * x xᵀ, x yᵀ, x and y; the mean of both is taken out.
+ */
+function solve(
+  xx: Float64Array,
+  xy: Float64Array,
+  x: Float64Array,
+  y: Float64Array,
+  n: number,
+): Float64Array {
+  const columns = x.length;
+  const rows = y.length;
+  const centred = new Matrix(columns, columns);
+  const target = new Matrix(columns, rows);
+  let diagonal = 0;
+  for (let i = 0; i < columns; i++) {
+    for (let j = 0; j < columns; j++) centred.set(i, j, xx[i * columns + j] - (x[i] * x[j]) / n);
+    for (let r = 0; r < rows; r++) target.set(i, r, xy[i * rows + r] - (x[i] * y[r]) / n);
+    diagonal += centred.get(i, i);
+  }
+  const ridge = (RIDGE * diagonal) / columns || 1;
+  for (let i = 0; i < columns; i++) centred.set(i, i, centred.get(i, i) + ridge);
+  return Float64Array.from(new CholeskyDecomposition(centred).solve(target).to1DArray());
+}

@@ -1,0 +1,288 @@
+/** @file Convolutional networks in terms of layers, whether whole, pruned or with implants. */
+import { EspalierError } from "@espalier/base";
+import type { Mode, ModelGraph, ParameterSpec, Site } from "@espalier/core";
+import {
+  add,
+  batchNorm,
+  batchNormTraining,
+  concat,
+  conv,
+  input,
+  linear,
+  mean,
+  multiply,
+  perChannel,
+  place,
+  relu,
+  type Shape,
+  scalar,
+  sizeOf,
+  slice,
+  type Value,
+} from "@espalier/graph";
+
+/**
+ * What pruning has left of the layers of a network, by the names of the layers. Layers that are not
+ * mentioned are whole.
+ */
+export interface Pruning {
+  /**
+   * The channels that a convolution still has, as numbers of the dense network's channels, in the
+   * order in which the weights hold them.
+   */
+  readonly channels: Readonly<Record<string, readonly number[]>>;
+  /** How many of them, the last ones, are made by a 1×1 implant `NAME.implant.weight`. */
+  readonly implants: Readonly<Record<string, number>>;
+}
+
+/**
+ * A tensor of channels on its way through the network. Without channels it is absent: a branch that
+ * has lost all channels of a layer leads nowhere, and is left out where it would be joined.
+ */
+export interface Feature {
+  /** [N, C, H, W]. */
+  readonly value: Value;
+  /** Which of the dense network's channels these are. Equal numbers mean equal channels. */
+  readonly channels: readonly number[];
+  /** The layers since the last join: without the channels of any of them the feature is absent. */
+  readonly layers: readonly string[];
+  /**
+   * The layer whose output rows these are, until something else than normalisation happens, and how
+   * many of them are not implants.
+   */
+  readonly producer?: { readonly name: string; readonly whole: number };
+}
+
+/** How a parameter begins when nothing is loaded. */
+export type Initialization = "he-normal" | "fan-in-uniform" | "zeros" | "ones";
+
+export interface Declaration extends ParameterSpec {
+  readonly initialization: Initialization;
+  /** For each axis: which of the dense network's channels its indices are; undefined: all of them. */
+  readonly channels: readonly (readonly number[] | undefined)[];
+}
+
+export interface ConvLayer {
+  /** Output channels of the dense network. */
+  readonly outputs: number;
+  readonly kernel: number;
+  readonly stride?: number;
+  readonly padding?: number;
+  readonly groups?: number;
+  readonly bias?: boolean;
+}
+
+const EPSILON = 1e-5;
+
+/** The positions of the channels `wanted` in `channels`. */
+export function positionsOf(wanted: readonly number[], channels: readonly number[]): number[] {
+  const index = new Map(channels.map((channel, position) => [channel, position]));
+  return wanted.map((channel) => index.get(channel)!);
+}
+
+function range(count: number): number[] {
+  return [...Array(count).keys()];
+}
+
+/**
+ * Builds a network layer by layer: declares the parameters that each needs, at the size that
+ * pruning left them, and applies them. A family is a function that calls it.
+ */
+export class Network {
+  readonly parameters = new Map<string, Value>();
+  readonly declarations = new Map<string, Declaration>();
+  readonly sites = new Map<string, Site>();
+  readonly implantable = new Set<string>();
+  readonly implants = new Set<string>();
+  readonly emptiable = new Set<string>();
+  readonly statistics = new Map<string, Value>();
+  readonly #mode: Mode;
+  readonly #pruning: Pruning;
+
+  constructor(mode: Mode, pruning: Pruning = { channels: {}, implants: {} }) {
+    this.#mode = mode;
+    this.#pruning = pruning;
+  }
+
+  /** The images that enter the network: [batch, channels, height, width]. */
+  image(name: string, shape: Shape): Feature {
+    return { value: input(name, shape), channels: range(shape[1]), layers: [] };
+  }
+
+  /**
+   * A convolution `NAME.weight` [outputs, inputs / groups, kernel, kernel], with a bias if asked
+   * for. Rows that are implants come from `NAME.implant.weight` [rows, inputs / groups, 1, 1].
+   */
+  conv(name: string, x: Feature, layer: ConvLayer): Feature {
+    const { kernel, stride = 1, padding = 0, groups = 1 } = layer;
+    const channels = this.#pruning.channels[name] ?? range(layer.outputs);
+    const layers = [...x.layers, name];
+    if (x.channels.length === 0 || channels.length === 0) {
+      return { value: x.value, channels: [], layers };
+    }
+    const implants = this.#pruning.implants[name] ?? 0;
+    const columns = groups === 1 ? x.channels : undefined;
+    const whole = channels.length - implants;
+    const weight = (of: string, rows: readonly number[], size: number) => {
+      const shape = [rows.length, x.channels.length / groups, size, size];
+      const axes = [rows, columns, undefined, undefined];
+      return this.#parameter(`${of}.weight`, {
+        shape,
+        kind: "weight",
+        initialization: "he-normal",
+        channels: axes,
+      });
+    };
+    const strides = [stride, stride] as const;
+    const parts: Value[] = [];
+    if (whole > 0) {
+      const w = weight(name, channels.slice(0, whole), kernel);
+      const pads = [padding, padding, padding, padding] as const;
+      parts.push(conv(x.value, w, { strides, padding: pads, groups }));
+    }
+    if (implants > 0) {
+      // A 1×1 kernel sees what the centre tap of the k×k kernel saw.
+      const w = weight(`${name}.implant`, channels.slice(whole), 1);
+      parts.push(conv(x.value, w, { strides, groups }));
+      this.implants.add(`${name}.implant.weight`);
+    }
+    // A 1×1 kernel is no smaller than its implant, and an off-centre one has no centre tap.
+    if (kernel > 1 && padding === (kernel - 1) / 2) this.implantable.add(`${name}.weight`);
+    let value = concat(parts, 1);
+    if (layer.bias) {
+      value = add(value, perChannel(this.#vector(`${name}.bias`, channels, "bias", "zeros"), 4));
+    }
+    return this.#mark({ value, channels, layers, producer: { name, whole } });
+  }
+
+  /** Batch normalisation `NAME.{weight,bias,running_mean,running_var}`, one number per channel. */
+  batchNorm(name: string, x: Feature): Feature {
+    const { channels } = x;
+    if (channels.length === 0) return x;
+    const scale = this.#vector(`${name}.weight`, channels, "normalization", "ones");
+    const bias = this.#vector(`${name}.bias`, channels, "normalization", "zeros");
+    const average = this.#vector(`${name}.running_mean`, channels, "statistic", "zeros");
+    const variance = this.#vector(`${name}.running_var`, channels, "statistic", "ones");
+    if (this.#mode === "evaluation") {
+      const value = batchNorm(x.value, { scale, bias, mean: average, variance }, EPSILON);
+      return this.#mark({ ...x, value });
+    }
+    const normalized = batchNormTraining(x.value, { scale, bias }, EPSILON);
+    const count = sizeOf(x.value.shape) / x.channels.length;
+    this.statistics.set(`${name}.running_mean`, normalized.mean);
+    // Stored variances are unbiased, as in PyTorch.
+    this.statistics.set(
+      `${name}.running_var`,
+      multiply(normalized.variance, scalar(count / Math.max(1, count - 1))),
+    );
+    return this.#mark({ ...x, value: normalized.result });
+  }
+
+  relu({ value, channels, layers }: Feature): Feature {
+    return { value: channels.length === 0 ? value : relu(value), channels, layers };
+  }
+
+  /**
+   * The sum of branches. Where they do not have the same channels, the result has those of all, in
+   * ascending order, and a branch counts as zero where it has none.
+   */
+  join(joined: readonly Feature[]): Feature {
+    const branches = joined.filter(({ channels }) => channels.length > 0);
+    if (branches.length > 1) {
+      // Not the last layer of a branch, which makes the channels of the sum, nor those that the
+      // branches have in common.
+      for (const { layers } of branches) {
+        const own = layers
+          .slice(0, -1)
+          .filter((layer) => branches.some((other) => !other.layers.includes(layer)));
+        for (const layer of own) this.emptiable.add(`${layer}.weight`);
+      }
+    }
+    const [first = joined[0]] = branches;
+    if (branches.length <= 1) return { ...first, layers: [] };
+    const alike = branches.every(({ channels }) => channels.join() === first.channels.join());
+    const channels = alike
+      ? first.channels
+      : [...new Set(branches.flatMap((branch) => branch.channels))].sort((a, b) => a - b);
+    const values = branches.map((branch) =>
+      alike
+        ? branch.value
+        : place(branch.value, positionsOf(branch.channels, channels), channels.length, 1),
+    );
+    return { value: values.reduce((a, b) => add(a, b)), channels, layers: [] };
+  }
+
+  /** Every `stride`-th row and column, as channels from `first` on of a wider tensor. */
+  subsample(x: Feature, stride: number, first: number): Feature {
+    const [, , height, width] = x.value.shape;
+    const value = slice(slice(x.value, 2, 0, height, stride), 3, 0, width, stride);
+    return { ...x, value, channels: x.channels.map((channel) => channel + first) };
+  }
+
+  /** The average over all positions: [N, C]. */
+  globalAverage(x: Feature): Feature {
+    return { ...x, value: mean(x.value, [2, 3]) };
+  }
+
+  /** A linear layer `NAME.{weight,bias}` on [N, C]: [N, outputs]. */
+  linear(name: string, x: Feature, outputs: number): Value {
+    const inputs = x.channels.length;
+    if (inputs === 0) {
+      throw new EspalierError(
+        "mismatched-model",
+        `${name}: expected channels to reach it, got none`,
+      );
+    }
+    const initialization = "fan-in-uniform";
+    const w = this.#parameter(`${name}.weight`, {
+      shape: [outputs, inputs],
+      kind: "weight",
+      initialization,
+      channels: [undefined, x.channels],
+    });
+    const b = this.#parameter(`${name}.bias`, {
+      shape: [outputs],
+      kind: "bias",
+      initialization,
+      channels: [undefined],
+    });
+    return add(linear(x.value, w), b);
+  }
+
+  /** The finished graph. */
+  graph(image: Feature, logits: Value): ModelGraph {
+    const { parameters, sites, implantable, implants, emptiable, statistics } = this;
+    const inputs = { [image.value.attributes.name]: image.value };
+    return { inputs, parameters, logits, sites, implantable, implants, emptiable, statistics };
+  }
+
+  #parameter(name: string, declaration: Declaration): Value {
+    const value = input(name, declaration.shape);
+    this.parameters.set(name, value);
+    this.declarations.set(name, declaration);
+    return value;
+  }
+
+  /** One number for each of `channels`. */
+  #vector(
+    name: string,
+    channels: readonly number[],
+    kind: Declaration["kind"],
+    initialization: Initialization,
+  ): Value {
+    const shape = [channels.length];
+    return this.#parameter(name, { shape, kind, initialization, channels: [channels] });
+  }
+
+  /** `x` is where its producer's rows are now. */
+  #mark(x: Feature): Feature {
+    const { value, producer } = x;
+    if (producer !== undefined) {
+      if (producer.whole > 0) this.sites.set(`${producer.name}.weight`, { value, offset: 0 });
+      if (producer.whole < x.channels.length) {
+        this.sites.set(`${producer.name}.implant.weight`, { value, offset: producer.whole });
+      }
+    }
+    return x;
+  }
+}
