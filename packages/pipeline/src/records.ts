@@ -1,0 +1,149 @@
+/** @file Sensitivities and plans as JSON. */
+import { EspalierError } from "@espalier/base";
+import type {
+  ComponentGroup,
+  Decision,
+  Metric,
+  ModelSize,
+  Plan,
+  PlanOptions,
+  Sensitivity,
+} from "@espalier/core";
+
+/** A group and its scores, as `sensitivity.json` holds them. */
+export interface GroupRecord extends ComponentGroup {
+  readonly scores: readonly number[];
+  /** Null where the error is not known. */
+  readonly standardErrors: readonly (number | null)[];
+}
+
+export interface SensitivityRecord extends Omit<Sensitivity, "groups"> {
+  readonly groups: readonly GroupRecord[];
+}
+
+/** JSON has no NaN. */
+function finite(value: number): number | null {
+  return Number.isFinite(value) ? value : null;
+}
+
+export function encodeSensitivity(sensitivity: Sensitivity): SensitivityRecord {
+  return {
+    ...sensitivity,
+    groups: sensitivity.groups.map(({ group, scores, standardErrors }) => ({
+      ...group,
+      scores: [...scores],
+      standardErrors: Array.from(standardErrors, finite),
+    })),
+  };
+}
+
+export function decodeSensitivity(record: SensitivityRecord): Sensitivity {
+  return {
+    ...record,
+    groups: record.groups.map(({ scores, standardErrors, ...group }) => ({
+      group,
+      scores: Float64Array.from(scores),
+      standardErrors: Float64Array.from(standardErrors, (error) => error ?? Number.NaN),
+    })),
+  };
+}
+
+/** What a plan does to one group: the numbers of its components that are not kept. */
+export interface GroupPlan {
+  /** The weights that the components are rows of. */
+  readonly layers: readonly string[];
+  readonly components: number;
+  readonly implant: readonly number[];
+  readonly prune: readonly number[];
+}
+
+/** A plan as `plan.json` holds it, to be read and edited by people. */
+export interface PlanRecord {
+  readonly metric: Metric;
+  readonly options: PlanOptions;
+  readonly before: ModelSize & { readonly components: number };
+  readonly after: ModelSize & { readonly components: number; readonly implants: number };
+  readonly groups: Readonly<Record<string, GroupPlan>>;
+}
+
+export function encodePlan(
+  { options, decisions, before, after }: Plan,
+  metric: Metric,
+  groups: readonly ComponentGroup[],
+): PlanRecord {
+  const layers = new Map(
+    groups.map(({ name, rows }) => [name, rows.map(({ parameter }) => parameter)]),
+  );
+  const numbers = (list: readonly Decision[], wanted: Decision) =>
+    list.flatMap((decision, i) => (decision === wanted ? [i] : []));
+  return {
+    metric,
+    options,
+    before,
+    after,
+    groups: Object.fromEntries(
+      [...decisions].map(([name, list]) => [
+        name,
+        {
+          layers: layers.get(name) ?? [],
+          components: list.length,
+          implant: numbers(list, "implant"),
+          prune: numbers(list, "prune"),
+        },
+      ]),
+    ),
+  };
+}
+
+/**
+ * The decisions of a plan, which may have been edited.
+ *
+ * @throws EspalierError `mismatched-model` naming the group and the component that do not fit.
+ */
+export function decodeDecisions(
+  record: PlanRecord,
+  groups: readonly ComponentGroup[],
+  path: string,
+): Map<string, Decision[]> {
+  const fail = (what: string): never => {
+    throw new EspalierError("mismatched-model", `${path}: ${what}`, { path });
+  };
+  if (typeof record?.groups !== "object" || record.groups === null) fail("expected groups");
+  const known = new Map(groups.map((group) => [group.name, group]));
+  const decisions = new Map(
+    groups.map(({ name, count }) => [name, new Array<Decision>(count).fill("keep")]),
+  );
+  for (const [name, plan] of Object.entries(record.groups)) {
+    const group = known.get(name);
+    const list = decisions.get(name);
+    if (group === undefined || list === undefined) {
+      return fail(
+        `group ${name}: the model has no such group; it has ${[...known.keys()].join(", ")}`,
+      );
+    }
+    if (plan.components !== group.count) {
+      fail(`group ${name}: expected ${group.count} components, got ${plan.components}`);
+    }
+    for (const decision of ["prune", "implant"] as const) {
+      const numbers: unknown = plan[decision];
+      if (!Array.isArray(numbers))
+        return fail(`group ${name}: expected a list of numbers to ${decision}`);
+      for (const i of numbers) {
+        if (!Number.isInteger(i) || i < 0 || i >= group.count) {
+          fail(
+            `group ${name}: expected component numbers below ${group.count}, got ${JSON.stringify(i)}`,
+          );
+        }
+        if (list[i] !== "keep") fail(`group ${name}: component ${i} is listed twice`);
+        list[i] = decision;
+      }
+    }
+    if (plan.implant.length > 0 && !group.implantable) {
+      fail(`group ${name}: its components are as small as implants would be`);
+    }
+    if (!group.emptiable && list.every((decision) => decision === "prune")) {
+      fail(`group ${name}: expected at least one component to be kept`);
+    }
+  }
+  return decisions;
+}

@@ -1,0 +1,111 @@
+/** @file Run directories: every stage leaves a file, and a stage whose file is there is not run again. */
+
+import { existsSync } from "node:fs";
+import { mkdir, readdir, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
+import { EspalierError, PARTIAL_SUFFIX, readJson, writeJsonAtomic } from "@espalier/base";
+import { expectEmpty } from "./save-model.ts";
+
+/** What was asked for; the first file of a run. */
+export const MANIFEST = "run.json";
+/** The model as it is after the last stage that changes it. */
+export const FINAL_MODEL = "model";
+
+export type Manifest = Readonly<Record<string, unknown>>;
+
+export interface OpenRunOptions {
+  /** Continue a run that was begun with the same manifest. */
+  readonly resume: boolean;
+  /** Remove what the directory holds, if it is a run. */
+  readonly overwrite: boolean;
+}
+
+/** A run in progress. */
+export class RunDirectory {
+  readonly path: string;
+
+  private constructor(path: string) {
+    this.path = path;
+  }
+
+  /**
+   * Begins or resumes a run.
+   *
+   * @throws EspalierError `occupied-directory` if there is something else; `invalid-argument` naming
+   *   the first setting in which a run to be resumed differs.
+   */
+  static async open(
+    path: string,
+    manifest: Manifest,
+    { resume, overwrite }: OpenRunOptions,
+  ): Promise<RunDirectory> {
+    const manifestPath = join(path, MANIFEST);
+    if (overwrite && existsSync(manifestPath)) await rm(path, { recursive: true });
+    if (resume && existsSync(manifestPath)) {
+      expectSame(manifestPath, (await readJson(manifestPath)) as Manifest, manifest);
+      await removePartial(path);
+      return new RunDirectory(path);
+    }
+    // A run that was stopped before its manifest was complete has left nothing else.
+    if (resume) await rm(manifestPath + PARTIAL_SUFFIX, { force: true });
+    await expectEmpty(path);
+    await writeJsonAtomic(manifestPath, manifest);
+    return new RunDirectory(path);
+  }
+
+  file(name: string): string {
+    return join(this.path, name);
+  }
+
+  has(name: string): boolean {
+    return existsSync(this.file(name));
+  }
+
+  /** The content of a JSON file of the run, which `compute` provides if it is not there yet. */
+  async json<T>(name: string, compute: () => Promise<T>): Promise<T> {
+    const path = this.file(name);
+    if (!existsSync(path)) await writeJsonAtomic(path, await compute());
+    // Read back even when just written, so that resumed and uninterrupted runs go on alike.
+    return (await readJson(path)) as T;
+  }
+
+  /** Makes sure that a directory of the run is there; `write` fills one under a passing name. */
+  async directory(name: string, write: (path: string) => Promise<void>): Promise<string> {
+    const path = this.file(name);
+    if (!existsSync(path)) {
+      const partial = path + PARTIAL_SUFFIX;
+      await rm(partial, { recursive: true, force: true });
+      await mkdir(partial, { recursive: true });
+      await write(partial);
+      await rename(partial, path);
+    }
+    return path;
+  }
+
+  /** Removes a file that later stages do not need. */
+  async discard(name: string): Promise<void> {
+    await rm(this.file(name), { recursive: true, force: true });
+  }
+}
+
+function expectSame(path: string, before: Manifest, now: Manifest): void {
+  // What JSON cannot hold, such as undefined, is not part of a manifest.
+  const wanted = JSON.parse(JSON.stringify(now)) as Manifest;
+  for (const key of new Set([...Object.keys(before), ...Object.keys(wanted)])) {
+    if (isDeepStrictEqual(before[key], wanted[key])) continue;
+    throw new EspalierError(
+      "invalid-argument",
+      `${path}: the run to be resumed had ${key} ${JSON.stringify(before[key])}, now it is ${JSON.stringify(wanted[key])}`,
+      { path, key, before: before[key], now: wanted[key] },
+    );
+  }
+}
+
+/** Removes what a stopped program has left of unfinished files. */
+async function removePartial(path: string): Promise<void> {
+  for (const entry of await readdir(path, { withFileTypes: true, recursive: true })) {
+    if (!entry.name.endsWith(PARTIAL_SUFFIX)) continue;
+    await rm(join(entry.parentPath, entry.name), { recursive: true, force: true });
+  }
+}

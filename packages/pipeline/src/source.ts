@@ -1,0 +1,134 @@
+/** @file Where models come from: checkpoints, saved models, runs. */
+
+import { existsSync, statSync } from "node:fs";
+import { basename, join } from "node:path";
+import { EspalierError, hashFile, readJson } from "@espalier/base";
+import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
+import type { CheckpointSource, Model, ModelConfig, ModelFamily } from "@espalier/core";
+import { FINAL_MODEL, MANIFEST } from "./run-directory.ts";
+
+/** A model and where it came from. */
+export interface LoadedSource {
+  readonly model: Model;
+  readonly path: string;
+  /** SHA-256 of the file that holds the tensors. */
+  readonly sha256: string;
+}
+
+const WEIGHT_FILES = ["model.safetensors", "pytorch_model.bin"];
+
+/**
+ * Loads a model from SOURCE: a directory with `config.json` and `model.safetensors` (or
+ * `pytorch_model.bin`), a run directory (its final model), a checkpoint file, or `PRESET:FILE`, such
+ * as `resnet56-cifar10:weights.pt`.
+ *
+ * @throws EspalierError `missing-file`, `invalid-file`, `mismatched-model` or `not-finite`.
+ */
+export async function loadSource(
+  source: string,
+  families: readonly ModelFamily[],
+): Promise<LoadedSource> {
+  const colon = source.indexOf(":");
+  const preset = source.slice(0, colon);
+  const known = families.flatMap((family) => Object.keys(family.presets));
+  if (colon > 0 && known.includes(preset)) {
+    return loadFile(source.slice(colon + 1), families, preset);
+  }
+  if (!existsSync(source)) {
+    const hint = colon > 1 ? `; known networks are ${known.join(", ")}` : "";
+    throw new EspalierError("missing-file", `${source}: no such file or directory${hint}`, {
+      source,
+    });
+  }
+  if (!statSync(source).isDirectory()) return loadFile(source, families, undefined);
+  if (existsSync(join(source, MANIFEST))) {
+    const final = join(source, FINAL_MODEL);
+    if (!existsSync(final)) {
+      throw new EspalierError(
+        "missing-file",
+        `${source}: the run has no finished model (${FINAL_MODEL}); finish it with --resume`,
+        { source },
+      );
+    }
+    return loadDirectory(final, families);
+  }
+  return loadDirectory(source, families);
+}
+
+async function loadDirectory(
+  directory: string,
+  families: readonly ModelFamily[],
+): Promise<LoadedSource> {
+  const configPath = join(directory, "config.json");
+  const config = (await readJson(configPath)) as ModelConfig;
+  if (typeof config !== "object" || config === null || typeof config.model_type !== "string") {
+    throw new EspalierError("invalid-file", `${configPath}: expected an object with model_type`, {
+      path: configPath,
+    });
+  }
+  const path = WEIGHT_FILES.map((name) => join(directory, name)).find(existsSync);
+  if (path === undefined) {
+    throw new EspalierError(
+      "missing-file",
+      `${directory}: expected ${WEIGHT_FILES.join(" or ")}, found neither`,
+      { directory },
+    );
+  }
+  return detectAndLoad(await readTensors(path, config), families);
+}
+
+async function loadFile(
+  path: string,
+  families: readonly ModelFamily[],
+  preset: string | undefined,
+): Promise<LoadedSource> {
+  const source = await readTensors(path, undefined);
+  if (preset === undefined) return detectAndLoad(source, families);
+  const family = families.find(({ presets }) => preset in presets)!;
+  const config = family.detect(source);
+  const found = config && family.presetOf(config);
+  if (config === undefined || found !== preset) {
+    throw new EspalierError(
+      "mismatched-model",
+      `${path}: expected a ${preset}, got ${found ?? "the tensors of some other network"}`,
+      { path, expected: preset, actual: found },
+    );
+  }
+  return { model: family.load(source, config), path, sha256: await hashFile(path, "sha256") };
+}
+
+async function readTensors(
+  path: string,
+  config: ModelConfig | undefined,
+): Promise<CheckpointSource> {
+  const { tensors } = await readCheckpoint(path);
+  return {
+    config,
+    path,
+    tensors: new Map(
+      [...tensors].map(([name, tensor]) => [
+        name,
+        { shape: tensor.shape, data: toFloat32(tensor) },
+      ]),
+    ),
+  };
+}
+
+async function detectAndLoad(
+  source: CheckpointSource,
+  families: readonly ModelFamily[],
+): Promise<LoadedSource> {
+  for (const family of families) {
+    const config = family.detect(source);
+    if (config === undefined) continue;
+    const sha256 = await hashFile(source.path, "sha256");
+    return { model: family.load(source, config), path: source.path, sha256 };
+  }
+  const names = families.map(({ name }) => name).join(", ");
+  const what = source.config?.model_type ?? `the tensors of ${basename(source.path)}`;
+  throw new EspalierError(
+    "mismatched-model",
+    `${source.path}: no model family recognises ${what}; known families are ${names}`,
+    { path: source.path },
+  );
+}

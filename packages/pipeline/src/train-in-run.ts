@@ -1,0 +1,87 @@
+/** @file Training as a stage of a run: leaves the final model and the curve, and can be resumed. */
+import { float32Tensor, readSafetensors, toFloat32, writeSafetensors } from "@espalier/checkpoints";
+import { type Model, type Random, type Samples, selectSamples } from "@espalier/core";
+import type { Executor } from "@espalier/graph";
+import {
+  type EpochRecord,
+  type TrainingCheckpoint,
+  type TrainOptions,
+  train,
+} from "@espalier/train";
+import type { OnPipelineEvent } from "./events.ts";
+import { FINAL_MODEL, type RunDirectory } from "./run-directory.ts";
+import { saveModel } from "./save-model.ts";
+
+/** The learning curve. */
+export const CURVE = "training.json";
+// One file holds all of a training checkpoint, so that it is whole or not there.
+const CHECKPOINT = "training.safetensors";
+
+/** Splits off `count` samples, at most half of them, that are never trained or calibrated on. */
+export function holdOut(
+  all: Samples,
+  count: number,
+  random: Random,
+): { training: Samples; validation: Samples | undefined } {
+  const order = random.stream("validation").permutation(all.count);
+  const held = Math.min(count, Math.floor(all.count / 2));
+  return {
+    validation: held === 0 ? undefined : selectSamples(all, order.slice(0, held).sort()),
+    training: selectSamples(all, order.slice(held).sort()),
+  };
+}
+
+/** Trains `model` unless the run has its final model already; gives the curve. */
+export async function trainInRun(
+  run: RunDirectory,
+  model: Model,
+  context: {
+    readonly executor: Executor;
+    readonly signal?: AbortSignal | undefined;
+    readonly onEvent?: OnPipelineEvent;
+  },
+  options: Omit<TrainOptions, "executor" | "resume" | "onCheckpoint" | "onEvent" | "signal">,
+): Promise<readonly EpochRecord[]> {
+  const { executor, signal, onEvent } = context;
+  await run.directory(FINAL_MODEL, async (path) => {
+    if (options.epochs === 0) {
+      await run.json(CURVE, async () => []);
+      return saveModel(model, path);
+    }
+    const trained = await train(model, {
+      ...options,
+      executor,
+      resume: run.has(CHECKPOINT) ? await readCheckpoint(run.file(CHECKPOINT)) : undefined,
+      onCheckpoint: (checkpoint) => writeCheckpoint(run.file(CHECKPOINT), checkpoint),
+      signal,
+      onEvent: (event) => {
+        if (event.type === "step-end") {
+          const { step: done, steps: total } = event;
+          onEvent?.({ type: "progress", stage: "tune", unit: "steps", done, total });
+        } else if (event.type === "epoch-end") {
+          const { type: _, epochs, ...record } = event;
+          onEvent?.({ type: "epoch-end", epochs, record });
+        }
+      },
+    });
+    await run.json(CURVE, async () => trained.history);
+    await saveModel(trained.model, path);
+  });
+  await run.discard(CHECKPOINT);
+  return run.json(CURVE, async (): Promise<EpochRecord[]> => []);
+}
+
+async function writeCheckpoint(path: string, checkpoint: TrainingCheckpoint): Promise<void> {
+  const { state, ...rest } = checkpoint;
+  const tensors = new Map(
+    [...state].map(([name, data]) => [name, float32Tensor([data.length], data)]),
+  );
+  await writeSafetensors(path, tensors, { training: JSON.stringify(rest) });
+}
+
+async function readCheckpoint(path: string): Promise<TrainingCheckpoint> {
+  const { tensors, metadata } = await readSafetensors(path);
+  const rest = JSON.parse(metadata.training) as Omit<TrainingCheckpoint, "state">;
+  const state = new Map([...tensors].map(([name, tensor]) => [name, toFloat32(tensor)]));
+  return { ...rest, state };
+}
