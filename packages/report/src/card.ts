@@ -1,0 +1,197 @@
+/** @file The model card: Markdown under a head that model hubs read. */
+import { compare } from "./comparison.ts";
+import {
+  describeCounts,
+  describeEpochs,
+  describeModel,
+  epochsOf,
+  explainEstimator,
+  explainPlan,
+  explainStability,
+  fileName,
+} from "./explain.ts";
+import { formatCount, formatPercent } from "./format.ts";
+import { commandOf, onnxExample } from "./instructions.ts";
+import type { Summary } from "./summary.ts";
+
+/** The model card of a run. Paths of the machine it was made on do not appear in it. */
+export function renderCard(summary: Summary): string {
+  const parts = [
+    frontMatter(summary),
+    ...introduction(summary),
+    ...results(summary),
+    ...layers(summary),
+    ...use(summary),
+    ...reproduction(summary),
+  ];
+  return `${parts.join("\n\n")}\n`;
+}
+
+/** Text as it stands, whatever is in it. */
+function code(text: string): string {
+  const longest = Math.max(0, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
+  const fence = "`".repeat(longest + 1);
+  // A space keeps a backtick at the end apart from the fence; Markdown takes it away again.
+  const space = text.startsWith("`") || text.endsWith("`") ? " " : "";
+  return `${fence}${space}${text.replaceAll(/\s+/g, " ")}${space}${fence}`;
+}
+
+function codeBlock(language: string, text: string): string {
+  const longest = Math.max(2, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
+  const fence = "`".repeat(longest + 1);
+  return `${fence}${language}\n${text}\n${fence}`;
+}
+
+function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+  const line = (cells: readonly string[]) =>
+    `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
+  const rule = head.map((_, i) => (i === 0 ? ":--" : "--:"));
+  return [line(head), line(rule), ...rows.map(line)].join("\n");
+}
+
+/** Keys as model hubs know them. What only the user knows is left as a comment. */
+function frontMatter(summary: Summary): string {
+  const { manifest, evaluation, trained, sensitivity, sizes, model } = summary;
+  const judged = evaluation?.tuned ?? trained;
+  const task = model?.image === undefined ? undefined : "image-classification";
+  const tags = ["espalier"];
+  if (manifest.command === "prune") tags.push("pruned");
+  if (sensitivity?.metric === "hessian-trace") tags.push("hap");
+  if (sizes !== undefined) tags.push("onnx");
+  // A JSON string is a YAML string.
+  const data = JSON.stringify(manifest.data);
+  const lines =
+    manifest.command === "train"
+      ? ["# license: as you choose"]
+      : [
+          "# license: that of the model this one was made from",
+          "# base_model: the repository of that model",
+        ];
+  lines.push("library_name: espalier");
+  if (task !== undefined) lines.push(`pipeline_tag: ${task}`);
+  lines.push("tags:", ...tags.map((tag) => `- ${tag}`), "datasets:", `- ${data}`);
+  if (judged !== undefined && task !== undefined) {
+    lines.push(
+      "metrics:",
+      "- accuracy",
+      "model-index:",
+      `- name: ${JSON.stringify(summary.run)}`,
+      "  results:",
+      "  - task:",
+      `      type: ${task}`,
+      "    dataset:",
+      `      type: ${data}`,
+      `      name: ${data}`,
+      "      split: test",
+      "    metrics:",
+      "    - type: accuracy",
+      `      value: ${judged.accuracy}`,
+      "    - type: loss",
+      "      name: Cross-entropy",
+      `      value: ${judged.loss}`,
+    );
+  }
+  return ["---", ...lines, "---"].join("\n");
+}
+
+function introduction(summary: Summary): string[] {
+  const { manifest, counts, plan, sensitivity, run } = summary;
+  const report =
+    "All figures and settings are in [report.html](report.html), all numbers in [summary.json](summary.json).";
+  const model = code(describeModel(summary) ?? "A network");
+  const data = code(manifest.data);
+  const epochs = describeEpochs(epochsOf(summary));
+  switch (manifest.command) {
+    case "train":
+      return [
+        `# ${code(run)}`,
+        `${model} trained from scratch on ${data} for ${epochs} with Espalier.`,
+        report,
+      ];
+    case "sensitivity":
+      return [
+        `# Sensitivity of ${code(fileName(manifest.source))}`,
+        `Scores of the model's components on ${data}, measured with Espalier: what would be lost without them.`,
+        ...(sensitivity
+          ? [`${explainEstimator(sensitivity)} ${explainStability(sensitivity)}`]
+          : []),
+        report,
+      ];
+    case "prune": {
+      const tuned = manifest.epochs === 0 ? "not tuned" : `tuned for ${epochs}`;
+      const total = counts && formatCount(counts.keep + counts.implant + counts.prune);
+      const done = counts && `Of ${total} components, ${describeCounts(counts)}.`;
+      const planned = plan && explainPlan(plan);
+      return [
+        `# ${code(run)}`,
+        `${model} for ${data}, made from ${code(fileName(manifest.source))} by pruning with Espalier, and ${tuned}.`,
+        ...(done ? [[done, planned].filter((part) => part !== undefined).join(" ")] : []),
+        report,
+      ];
+    }
+  }
+}
+
+function results(summary: Summary): string[] {
+  const { evaluation, latency, trained, manifest } = summary;
+  if (trained !== undefined) {
+    return [
+      "## Results",
+      `${formatPercent(trained.accuracy)} of ${formatCount(trained.count)} test samples; cross-entropy ${trained.loss.toFixed(4)} nats.`,
+    ];
+  }
+  if (manifest.command !== "prune") return [];
+  const rows = compare(summary);
+  if (rows.length === 0) return [];
+  const models = epochsOf(summary) > 0 ? ["pruned, before tuning", "tuned"] : ["pruned"];
+  const lines = rows.map(({ name, cells }) => {
+    const texts = cells.map(({ text, note }) => (note === undefined ? text : `${text} (${note})`));
+    // What is alike for both pruned models is given once.
+    while (texts.length <= models.length) texts.push(texts[texts.length - 1]);
+    return [name, ...texts, cells[cells.length - 1].change ?? ""];
+  });
+  const notes = [
+    evaluation &&
+      `Accuracy and cross-entropy are those of all ${formatCount(evaluation.dense.count)} test samples.`,
+    latency && `Times are medians and quartiles on ${code(latency.executor)}, both models in turn.`,
+  ];
+  return [
+    "## Results",
+    table(["", "dense", ...models, "change"], lines),
+    notes.filter((note) => note !== undefined).join(" "),
+  ];
+}
+
+function layers({ widths }: Summary): string[] {
+  const changed = widths.filter(({ before, after, implants }) => before !== after || implants > 0);
+  if (changed.length === 0) return [];
+  return [
+    "## Channels of each layer",
+    "Layers that are not listed have all their channels.",
+    table(
+      ["layer", "before", "after", "of them implants"],
+      changed.map(({ layer, before, after, implants }) => [
+        code(layer),
+        String(before),
+        String(after),
+        String(implants),
+      ]),
+    ),
+  ];
+}
+
+function use(summary: Summary): string[] {
+  if (summary.sizes === undefined) return [];
+  return ["## Use", codeBlock("js", onnxExample(summary))];
+}
+
+function reproduction({ run, manifest }: Summary): string[] {
+  const source = "source" in manifest ? fileName(manifest.source) : undefined;
+  const command = commandOf(run, manifest, source);
+  const hash = "sha256" in manifest ? `The source has the SHA-256 ${code(manifest.sha256)}. ` : "";
+  return [
+    "## How to reproduce",
+    command === undefined ? "The settings are in [run.json](run.json)." : codeBlock("sh", command),
+    `${hash}The same source, data and settings give the same result, but for measured times.`,
+  ];
+}

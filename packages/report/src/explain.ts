@@ -1,0 +1,169 @@
+/** @file What numbers mean, in words for those who meet them for the first time. */
+import type { Budget, Decision } from "@espalier/core";
+import { formatChange, formatCount, formatNumber, formatPercent, formatRatio } from "./format.ts";
+import type {
+  DecisionCounts,
+  LatencySummary,
+  PlanSummary,
+  SensitivitySummary,
+  Summary,
+} from "./summary.ts";
+
+/** What a budget is about. */
+export const budgetNames: Readonly<Record<Budget["of"], string>> = {
+  components: "components",
+  parameters: "parameters",
+  macs: "multiply-accumulates",
+};
+
+const metricMeanings: Readonly<Record<SensitivitySummary["metric"], string>> = {
+  removal:
+    "A score predicts how much the loss grows when a component is switched off and nothing else changes: half the second derivative of the loss with respect to a factor on the component's output.",
+  "hessian-trace":
+    "A score is the relative Hessian trace, Trace(H) / (2p) · ‖w‖²: the mean curvature of the loss in the p weights w of a component, times half the sum of their squares. It predicts how much the loss grows when these weights become zero, as if the loss were curved alike in all their directions.",
+  gradient:
+    "A score is the mean, over samples, of the absolute change of the loss that its gradient predicts for switching a component off.",
+  magnitude: "A score is the mean square of a component's weights. It looks at no data.",
+  random: "Scores are random numbers: a baseline that every other metric should beat.",
+};
+
+/** What the scores of the run are. */
+export function explainMetric({ metric, temperature }: SensitivitySummary): string {
+  const softened =
+    ["removal", "hessian-trace"].includes(metric) && temperature !== 1
+      ? ` The network's probabilities were softened (temperature ${formatNumber(temperature)}), since a trained network is so sure of most training samples that they would tell next to nothing.`
+      : "";
+  return `${metricMeanings[metric]} The higher the score, the more is lost without the component.${softened}`;
+}
+
+/** How the scores were measured, on what. */
+export function explainEstimator({
+  estimator,
+  samples,
+  draws,
+  metric,
+}: SensitivitySummary): string {
+  const on = `on ${formatCount(samples)} training samples`;
+  switch (estimator) {
+    case "exact":
+      return `Scores were computed exactly ${on}, in ${draws} backward passes, one for each class: only the choice of samples is left to chance.`;
+    case "probe":
+      return `Scores were estimated ${on} from ${draws} backward ${draws === 1 ? "pass" : "passes"} with random signs for every sample and class (probes).`;
+    case "hutchinson":
+      return `Scores were estimated ${on} with Hutchinson's method: ${draws} products of the Hessian with random signs.`;
+    case undefined:
+      return metric === "gradient"
+        ? `Scores were measured ${on}.`
+        : "There is nothing to estimate, so scores have no error.";
+  }
+}
+
+/** Whether the ranking would change if it were measured again. */
+export function explainStability({ rankStability, estimator, metric }: SensitivitySummary): string {
+  if (estimator === undefined && metric !== "gradient") {
+    return "Measured again, the ranking would be the same.";
+  }
+  const value = rankStability.toFixed(3);
+  const meaning =
+    rankStability >= 0.95
+      ? "the order is settled, and more samples would hardly change which components go"
+      : rankStability >= 0.8
+        ? "components near the border between staying and going could change sides"
+        : "much of the order is chance; take more samples or draws";
+  return `Rank stability is ${value}: that is how well, from 0 (not at all) to 1 (fully), this ranking agrees with rankings of scores redrawn within their errors. Here ${meaning}.`;
+}
+
+/** What scores below zero are, where there can be any. */
+export function explainNegative({ negative, components, metric }: SensitivitySummary): string {
+  if (metric === "random") return "";
+  if (negative === 0) return "No score is below zero.";
+  const share = `${formatCount(negative)} of ${formatCount(components)} scores ${negative === 1 ? "is" : "are"} below zero (${formatPercent(negative / components, 1)}).`;
+  return metric === "hessian-trace"
+    ? `${share} A trace can be negative where the loss curves downwards, but in a trained network such an estimate is mostly noise. It does not mean that a component is unimportant.`
+    : `${share} What they estimate cannot be negative, so these are noise.`;
+}
+
+/** What the plan was to do and what it reached. */
+export function explainPlan({ budget, reached, rankBy, scope }: PlanSummary): string {
+  const goal = `The budget was to keep ${formatPercent(budget.keep, 1)} of the ${budgetNames[budget.of]}; the plan keeps ${formatPercent(reached, 1)}.`;
+  const order =
+    rankBy === "score-per-cost" && budget.of !== "components"
+      ? `Components were ranked by their score divided by the ${budgetNames[budget.of]} that they cost, so one with a low score may stay where it is cheap.`
+      : "Components were ranked by their score.";
+  const among =
+    scope === "group"
+      ? "Every group loses the same share."
+      : "All groups compete with each other, so some lose much and others little.";
+  return `${goal} ${order} ${among}`;
+}
+
+/** What happens to a component, as a sentence about it says. */
+export const fates: Readonly<Record<Decision, string>> = {
+  keep: "kept",
+  implant: "replaced by an implant",
+  prune: "removed",
+};
+
+/** "9 were kept, 2 replaced by implants and 5 removed". */
+export function describeCounts({ keep, implant, prune }: DecisionCounts): string {
+  const implants =
+    implant === 0
+      ? ""
+      : `, ${formatCount(implant)} replaced by ${implant === 1 ? "an implant" : "implants"}`;
+  return `${formatCount(keep)} were kept${implants} and ${formatCount(prune)} removed`;
+}
+
+/** "2.02× fewer", or "1.10× more" for what grew. */
+export function describeReduction(
+  ratio: number,
+  [less, more]: readonly [string, string] = ["fewer", "more"],
+): string {
+  return ratio >= 1 ? `${formatRatio(ratio)} ${less}` : `${formatRatio(1 / ratio)} ${more}`;
+}
+
+/** As `describeReduction`, of bytes. */
+export function describeShrinking(ratio: number): string {
+  return describeReduction(ratio, ["smaller", "larger"]);
+}
+
+/** "1.62× faster", and whether that is more than noise. */
+export function describeSpeedup({ speedup, distinct }: LatencySummary): string {
+  const doubt = distinct ? "" : ", but the quartiles overlap";
+  if (speedup.toFixed(2) === "1.00") return "as fast as before";
+  return speedup > 1
+    ? `${formatRatio(speedup)} faster${doubt}`
+    : `${formatRatio(1 / speedup)} slower${doubt}`;
+}
+
+/** How a model's accuracy compares with the dense model's: "−0.24 points". */
+export function describeAccuracyChange(before: number, after: number): string {
+  return `${formatChange(100 * before, 100 * after, 2)} points`;
+}
+
+/** How many epochs a run was tuned or trained for; 0 if it was not. */
+export function epochsOf({ manifest }: Summary): number {
+  return manifest.command === "sensitivity" ? 0 : manifest.epochs;
+}
+
+/** "cifar-resnet (depth 20, shortcut projection)". */
+export function describeModel({ model }: Summary): string | undefined {
+  if (model === undefined) return undefined;
+  const details = model.details.filter(([key]) => key !== "num_labels");
+  const said = details.map(([key, value]) => `${spellOut(key)} ${value}`).join(", ");
+  return said === "" ? model.type : `${model.type} (${said})`;
+}
+
+/** A source without the directories that it lies in. */
+export function fileName(source: string): string {
+  return source.replace(/[/\\]+$/, "").replace(/[^:]*[/\\]/, "");
+}
+
+/** "1 epoch", "2 epochs". */
+export function describeEpochs(epochs: number): string {
+  return `${formatCount(epochs)} ${epochs === 1 ? "epoch" : "epochs"}`;
+}
+
+/** Names of fields, such as "labelSmoothing" and "num_labels", as words. */
+export function spellOut(key: string): string {
+  return key.replaceAll("_", " ").replace(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
+}

@@ -1,0 +1,346 @@
+/** @file The figures of the page. */
+import type { Latency } from "@espalier/pipeline";
+import {
+  curve,
+  grid,
+  linearScale,
+  logScale,
+  mark,
+  percent,
+  pixels,
+  plot,
+  type Scale,
+} from "./chart.ts";
+import { describeCounts, fates } from "./explain.ts";
+import { formatNumber, formatPercent, formatPower, formatShare } from "./format.ts";
+import { type Html, html } from "./html.ts";
+import type { EpochRecord } from "./read-run.ts";
+import type { DecisionCounts, GroupSummary, LatencySummary, LayerWidth } from "./summary.ts";
+
+/** Shapes of the marks, drawn once per page; charts refer to them. */
+export const shapes: Html = html`<svg class="shapes" width="0" height="0" aria-hidden="true"><defs><circle id="dot-keep" r="2"/><path id="dot-implant" d="M0-3.3L3.3 0 0 3.3-3.3 0z"/><circle id="dot-prune" r="1.7"/><circle id="dot-score" r="2"/></defs></svg>`;
+
+const PANEL_HEIGHT = 112;
+// Scores that a logarithmic scale has no place for lie in a strip below it.
+const STRIP_HEIGHT = 16;
+// Scores this many times lower than all but a hundredth would squeeze all others.
+const OUTLIER = 3;
+
+/** A scored group. */
+type ScoredGroup = GroupSummary & {
+  readonly scores: readonly number[];
+  readonly standardErrors: readonly (number | null)[];
+};
+
+/** One small chart for each group: its components from the least to the most sensitive. */
+export function sensitivityFigure(groups: readonly GroupSummary[], metric: string): Html {
+  const scored = groups.filter((group): group is ScoredGroup => group.scores !== undefined);
+  const scale = scoreScale(scored, metric);
+  return html`<div class="panels marks">${scored.map((group, i) => sensitivityPanel(group, `sensitivity-${i}`, scale))}</div>`;
+}
+
+interface ScoreScale {
+  readonly y: Scale;
+  readonly label: (value: number) => string;
+  /** Whether the score has a place on the scale rather than in the strip. */
+  readonly shows: (score: number) => boolean;
+  readonly strip: boolean;
+}
+
+function scoreScale(groups: readonly GroupSummary[], metric: string): ScoreScale {
+  const scores = groups.flatMap(({ scores }) => scores ?? []);
+  const high = scores.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+  const low = scores.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
+  // Random scores are as often below zero as above.
+  if (metric === "random" || high <= 0) {
+    const y = linearScale([low, high], [PANEL_HEIGHT - 6, 8], 4);
+    return { y, label: formatNumber, shows: () => true, strip: false };
+  }
+  const strip = low <= 0;
+  const positive = scores.filter((score) => score > 0).sort((a, b) => a - b);
+  const usual = positive[Math.floor(positive.length / 100)];
+  const domain = [Math.max(positive[0], usual / OUTLIER), high] as const;
+  const bottom = PANEL_HEIGHT - 6 - (strip ? STRIP_HEIGHT : 0);
+  const y = logScale(domain, [bottom, 8], 5);
+  return { y, label: formatPower, shows: (score) => score > 0, strip };
+}
+
+function sensitivityPanel(
+  { name, layers, components, scores, standardErrors, decisions, counts }: ScoredGroup,
+  id: string,
+  { y, label, shows, strip }: ScoreScale,
+): Html {
+  const order = scores.map((_, i) => i).sort((a, b) => scores[a] - scores[b]);
+  const bottom = PANEL_HEIGHT - 2;
+  const marks = order.map((component, place) => {
+    const score = scores[component];
+    const error = standardErrors[component];
+    const decision = decisions?.[component];
+    const x = percent((place + 0.5) / components);
+    const at = shows(score) ? y(score) : bottom - STRIP_HEIGHT / 2;
+    const ends = [score - (error ?? 0), score + (error ?? 0)].map((end) =>
+      pixels(shows(end) ? y(end) : bottom),
+    );
+    const spread = error === null || error === 0 ? "" : ` ± ${formatNumber(error)}`;
+    const fate = decision === undefined ? "" : `, ${fates[decision]}`;
+    const data = html` data-component="${component}" data-score="${score}" data-error="${error ?? ""}" data-decision="${decision}"`;
+    const bar =
+      spread !== "" &&
+      shows(score) &&
+      html`<line x1="${x}" x2="${x}" y1="${ends[0]}" y2="${ends[1]}"/>`;
+    return mark(
+      `${name}, component ${component}: ${formatNumber(score)}${spread}${fate}`,
+      html`<rect class="reach" x="${percent(place / components)}" width="${percent(1 / components)}" height="${PANEL_HEIGHT}"/>${bar}<use href="#dot-${decision ?? "score"}" x="${x}" y="${pixels(at)}"/>`,
+      html`${data} data-style="${decision ?? "score"}"`,
+    );
+  });
+  const others = layers.length > 1 && html` <span class="quiet">+ ${layers.length - 1}</span>`;
+  const left = counts && `${counts.keep + counts.implant} of ${components}`;
+  const description = `${components} components, scores from ${formatNumber(scores[order[0]])} to ${formatNumber(scores[order[components - 1]])}${counts ? `; ${describeCounts(counts)}` : ""}.`;
+  const zero =
+    strip &&
+    html`<line class="zero" x1="0" x2="100%" y1="${bottom - STRIP_HEIGHT}" y2="${bottom - STRIP_HEIGHT}"/><text class="tick" x="-6" y="${bottom - STRIP_HEIGHT / 2}" dy=".32em" text-anchor="end">≤ 0</text>`;
+  return html`<div class="panel" data-group="${name}"><p class="panel-name"><span title="${layers.join(", ")}">${breakable(name)}${others}</span><span class="quiet">${left ?? components}</span></p>${plot(
+    {
+      id,
+      title: `Scores of ${name}`,
+      description,
+      height: PANEL_HEIGHT,
+      body: [grid(y, label), zero, marks],
+    },
+  )}</div>`;
+}
+
+/** A name that may be broken behind its dots. */
+function breakable(name: string): Html {
+  return html`${name.split(/(?<=\.)/).map((part, i) => [i > 0 && html`<wbr>`, part])}`;
+}
+
+const BAR_HEIGHT = 14;
+
+/** Shares of what is kept, replaced and removed, as one bar. */
+export function decisionBar(name: string, counts: DecisionCounts, id: string): Html {
+  const total = counts.keep + counts.implant + counts.prune;
+  let start = 0;
+  const parts = (["keep", "implant", "prune"] as const).map((decision) => {
+    const share = counts[decision] / total;
+    const x = percent(start);
+    start += share;
+    return (
+      share > 0 &&
+      mark(
+        `${name}: ${counts[decision]} of ${total} ${fates[decision]}`,
+        html`<rect class="${decision}" x="${x}" width="${percent(share)}" height="${BAR_HEIGHT}"/>`,
+      )
+    );
+  });
+  const title = `What becomes of ${name}`;
+  const description = `${describeCounts(counts)}.`;
+  return plot({ id, title, description, height: BAR_HEIGHT, body: parts });
+}
+
+const WIDTHS_HEIGHT = 150;
+
+/** Every layer's number of channels before and after, as a skyline. */
+export function widthsFigure(widths: readonly LayerWidth[]): Html {
+  const base = WIDTHS_HEIGHT - 20;
+  const most = Math.max(...widths.map(({ before, after }) => Math.max(before, after)));
+  const y = linearScale([0, most], [base, 8], 4);
+  const slot = 1 / widths.length;
+  const bars = widths.map(({ layer, before, after, implants }, i) => {
+    const bar = (style: string, bottom: number, top: number) =>
+      top > bottom &&
+      html`<rect class="${style}" x="${percent((i + 0.12) * slot)}" width="${percent(0.76 * slot)}" y="${pixels(y(top))}" height="${pixels(y(bottom) - y(top))}"/>`;
+    const made =
+      implants === 0 ? "" : `, ${implants} of them ${implants === 1 ? "an implant" : "implants"}`;
+    return mark(
+      `${layer}: ${before} → ${after} channels${made}`,
+      html`<rect class="reach" x="${percent(i * slot)}" width="${percent(slot)}" height="${base}"/>${bar("prune", after, before)}${bar("keep", 0, after - implants)}${bar("implant", after - implants, after)}`,
+      html` data-layer="${layer}" data-before="${before}" data-after="${after}" data-implants="${implants}"`,
+    );
+  });
+  const body = [grid(y, String), bars, stageLabels(widths, base)];
+  const total = (of: "before" | "after") => widths.reduce((sum, width) => sum + width[of], 0);
+  return html`<div class="chart marks">${plot({
+    id: "widths",
+    title: "Channels of each layer before and after",
+    description: `${widths.length} layers with ${total("before")} channels before and ${total("after")} after.`,
+    height: WIDTHS_HEIGHT,
+    body,
+  })}</div>`;
+}
+
+/** The first part of the layers' names, under those that share it, where there is room. */
+function stageLabels(widths: readonly LayerWidth[], base: number): Html[] {
+  const stageOf = (i: number) => widths[i]?.layer.split(".")[0];
+  const labels: Html[] = [];
+  let first = 0;
+  widths.forEach((_, i) => {
+    if (stageOf(i + 1) === stageOf(i)) return;
+    const [from, to] = [first / widths.length, (i + 1) / widths.length];
+    first = i + 1;
+    if (to - from < 0.12) return;
+    labels.push(
+      html`<line class="stage" x1="${percent(from)}" x2="${percent(to)}" y1="${base + 3}" y2="${base + 3}"/><text class="tick" x="${percent((from + to) / 2)}" y="${base + 16}" text-anchor="middle">${stageOf(i)}</text>`,
+    );
+  });
+  return labels;
+}
+
+const CURVE_HEIGHT = 170;
+// Two lines of letters.
+const LABEL_HEIGHT = 28;
+
+interface Series {
+  readonly name: string;
+  readonly style: string;
+  readonly values: readonly number[];
+}
+
+/** The course of training: loss, accuracies and learning rate, epoch by epoch. */
+export function trainingFigure(training: readonly EpochRecord[]): Html {
+  const epochs = training.map(({ epoch }) => epoch);
+  const held = training.flatMap(({ validationAccuracy }) => validationAccuracy ?? []);
+  const series = (name: string, style: string, values: readonly number[]) => ({
+    name,
+    style,
+    values,
+  });
+  const accuracies = [
+    series(
+      "training",
+      "training",
+      training.map(({ trainAccuracy }) => trainAccuracy),
+    ),
+    ...(held.length === training.length ? [series("held out", "held-out", held)] : []),
+  ];
+  const loss = series(
+    "loss",
+    "training",
+    training.map(({ loss }) => loss),
+  );
+  const rate = series(
+    "learning rate",
+    "rate",
+    training.map(({ learningRate }) => learningRate),
+  );
+  return html`<div class="curves marks">${[
+    epochChart("Loss, in nats", epochs, [loss], formatNumber),
+    epochChart("Accuracy", epochs, accuracies, (share) => formatPercent(share, 1), formatShare),
+    epochChart("Learning rate", epochs, [rate], formatNumber),
+  ]}</div>`;
+}
+
+function epochChart(
+  title: string,
+  epochs: readonly number[],
+  series: readonly Series[],
+  format: (value: number) => string,
+  formatTick: (value: number) => string = format,
+): Html {
+  const all = series.flatMap(({ values }) => values);
+  const base = CURVE_HEIGHT - 20;
+  const y = linearScale([Math.min(...all), Math.max(...all)], [base - 8, 10], 4);
+  const last = epochs.length - 1;
+  const x = linearScale([epochs[0], epochs[last]], [0, 1], 5);
+  const lines = series.map(({ values, style }) =>
+    curve(
+      values.map((value, i) => [x(epochs[i]), y(value)] as const),
+      CURVE_HEIGHT,
+      style,
+    ),
+  );
+  const width = 1 / epochs.length;
+  const radius = epochs.length > 40 ? 1.5 : 2.5;
+  const points = epochs.map((epoch, i) => {
+    const at = x(epoch);
+    return mark(
+      `Epoch ${epoch}: ${series.map(({ name, values }) => `${name} ${format(values[i])}`).join(", ")}`,
+      html`<rect class="reach" x="${percent(at - width / 2)}" width="${percent(width)}" height="${base}"/>${series.map(
+        ({ values, style }) =>
+          html`<circle class="point ${style}" cx="${percent(at)}" cy="${pixels(y(values[i]))}" r="${radius}"/>`,
+      )}`,
+      html` data-epoch="${epoch}"${series.map(({ style, values }) => html` data-${style}="${values[i]}"`)}`,
+    );
+  });
+  const ticks = x.ticks
+    .filter(Number.isInteger)
+    .map(
+      (epoch) =>
+        html`<text class="tick" x="${percent(x(epoch))}" y="${CURVE_HEIGHT - 4}" text-anchor="middle">${epoch}</text>`,
+    );
+  const ends = series.map(
+    ({ name, values }) => `${name} from ${format(values[0])} to ${format(values[last])}`,
+  );
+  return html`<div class="chart"><h3 class="small">${title}</h3>${plot({
+    id: `curve-${title.toLowerCase().replaceAll(/\W+/g, "-")}`,
+    title: `${title}, over epochs`,
+    description: `${epochs.length} epochs: ${ends.join("; ")}.`,
+    height: CURVE_HEIGHT,
+    body: [
+      grid(y, formatTick),
+      lines,
+      points,
+      series.length > 1 ? endLabels(series, x(epochs[last]), y, format) : undefined,
+      ticks,
+    ],
+  })}</div>`;
+}
+
+/** Names and last values of curves, at their right ends. */
+function endLabels(
+  series: readonly Series[],
+  x: number,
+  y: Scale,
+  format: (value: number) => string,
+): Html[] {
+  let free = 0;
+  const end = (values: readonly number[]) => values[values.length - 1];
+  return [...series]
+    .sort((a, b) => end(b.values) - end(a.values))
+    .map(({ name, style, values }, i) => {
+      // From top to bottom, each as near to its curve as those above and below leave room for.
+      const below = series.length - 1 - i;
+      const lowest = CURVE_HEIGHT - 20 - (below + 0.5) * LABEL_HEIGHT;
+      const at = Math.min(lowest, Math.max(free + LABEL_HEIGHT / 2, y(end(values))));
+      free = at + LABEL_HEIGHT / 2;
+      const text = (line: string, dy: number) =>
+        html`<text class="end ${style}" x="${percent(x)}" dx="10" y="${pixels(at + dy)}">${line}</text>`;
+      return html`${text(name, -2)}${text(format(end(values)), 12)}`;
+    });
+}
+
+const LATENCY_HEIGHT = 64;
+
+function whisker([from, to]: readonly string[], y: number): Html {
+  const end = (x: string) => html`<line x1="${x}" x2="${x}" y1="${y - 4}" y2="${y + 4}"/>`;
+  return html`<g class="whisker"><line x1="${from}" x2="${to}" y1="${y}" y2="${y}"/>${end(from)}${end(to)}</g>`;
+}
+
+/** Median and quartiles of the times of both models, for each batch size on a scale of its own. */
+export function latencyFigure(batches: readonly LatencySummary[], after: string): Html {
+  return html`<div class="latencies marks">${batches.map((times) => {
+    const { batch, dense, pruned } = times;
+    // The numbers stand to the right of the whiskers.
+    const most = Math.max(dense.quartiles[1], pruned.quartiles[1]) * 1.6;
+    const x = linearScale([0, most], [0, 1], 5);
+    const row = (name: string, { median, quartiles, runs }: Latency, y: number, style: string) =>
+      mark(
+        `Batch ${batch}, ${name}: median ${formatNumber(median)} ms, quartiles ${formatNumber(quartiles[0])} to ${formatNumber(quartiles[1])} ms, ${runs} runs`,
+        html`<text class="row" x="-8" y="${y}" dy=".32em" text-anchor="end">${name}</text><rect class="${style}" width="${percent(x(median))}" y="${y - 9}" height="18"/>${whisker(
+          quartiles.map((quartile) => percent(x(quartile))),
+          y,
+        )}<text class="row" x="${percent(x(Math.max(median, quartiles[1])))}" dx="8" y="${y}" dy=".32em">${formatNumber(median)} ms</text>`,
+        html` data-batch="${batch}" data-model="${name}" data-median="${median}" data-quartiles="${quartiles.join(" ")}"`,
+      );
+    return html`<div class="chart"><h3 class="small">${batch === 1 ? "1 image at a time" : `${batch} images at a time`}</h3>${plot(
+      {
+        id: `latency-${batch}`,
+        title: `Time for a batch of ${batch}`,
+        description: `Median ${formatNumber(dense.median)} ms dense, ${formatNumber(pruned.median)} ms ${after}.`,
+        height: LATENCY_HEIGHT,
+        body: [row("dense", dense, 18, "dense"), row(after, pruned, 46, "keep")],
+      },
+    )}</div>`;
+  })}</div>`;
+}

@@ -1,0 +1,2 @@
+export { type Report, renderReport } from "./render-report.ts";
+export type { Summary } from "./summary.ts";

@@ -1,0 +1,74 @@
+import { defaultPruning, defaultSensitivity, defaultTuning } from "@espalier/pipeline";
+import { expect, test } from "vitest";
+import { commandOf } from "./instructions.ts";
+import type { PruneManifest, Settings } from "./read-run.ts";
+
+const defaults = defaultPruning({ of: "macs", keep: 0.4 });
+
+function manifestOf(changes: object): PruneManifest {
+  return {
+    command: "prune",
+    source: "weights.pt",
+    sha256: "",
+    data: "cifar10",
+    executor: "onnx:cpu",
+    settings: JSON.parse(JSON.stringify({ ...defaults, ...changes })) as Settings,
+    budget: { of: "macs", keep: 0.4 },
+    rounds: 1,
+    epochs: 0,
+    calibration: 0,
+    planGiven: false,
+  };
+}
+
+test("says the budget and what is not as by default", () => {
+  const settings = {
+    seed: 7,
+    plan: { ...defaults.plan, implant: 0.1, roundTo: 16, wholeBranches: false },
+  };
+  expect(commandOf("half", manifestOf(settings))).toBe(
+    "espalier prune weights.pt --data cifar10 --keep-macs 0.4 --implant 0.1 --no-whole-branches --round-to 16 --seed 7 -o half-again",
+  );
+});
+
+test("quotes what a shell would take apart", () => {
+  const manifest = { ...manifestOf({}), source: "it's here.pt", executor: "onnx:cuda" };
+  expect(commandOf("a b", manifest)).toBe(
+    "espalier prune 'it'\\''s here.pt' --data cifar10 --keep-macs 0.4 --device cuda -o 'a b-again'",
+  );
+});
+
+test("follows a plan that was given", () => {
+  const manifest = { ...manifestOf({}), planGiven: true };
+  expect(commandOf("half", manifest)).toContain("--plan half/plan.json");
+});
+
+test("there is none for settings without an option", () => {
+  const tune = { ...defaults.tune, optimizer: { ...defaults.tune.optimizer, momentum: 0.5 } };
+  expect(commandOf("half", manifestOf({ tune }))).toBeUndefined();
+});
+
+test("of a sensitivity run", () => {
+  const command = commandOf("scores", {
+    ...{ command: "sensitivity", source: "weights.pt", sha256: "", data: "cifar10" },
+    ...{
+      executor: "onnx:cpu",
+      settings: { ...defaultSensitivity, draws: 5 },
+      seed: 1,
+      batchSize: 32,
+    },
+  });
+  expect(command).toBe(
+    "espalier sensitivity weights.pt --data cifar10 --metric removal --estimator auto --temperature 4 --samples 512 --coupling together --draws 5 --seed 1 --batch-size 32 -o scores-again",
+  );
+});
+
+test("of a training run", () => {
+  const command = commandOf("net", {
+    ...{ command: "train", preset: "resnet20-cifar10", data: "cifar10", executor: "onnx:cpu" },
+    ...{ settings: { ...defaultTuning, epochs: 30 }, epochs: 30, seed: 0 },
+  });
+  expect(command).toMatch(/^espalier train resnet20-cifar10 --data cifar10 --epochs 30 /);
+  expect(command).toMatch(/ --schedule cosine --learning-rate 0.02 /);
+  expect(command).toMatch(/ --hold-out 5000 --seed 0 -o net-again$/);
+});

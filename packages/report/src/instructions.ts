@@ -1,0 +1,162 @@
+/** @file What to type: the command that repeats a run, the code that runs its model. */
+import type { Budget } from "@espalier/core";
+import { defaultPruning, defaultTuning } from "@espalier/pipeline";
+import type { PruneManifest, RunManifest, Settings, TrainManifest } from "./read-run.ts";
+import type { Summary } from "./summary.ts";
+
+/** Leaves of a tree of settings, by their paths, such as "plan.budget.keep". */
+export function flattenSettings(settings: Settings, prefix = ""): Map<string, unknown> {
+  return new Map(
+    Object.entries(settings).flatMap(([key, value]) =>
+      typeof value === "object" && value !== null && !Array.isArray(value)
+        ? [...flattenSettings(value as Settings, `${prefix}${key}.`)]
+        : [[`${prefix}${key}`, value]],
+    ),
+  );
+}
+
+// Options of the command `espalier`, by what they set.
+const sensitivityOptions = {
+  metric: "--metric",
+  estimator: "--estimator",
+  draws: "--draws",
+  temperature: "--temperature",
+  samples: "--samples",
+  coupling: "--coupling",
+};
+
+const pruneOptions: Readonly<Record<string, string>> = {
+  "plan.implant": "--implant",
+  "plan.scope": "--scope",
+  "plan.rankBy": "--rank",
+  "plan.floor": "--floor",
+  "plan.wholeBranches": "--no-whole-branches",
+  "plan.roundTo": "--round-to",
+  rounds: "--rounds",
+  implantStart: "--implant-start",
+  calibration: "--calibration",
+  "tune.epochs": "--tune",
+  "tune.batchSize": "--tune-batch-size",
+  "tune.optimizer.weightDecay": "--weight-decay",
+  "tune.schedule.peak": "--learning-rate",
+  "tune.labelSmoothing": "--label-smoothing",
+  "tune.distillation": "--distill",
+  "tune.validation": "--hold-out",
+  seed: "--seed",
+  batchSize: "--batch-size",
+  ...prefixed("sensitivity.", sensitivityOptions),
+};
+
+const trainOptions: Readonly<Record<string, string>> = {
+  epochs: "--epochs",
+  "schedule.peak": "--learning-rate",
+  "schedule.name": "--schedule",
+  "schedule.warmup": "--warmup",
+  batchSize: "--train-batch-size",
+  "optimizer.weightDecay": "--weight-decay",
+  labelSmoothing: "--label-smoothing",
+  validation: "--hold-out",
+};
+
+const budgetOptions: Readonly<Record<Budget["of"], string>> = {
+  components: "--keep-components",
+  parameters: "--keep-params",
+  macs: "--keep-macs",
+};
+
+function prefixed(prefix: string, options: Readonly<Record<string, string>>) {
+  return Object.fromEntries(Object.entries(options).map(([key, option]) => [prefix + key, option]));
+}
+
+/**
+ * The command line that repeats a run, its words quoted for a POSIX shell.
+ *
+ * @param source How the command is to name the checkpoint.
+ * @returns undefined if the run had settings that the command has no option for.
+ */
+export function commandOf(run: string, manifest: RunManifest, source?: string): string | undefined {
+  const options = optionsOf(run, manifest);
+  if (options === undefined) return undefined;
+  const subject = manifest.command === "train" ? manifest.preset : (source ?? manifest.source);
+  const words = ["espalier", manifest.command, subject, "--data", manifest.data, ...options];
+  // Executors are named after a runtime and a device, such as "onnx:cpu".
+  const device = manifest.executor.split(":")[1] ?? "cpu";
+  if (device !== "cpu") words.push("--device", device);
+  return [...words, "-o", `${run}-again`].map(quoteWord).join(" ");
+}
+
+function optionsOf(run: string, manifest: RunManifest): string[] | undefined {
+  switch (manifest.command) {
+    case "prune":
+      return pruneOptionsOf(run, manifest);
+    case "sensitivity": {
+      const { settings, seed, batchSize } = manifest;
+      const given = select(new Map(Object.entries(settings)), sensitivityOptions);
+      return given && [...given, "--seed", String(seed), "--batch-size", String(batchSize)];
+    }
+    case "train":
+      return trainOptionsOf(manifest);
+  }
+}
+
+function pruneOptionsOf(run: string, manifest: PruneManifest): string[] | undefined {
+  const settings = flattenSettings(manifest.settings);
+  const of = settings.get("plan.budget.of") as Budget["of"];
+  const keep = Number(settings.get("plan.budget.keep"));
+  const begin = manifest.planGiven
+    ? ["--plan", `${run}/plan.json`]
+    : [budgetOptions[of], String(keep)];
+  // What is as by default need not be said.
+  for (const [path, value] of flattenSettings({ ...defaultPruning({ of, keep }) })) {
+    if (settings.get(path) === value) settings.delete(path);
+  }
+  const rest = select(settings, pruneOptions);
+  return rest && [...begin, ...rest];
+}
+
+function trainOptionsOf({ settings, seed }: TrainManifest): string[] | undefined {
+  const given = flattenSettings(settings);
+  for (const [path, value] of flattenSettings({ ...defaultTuning })) {
+    // Defaults of training differ from those of tuning, so what has an option is said.
+    if (!Object.hasOwn(trainOptions, path) && given.get(path) === value) given.delete(path);
+  }
+  const options = select(given, trainOptions);
+  return options && [...options, "--seed", String(seed)];
+}
+
+/** The options for all of `settings`; undefined if there is none for one of them. */
+function select(
+  settings: ReadonlyMap<string, unknown>,
+  options: Readonly<Record<string, string>>,
+): string[] | undefined {
+  const words: string[] = [];
+  for (const [path, value] of settings) {
+    if (!Object.hasOwn(options, path)) return undefined;
+    // An option that is a word alone says no.
+    if (typeof value !== "boolean") words.push(options[path], String(value));
+    else if (!value) words.push(options[path]);
+  }
+  return words;
+}
+
+/** A word as a POSIX shell reads it. */
+export function quoteWord(word: string): string {
+  return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
+}
+
+/** JavaScript that runs the exported model. */
+export function onnxExample({ model }: Pick<Summary, "model">): string {
+  const [channels, height, width] = model?.image?.shape ?? [3, 32, 32];
+  const normalisation =
+    model?.image === undefined
+      ? ""
+      : `
+// Channel by channel, row by row: (value / 255 - mean) / std,
+// mean ${model.image.mean.join(", ")}, std ${model.image.std.join(", ")}.`;
+  return `import { InferenceSession, Tensor } from "onnxruntime-node";
+
+const session = await InferenceSession.create("export/pruned/onnx/model.onnx");${normalisation}
+const pixels = new Float32Array(${channels} * ${height} * ${width});
+const image = new Tensor("float32", pixels, [1, ${channels}, ${height}, ${width}]);
+const { logits } = await session.run({ pixel_values: image });`;
+}

@@ -1,0 +1,191 @@
+/** @file The page of a run: one HTML file that needs nothing else. */
+import { createHash } from "node:crypto";
+import {
+  budgetNames,
+  describeAccuracyChange,
+  describeCounts,
+  describeEpochs,
+  describeModel,
+  describeReduction,
+  epochsOf,
+  fileName,
+} from "./explain.ts";
+import { shapes } from "./figures.ts";
+import { formatCount, formatLarge, formatPercent, formatRatio } from "./format.ts";
+import { type Content, Html, html } from "./html.ts";
+import { script } from "./script.ts";
+import { type RunFile, sectionsOf } from "./sections.ts";
+import { style } from "./style.ts";
+import type { Reduction, Summary } from "./summary.ts";
+
+/** The page; `files` are those that the run has. */
+export function renderPage(summary: Summary, files: readonly RunFile[]): string {
+  const sections = sectionsOf(summary, files);
+  const { title, lead } = headline(summary);
+  const page = html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src '${hashOf(style)}'; script-src '${hashOf(script)}'">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<meta name="generator" content="Espalier">
+<title>${title} · ${summary.run}</title>
+<style>${new Html(style)}</style>
+</head>
+<body>
+${shapes}
+<header>
+<p class="overline">Espalier · run ${summary.run}</p>
+<h1>${title}</h1>
+<p class="lead">${lead}</p>
+${tiles(summary)}
+<nav aria-label="Sections"><ul>${sections.map(({ id, title }) => html`<li><a href="#${id}">${title}</a></li>`)}</ul></nav>
+</header>
+<main>
+${sections.map(({ id, title, body }) => html`<section id="${id}" aria-labelledby="${id}-heading">\n<h2 id="${id}-heading">${title}</h2>\n${body}\n</section>\n`)}
+</main>
+<footer><p>Every number of this page is in <a href="summary.json">summary.json</a>, unrounded. The page was made from the files of the run alone and can be made again with <code>espalier report</code>.</p></footer>
+<script>${new Html(script)}</script>
+</body>
+</html>
+`;
+  return page.text;
+}
+
+/** How a content security policy names an inline script or style. */
+function hashOf(text: string): string {
+  return `sha256-${createHash("sha256").update(text).digest("base64")}`;
+}
+
+function headline(summary: Summary): { title: string; lead: Html } {
+  const { manifest, counts, plan, sensitivity, sizes, model, training } = summary;
+  const epochs = describeEpochs(epochsOf(summary));
+  const network = describeModel(summary);
+  if (manifest.command === "train") {
+    return {
+      title: `${manifest.preset}, trained on ${manifest.data}`,
+      lead: html`${network ?? manifest.preset}, trained from scratch for ${epochs}.`,
+    };
+  }
+  const file = fileName(manifest.source);
+  if (manifest.command === "sensitivity") {
+    const found =
+      sensitivity &&
+      ` It has ${formatCount(sensitivity.components)} removable components in ${summary.groups.length} groups.`;
+    return {
+      title: `Sensitivity of ${file}`,
+      lead: html`What would be lost on ${manifest.data} without each component of <code>${file}</code>?${found}`,
+    };
+  }
+  const left =
+    sizes !== undefined
+      ? ` to ${formatPercent(1 / sizes.macs.ratio, 0)} of its multiply-accumulates`
+      : plan && ` to ${formatPercent(plan.reached, 0)} of its ${budgetNames[plan.budget.of]}`;
+  const way = manifest.planGiven
+    ? " following a given plan"
+    : manifest.rounds > 1
+      ? ` in ${manifest.rounds} rounds`
+      : "";
+  const done =
+    counts &&
+    ` Of its ${formatCount(counts.keep + counts.implant + counts.prune)} components, ${describeCounts(counts)}.`;
+  const tuned =
+    manifest.epochs === 0
+      ? "It was not tuned afterwards."
+      : training === undefined
+        ? `It is to be tuned for ${epochs}.`
+        : `It was then tuned for ${epochs}.`;
+  return {
+    title: model === undefined ? `Pruning of ${file}` : `${model.type}, pruned${left ?? ""}`,
+    lead: html`${network ?? "A network"} for ${manifest.data}, made from <code>${file}</code>${way}.${done} ${tuned}`,
+  };
+}
+
+interface Tile {
+  readonly name: string;
+  readonly value: Content;
+  readonly note: Content;
+  readonly wide?: boolean;
+}
+
+function tiles(summary: Summary): Html {
+  const shown = tilesOf(summary);
+  return html`${
+    shown.length > 0 &&
+    html`<dl class="tiles">${shown.map(
+      ({ name, value, note, wide }) =>
+        html`<div class="tile${wide ? " wide" : ""}"><dt>${name}</dt><dd><div class="big">${value}</div><small>${note}</small></dd></div>`,
+    )}</dl>`
+  }`;
+}
+
+function tilesOf(summary: Summary): Tile[] {
+  const { manifest, evaluation, sizes, latency, trained, sensitivity } = summary;
+  const shown: Tile[] = [];
+  if (evaluation !== undefined) {
+    const { dense, pruned, tuned } = evaluation;
+    const steps = [
+      { name: "dense", accuracy: dense.accuracy },
+      { name: "straight after pruning", accuracy: pruned.accuracy },
+    ];
+    if (epochsOf(summary) > 0) steps.push({ name: "after tuning", accuracy: tuned.accuracy });
+    const arrow = html`<span class="arrow" aria-hidden="true">→</span>`;
+    shown.push({
+      name: `Accuracy on the test set of ${manifest.data}`,
+      wide: true,
+      value: html`<div class="steps">${steps.map(({ name, accuracy }, i) => [i > 0 && arrow, html`<span>${formatPercent(accuracy)}<small>${name}</small></span>`])}</div>`,
+      note: html`${describeAccuracyChange(dense.accuracy, tuned.accuracy)} in all; ${formatCount(dense.count)} samples`,
+    });
+  }
+  if (trained !== undefined) {
+    shown.push({
+      name: `Accuracy on the test set of ${manifest.data}`,
+      value: formatPercent(trained.accuracy),
+      note: html`± ${(100 * trained.standardError).toFixed(2)} points; ${formatCount(trained.count)} samples`,
+    });
+    shown.push({
+      name: "Cross-entropy",
+      value: trained.loss.toFixed(4),
+      note: "nats, on the test set",
+    });
+  }
+  const reduced = (name: string, { dense, pruned, ratio }: Reduction) =>
+    shown.push({
+      name,
+      value: describeReduction(ratio),
+      note: `${formatLarge(dense)} → ${formatLarge(pruned)}`,
+    });
+  if (sizes !== undefined) {
+    reduced("Multiply-accumulates", sizes.macs);
+    reduced("Parameters", sizes.parameters);
+  }
+  if (latency !== undefined && latency.batches.length > 0) {
+    shown.push({
+      name: "Measured speed-up",
+      value: latency.batches.map(({ speedup }) => formatRatio(speedup)).join(" · "),
+      note: `with ${latency.batches.map(({ batch }) => formatCount(batch)).join(" and ")} images at a time${latency.batches.some(({ speedup }) => speedup < 1) ? "; below 1 is slower" : ""}`,
+    });
+  }
+  if (manifest.command === "sensitivity" && sensitivity !== undefined) {
+    const { components, rankStability, negative, samples } = sensitivity;
+    shown.push(
+      {
+        name: "Components",
+        value: formatCount(components),
+        note: `in ${summary.groups.length} groups`,
+      },
+      {
+        name: "Rank stability",
+        value: rankStability.toFixed(3),
+        note: "1: measuring again changes nothing",
+      },
+      {
+        name: "Scores below zero",
+        value: formatCount(negative),
+        note: `of ${formatCount(components)}`,
+      },
+      { name: "Samples", value: formatCount(samples), note: `of ${manifest.data}` },
+    );
+  }
+  return shown;
+}

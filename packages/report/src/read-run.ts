@@ -1,0 +1,391 @@
+/** @file What a run directory says: every file that is there, checked. */
+import { existsSync } from "node:fs";
+import { basename, join, resolve } from "node:path";
+import { EspalierError } from "@espalier/base";
+import {
+  type Budget,
+  type ComponentGroup,
+  type Decision,
+  metrics,
+  type PlanOptions,
+} from "@espalier/core";
+import {
+  decodeDecisions,
+  FINAL_MODEL,
+  type GroupRecord,
+  type Latency,
+  type LatencyRecord,
+  MANIFEST,
+  type PlanRecord,
+  type PruneResult,
+  type SensitivityRecord,
+  type SizeRecord,
+} from "@espalier/pipeline";
+import {
+  anything,
+  boolean,
+  count,
+  type Decoder,
+  list,
+  nullable,
+  number,
+  object,
+  oneOf,
+  optional,
+  pair,
+  readDecoded,
+  record,
+  string,
+} from "./decode.ts";
+
+/** A tree of settings, as `run.json` has it. */
+export type Settings = Readonly<Record<string, unknown>>;
+
+interface CommonManifest {
+  readonly data: string;
+  readonly executor: string;
+  readonly settings: Settings;
+}
+
+export interface PruneManifest extends CommonManifest {
+  readonly command: "prune";
+  readonly source: string;
+  readonly sha256: string;
+  /** Settings that the page speaks of. */
+  readonly budget: Budget;
+  readonly rounds: number;
+  readonly epochs: number;
+  readonly calibration: number;
+  /** Whether a plan was given rather than made. */
+  readonly planGiven: boolean;
+}
+
+export interface SensitivityManifest extends CommonManifest {
+  readonly command: "sensitivity";
+  readonly source: string;
+  readonly sha256: string;
+  readonly seed: number;
+  readonly batchSize: number;
+}
+
+export interface TrainManifest extends CommonManifest {
+  readonly command: "train";
+  readonly preset: string;
+  readonly epochs: number;
+  readonly seed: number;
+}
+
+export type RunManifest = PruneManifest | SensitivityManifest | TrainManifest;
+
+/** What pruning has left, as the `config.json` of a model says it. */
+export interface Pruning {
+  /** The channels of the dense network that each layer still has. */
+  readonly channels: ReadonlyMap<string, readonly number[]>;
+  /** How many of them, the last ones, are implants. */
+  readonly implants: ReadonlyMap<string, number>;
+}
+
+/** The `config.json` of a model, as far as it means the same for all families. */
+export interface ModelDescription {
+  readonly type: string;
+  /** Single values that tell it from others of its family, such as its depth. */
+  readonly details: readonly (readonly [string, string | number])[];
+  readonly classes: readonly string[];
+  readonly image:
+    | {
+        readonly shape: readonly number[];
+        readonly mean: readonly number[];
+        readonly std: readonly number[];
+      }
+    | undefined;
+  readonly pruning: Pruning | undefined;
+}
+
+export interface Round {
+  /** The groups of the model before the round. */
+  readonly groups: readonly ComponentGroup[];
+  readonly sensitivity: SensitivityRecord | undefined;
+  readonly plan: PlanRecord | undefined;
+  /** For every component of every group. */
+  readonly decisions: ReadonlyMap<string, readonly Decision[]> | undefined;
+}
+
+export type EpochRecord = PruneResult["history"][number];
+export type EvaluationRecord = PruneResult["evaluation"];
+export type Evaluation = EvaluationRecord["dense"];
+
+export interface Run {
+  /** The last part of the directory's path. */
+  readonly name: string;
+  readonly manifest: RunManifest;
+  /** The first round, and those after it that have begun. */
+  readonly rounds: readonly Round[];
+  readonly training: readonly EpochRecord[] | undefined;
+  /** Of a training run: the model trained. */
+  readonly trained: Evaluation | undefined;
+  readonly evaluation: EvaluationRecord | undefined;
+  readonly sizes: { readonly dense: SizeRecord; readonly pruned: SizeRecord } | undefined;
+  readonly latency: LatencyRecord | undefined;
+  /** The final model, or the pruned one before tuning. */
+  readonly model: ModelDescription | undefined;
+  /** The model as it was before the run. */
+  readonly dense: ModelDescription | undefined;
+  /** Whether the run has the file or directory of that name. */
+  has(name: string): boolean;
+}
+
+const commonManifest = object<CommonManifest & { command: RunManifest["command"] }>({
+  command: oneOf(["prune", "sensitivity", "train"]),
+  data: string,
+  executor: string,
+  settings: anything,
+});
+
+const budget = object<Budget>({ of: oneOf(["components", "parameters", "macs"]), keep: number });
+
+const pruneManifest = object<{
+  source: string;
+  sha256: string;
+  settings: {
+    plan: { budget: Budget };
+    rounds: number;
+    calibration: number;
+    tune: { epochs: number };
+  };
+  plan?: Settings | undefined;
+}>({
+  source: string,
+  sha256: string,
+  settings: object({
+    plan: object({ budget }),
+    rounds: count,
+    calibration: count,
+    tune: object({ epochs: count }),
+  }),
+  plan: optional(anything),
+});
+
+const sensitivityManifest = object<
+  Pick<SensitivityManifest, "source" | "sha256" | "seed" | "batchSize">
+>({ source: string, sha256: string, seed: count, batchSize: count });
+
+const trainManifest = object<{ preset: string; settings: { epochs: number }; seed: number }>({
+  preset: string,
+  settings: object({ epochs: count }),
+  seed: count,
+});
+
+const manifest: Decoder<RunManifest> = (value, at) => {
+  const { command, ...common } = commonManifest(value, at);
+  if (command === "sensitivity") {
+    return { command, ...sensitivityManifest(value, at), ...common };
+  }
+  if (command === "train") {
+    const { preset, seed, settings } = trainManifest(value, at);
+    return { command, preset, seed, epochs: settings.epochs, ...common };
+  }
+  const { source, sha256, plan, settings } = pruneManifest(value, at);
+  const { calibration, tune } = settings;
+  return {
+    command: "prune",
+    source,
+    sha256,
+    planGiven: plan !== undefined,
+    budget: settings.plan.budget,
+    // A plan that was given is followed in one step.
+    rounds: plan === undefined ? Math.max(1, settings.rounds) : 1,
+    calibration,
+    epochs: tune.epochs,
+    ...common,
+  };
+};
+
+const group = object<GroupRecord>({
+  name: string,
+  kind: oneOf(["channel"]),
+  count,
+  rows: list(object({ parameter: string, indices: list(count) })),
+  implantable: boolean,
+  implants: boolean,
+  emptiable: boolean,
+  scores: list(number),
+  standardErrors: list(nullable(number)),
+});
+
+const sensitivity = object<SensitivityRecord>({
+  metric: oneOf(metrics),
+  estimator: optional(oneOf(["exact", "probe", "hutchinson"])),
+  temperature: number,
+  coupling: oneOf(["together", "apart"]),
+  samples: count,
+  draws: count,
+  groups: list(group),
+  negative: count,
+  rankStability: number,
+});
+
+const plan = object<PlanRecord>({
+  metric: oneOf(metrics),
+  options: object<PlanOptions>({
+    budget,
+    implant: number,
+    scope: oneOf(["global", "group"]),
+    rankBy: oneOf(["score", "score-per-cost"]),
+    floor: number,
+    wholeBranches: boolean,
+    roundTo: number,
+  }),
+  before: object({ parameters: count, macs: count, components: count }),
+  after: object({ parameters: count, macs: count, components: count, implants: count }),
+  groups: record(
+    object({ layers: list(string), components: count, implant: list(count), prune: list(count) }),
+  ),
+});
+
+const training = list(
+  object<EpochRecord>({
+    epoch: count,
+    learningRate: number,
+    loss: number,
+    trainAccuracy: number,
+    validationAccuracy: optional(number),
+  }),
+);
+
+const evaluation = object<Evaluation>({ count, accuracy: number, loss: number });
+
+const evaluations = object<EvaluationRecord>({
+  data: string,
+  dense: evaluation,
+  pruned: evaluation,
+  tuned: evaluation,
+});
+
+const size = object<SizeRecord>({
+  parameters: count,
+  macs: count,
+  checkpointBytes: count,
+  onnxBytes: count,
+});
+
+const latency = object<Latency>({ median: number, quartiles: pair(number), runs: count });
+
+const latencies = object<LatencyRecord>({
+  executor: string,
+  machine: object({ processor: string, threads: count, runtime: string }),
+  batches: record(object({ dense: latency, pruned: latency })),
+});
+
+const modelFields = object<{
+  model_type: string;
+  id2label?: Record<string, string> | undefined;
+  image?: { shape: number[]; mean: number[]; std: number[] } | undefined;
+  pruning?: { channels: Record<string, number[]>; implants: Record<string, number> } | undefined;
+}>({
+  model_type: string,
+  id2label: optional(record(string)),
+  image: optional(object({ shape: list(count), mean: list(number), std: list(number) })),
+  pruning: optional(object({ channels: record(list(count)), implants: record(count) })),
+});
+
+const model: Decoder<ModelDescription> = (value, at) => {
+  const { model_type: type, id2label = {}, image, pruning } = modelFields(value, at);
+  const details = Object.entries(anything(value, at)).filter(
+    (entry): entry is [string, string | number] =>
+      entry[0] !== "model_type" && ["string", "number"].includes(typeof entry[1]),
+  );
+  return {
+    type,
+    details,
+    classes: Object.entries(id2label)
+      .sort(([a], [b]) => Number(a) - Number(b))
+      .map(([, label]) => label),
+    image,
+    pruning: pruning && {
+      channels: new Map(Object.entries(pruning.channels)),
+      implants: new Map(Object.entries(pruning.implants)),
+    },
+  };
+};
+
+/** Reads the run in `directory`. @throws EspalierError naming the file that is malformed. */
+export async function readRun(directory: string): Promise<Run> {
+  const path = (name: string) => join(directory, name);
+  const has = (name: string) => existsSync(path(name));
+  const read = async <T>(name: string, decoder: Decoder<T>): Promise<T | undefined> =>
+    has(name) ? readDecoded(path(name), decoder) : undefined;
+
+  const asked = await readDecoded(path(MANIFEST), manifest);
+  const total = asked.command === "prune" ? asked.rounds : 1;
+  const readNext = (round: number) => readRound(read, path, total === 1 ? "" : `rounds/${round}/`);
+  const rounds = [await readNext(1)];
+  while (rounds.length < total && rounds[rounds.length - 1].plan !== undefined) {
+    rounds.push(await readNext(rounds.length + 1));
+  }
+  const trains = asked.command === "train";
+  return {
+    name: basename(resolve(directory)),
+    manifest: asked,
+    rounds,
+    training: await read("training.json", training),
+    trained: trains ? await read("evaluation.json", evaluation) : undefined,
+    evaluation: trains ? undefined : await read("evaluation.json", evaluations),
+    sizes: await read("sizes.json", object({ dense: size, pruned: size })),
+    latency: await read("latency.json", latencies),
+    model:
+      (await read(`${FINAL_MODEL}/config.json`, model)) ??
+      (await read("pruned/config.json", model)),
+    dense:
+      asked.command === "train"
+        ? undefined
+        : (await read(MANIFEST, object({ model: optional(model) })))?.model,
+    has,
+  };
+}
+
+async function readRound(
+  read: <T>(name: string, decoder: Decoder<T>) => Promise<T | undefined>,
+  path: (name: string) => string,
+  prefix: string,
+): Promise<Round> {
+  const scored = await read(`${prefix}sensitivity.json`, sensitivity);
+  const planPath = path(`${prefix}plan.json`);
+  const made = await read(`${prefix}plan.json`, plan);
+  if (scored !== undefined) checkLengths(scored, path(`${prefix}sensitivity.json`));
+  const groups = scored?.groups ?? (made === undefined ? [] : groupsOf(made));
+  return {
+    groups,
+    sensitivity: scored,
+    plan: made,
+    decisions: made && decodeDecisions(made, groups, planPath),
+  };
+}
+
+function checkLengths({ groups }: SensitivityRecord, path: string): void {
+  for (const { name, count, scores, standardErrors, rows } of groups) {
+    const lengths = [scores, standardErrors, ...rows.map(({ indices }) => indices)];
+    const wrong = lengths.find(({ length }) => length !== count);
+    if (wrong === undefined) continue;
+    throw new EspalierError(
+      "invalid-file",
+      `${path}: group ${name}: expected ${count} numbers in each list, got ${wrong.length}`,
+      { path, group: name },
+    );
+  }
+}
+
+/** The groups of a plan that was not made from scores, as far as it tells. */
+function groupsOf({ groups }: PlanRecord): ComponentGroup[] {
+  return Object.entries(groups).map(([name, { layers, components }]) => ({
+    name,
+    kind: "channel",
+    count: components,
+    rows: layers.map((parameter) => ({
+      parameter,
+      indices: Array.from({ length: components }, (_, i) => i),
+    })),
+    implantable: true,
+    implants: false,
+    emptiable: true,
+  }));
+}

@@ -1,0 +1,480 @@
+import { cp, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { EspalierError, readJson, writeJsonAtomic } from "@espalier/base";
+import type { PlanRecord, SensitivityRecord, SizeRecord } from "@espalier/pipeline";
+import { cifarResNet } from "@espalier/vision";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import {
+  evaluation,
+  latency,
+  syntheticTraining,
+  writeSyntheticRun,
+} from "../fixtures/synthetic-run.ts";
+import { type Report, renderReport } from "./render-report.ts";
+import type { Summary } from "./summary.ts";
+
+let root: string;
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), "espalier-report-"));
+  await writeSyntheticRun(join(root, "half"), { ...resnet20, implant: 0.2, epochs: 3 });
+});
+afterAll(() => rm(root, { recursive: true, force: true }));
+
+const resnet20 = { family: cifarResNet, preset: "resnet20-cifar10" };
+
+/** A rendered run: its text, and its elements with a given data attribute. */
+async function open(name: string) {
+  const directory = join(root, name);
+  const report: Report = await renderReport(directory);
+  const html = await readFile(report.html, "utf8");
+  return {
+    report,
+    html,
+    card: await readFile(report.card, "utf8"),
+    summary: (await readJson(report.summary)) as Summary,
+    json: async <T>(file: string) => (await readJson(join(directory, file))) as T,
+    elements: (attribute: string) => elementsWith(html, attribute),
+    text: html.replaceAll(/<(style|script)>.*?<\/\1>/gs, "").replaceAll(/<[^>]*>/g, " "),
+  };
+}
+
+function elementsWith(html: string, attribute: string): Record<string, string>[] {
+  return [...html.matchAll(/<\w+((?: [\w:-]+(?:="[^"]*")?)+)\/?>/g)]
+    .map(([, attributes]) =>
+      Object.fromEntries(
+        [...attributes.matchAll(/ ([\w:-]+)(?:="([^"]*)")?/g)].map(([, key, value]) => [
+          key,
+          value,
+        ]),
+      ),
+    )
+    .filter((found) => attribute in found);
+}
+
+/** A copy of a finished run, for a test to change. */
+async function copyRun(name: string): Promise<string> {
+  const directory = join(root, name);
+  await cp(join(root, "half"), directory, { recursive: true });
+  return directory;
+}
+
+describe("a finished run", () => {
+  let page: Awaited<ReturnType<typeof open>>;
+  beforeAll(async () => {
+    page = await open("half");
+  });
+
+  test("is written atomically into the run directory", async () => {
+    const names = ["report.html", "README.md", "summary.json"].map((name) =>
+      join(root, "half", name),
+    );
+    expect(Object.values(page.report)).toEqual(names);
+    expect(await readdir(join(root, "half"))).toEqual(
+      expect.not.arrayContaining([expect.stringMatching(/partial/)]),
+    );
+  });
+
+  test("shows the numbers of its files", async () => {
+    const cells = Object.fromEntries(
+      [...page.html.matchAll(/<tr data-row="([^"]+)">(.*?)<\/tr>/gs)].map(([, row, content]) => [
+        row,
+        elementsWith(content, "data-value").map((cell) => Number(cell["data-value"])),
+      ]),
+    );
+    const sizes = await page.json<{ dense: SizeRecord; pruned: SizeRecord }>("sizes.json");
+    expect(cells).toEqual({
+      accuracy: [0.9353, 0.8761, 0.9377],
+      loss: [0.2512, 0.4377, 0.2498],
+      parameters: [sizes.dense.parameters, sizes.pruned.parameters],
+      macs: [sizes.dense.macs, sizes.pruned.macs],
+      "latency-1": [1.62, 1.05],
+      "latency-64": [92.4, 95.1],
+      checkpoint: [sizes.dense.checkpointBytes, sizes.pruned.checkpointBytes],
+      onnx: [sizes.dense.onnxBytes, sizes.pruned.onnxBytes],
+    });
+  });
+
+  test("compares them rightly", () => {
+    const row = (name: string) =>
+      page.html.match(new RegExp(`<tr data-row="${name}">(.*?)</tr>`, "s"))![1];
+    const changes = (name: string) =>
+      [...row(name).matchAll(/<small class="change">(.*?)<\/small>/g)].map(([, change]) => change);
+    expect(changes("accuracy")).toEqual(["−5.92 points", "+0.24 points"]);
+    expect(changes("loss")).toEqual(["+0.1865", "−0.0014"]);
+    expect(changes("latency-1")).toEqual(["1.54× faster"]);
+    expect(changes("latency-64")).toEqual(["1.03× slower, but the quartiles overlap"]);
+    const { macs } = page.summary.sizes!;
+    expect(changes("macs")).toEqual([`${(macs.dense / macs.pruned).toFixed(2)}× fewer`]);
+    expect(page.card).toContain("| +0.24 points |");
+  });
+
+  test("shows every component once, with its score, its error and its decision", async () => {
+    const sensitivity = await page.json<SensitivityRecord>("sensitivity.json");
+    const plan = await page.json<PlanRecord>("plan.json");
+    const shown = elementsWith(page.html, "data-component");
+    let offset = 0;
+    for (const { name, count, scores, standardErrors } of sensitivity.groups) {
+      const marks = shown.slice(offset, offset + count);
+      offset += count;
+      const { implant, prune } = plan.groups[name];
+      const byComponent = [...marks].sort(
+        (a, b) => Number(a["data-component"]) - Number(b["data-component"]),
+      );
+      expect(byComponent.map((mark) => Number(mark["data-score"]))).toEqual(scores);
+      expect(byComponent.map((mark) => Number(mark["data-error"]))).toEqual(standardErrors);
+      expect(byComponent.map((mark) => mark["data-decision"])).toEqual(
+        scores.map((_, i) =>
+          implant.includes(i) ? "implant" : prune.includes(i) ? "prune" : "keep",
+        ),
+      );
+      expect(marks.map((mark) => Number(mark["data-score"]))).toEqual(
+        [...scores].sort((a, b) => a - b),
+      );
+    }
+    expect(shown).toHaveLength(offset);
+  });
+
+  test("counts every decision once", async () => {
+    const plan = await page.json<PlanRecord>("plan.json");
+    const rows = [...page.html.matchAll(/<tr data-group="([^"]+)">(.*?)<\/tr>/gs)];
+    expect(rows.map(([, name]) => name)).toEqual(Object.keys(plan.groups));
+    const total = { keep: 0, implant: 0, prune: 0 };
+    for (const [, name, content] of rows) {
+      const { components, implant, prune } = plan.groups[name];
+      const [keep, replaced, removed] = elementsWith(content, "data-value").map((cell) =>
+        Number(cell["data-value"]),
+      );
+      expect([keep + replaced + removed, replaced, removed]).toEqual([
+        components,
+        implant.length,
+        prune.length,
+      ]);
+      total.keep += keep;
+      total.implant += replaced;
+      total.prune += removed;
+    }
+    expect(page.summary.counts).toEqual(total);
+    expect(page.text).toContain(
+      `${total.keep} were kept, ${total.implant} replaced by implants and ${total.prune} removed`,
+    );
+  });
+
+  test("shows the width of every layer", async () => {
+    const { pruning } = await page.json<{
+      pruning: { channels: Record<string, number[]>; implants: Record<string, number> };
+    }>("model/config.json");
+    const shown = page.elements("data-layer");
+    expect(shown).toHaveLength(21);
+    for (const layer of shown) {
+      const name = layer["data-layer"];
+      const before = name.startsWith("layer3") ? 64 : name.startsWith("layer2") ? 32 : 16;
+      expect(Number(layer["data-before"])).toBe(before);
+      expect(Number(layer["data-after"])).toBe(pruning.channels[name]?.length ?? before);
+      expect(Number(layer["data-implants"])).toBe(pruning.implants[name] ?? 0);
+    }
+  });
+
+  test("shows the course of tuning and the measured times", () => {
+    expect(
+      page.elements("data-epoch").map((mark) => ({
+        epoch: Number(mark["data-epoch"]),
+        training: Number(mark["data-training"]),
+      })),
+    ).toEqual([
+      ...syntheticTraining(3).map(({ epoch, loss }) => ({ epoch, training: loss })),
+      ...syntheticTraining(3).map(({ epoch, trainAccuracy }) => ({
+        epoch,
+        training: trainAccuracy,
+      })),
+      ...syntheticTraining(3).map(({ epoch }) => ({ epoch, training: Number.NaN })),
+    ]);
+    expect(page.elements("data-median").map((mark) => Number(mark["data-median"]))).toEqual(
+      Object.values(latency.batches).flatMap(({ dense, pruned }) => [dense.median, pruned.median]),
+    );
+  });
+
+  test("has them all in summary.json", () => {
+    expect(page.summary.evaluation?.tuned).toMatchObject(evaluation.tuned);
+    expect(page.summary.latency?.batches.map(({ batch }) => batch)).toEqual([1, 64]);
+    expect(page.summary.training).toEqual(syntheticTraining(3));
+  });
+
+  test("links to files that are there", async () => {
+    const links = page.elements("href").map(({ href }) => href);
+    for (const link of links.filter((href) => !href.startsWith("#"))) {
+      await expect(stat(join(root, "half", link)), link).resolves.toBeDefined();
+    }
+    expect(links).toContain("export/pruned/onnx/model.onnx");
+  });
+
+  test("needs nothing else, and has no two elements of one name", () => {
+    expect(page.html).not.toMatch(/(src|href)="(https?:)?\/\//);
+    expect(page.html).not.toContain("@import");
+    const ids = page.elements("id").map(({ id }) => id);
+    expect(new Set(ids).size).toBe(ids.length);
+    for (const { href } of page.elements("href").filter(({ href }) => href.startsWith("#"))) {
+      expect(ids).toContain(href.slice(1));
+    }
+    const levels = [...page.html.matchAll(/<h(\d)/g)].map(([, level]) => Number(level));
+    expect(levels[0]).toBe(1);
+    for (const [i, level] of levels.slice(1).entries()) {
+      expect(level - levels[i]).toBeLessThanOrEqual(1);
+    }
+  });
+
+  test("makes a card with a head for model hubs", () => {
+    const [, head, body] = page.card.match(/^---\n(.*?)\n---\n(.*)$/s)!;
+    expect(head).toContain("# license:");
+    expect(head).toContain("pipeline_tag: image-classification");
+    expect(head).toContain("      value: 0.9377");
+    expect(body).toContain("| Accuracy | 93.53 % | 87.61 % | 93.77 % |");
+    expect(body).toContain("espalier prune resnet20-cifar10:weights.pt");
+    expect(body).not.toContain("checkpoints/");
+  });
+});
+
+describe("other runs", () => {
+  test("of several rounds: what became of the first round's components", async () => {
+    await writeSyntheticRun(join(root, "rounds"), {
+      ...resnet20,
+      rounds: 2,
+      implant: 0.2,
+      coupling: "apart",
+    });
+    const { summary, json, text } = await open("rounds");
+    type Config = {
+      pruning: { channels: Record<string, number[]>; implants: Record<string, number> };
+    };
+    const { pruning } = await json<Config>("model/config.json");
+    for (const { name, decisions } of summary.groups) {
+      const channels = pruning.channels[name];
+      const whole = channels.length - (pruning.implants[name] ?? 0);
+      expect(decisions).toEqual(
+        decisions!.map((_, channel) => {
+          const place = channels.indexOf(channel);
+          return place < 0 ? "prune" : place < whole ? "keep" : "implant";
+        }),
+      );
+    }
+    expect(summary.rounds).toHaveLength(2);
+    expect(text).toContain("before the first round");
+  });
+
+  test.each([false, true])("of several rounds, of a model pruned before: %s", async (again) => {
+    const name = `rounds-${again}`;
+    await writeSyntheticRun(join(root, name), { ...resnet20, rounds: 2, implant: 0.2, again });
+    const { summary, json } = await open(name);
+    const { after } = await json<PlanRecord>("rounds/2/plan.json");
+    const { before } = await json<PlanRecord>("rounds/1/plan.json");
+    const { keep, implant, prune } = summary.counts!;
+    expect({ keep, implant, prune }).toEqual({
+      keep: after.components - after.implants,
+      implant: after.implants,
+      prune: before.components - after.components,
+    });
+  });
+
+  test("without tuning: two models", async () => {
+    await writeSyntheticRun(join(root, "untuned"), resnet20);
+    const { html, text } = await open("untuned");
+    expect(elementsWith(html, "data-model").map((cell) => cell["data-model"])).not.toContain(
+      "tuned",
+    );
+    expect(text).toContain("0 epochs");
+    expect(text).not.toContain("after tuning");
+  });
+
+  test("with scores below zero", async () => {
+    await writeSyntheticRun(join(root, "noisy"), { ...resnet20, noisy: true });
+    const { text, summary } = await open("noisy");
+    const { negative, components } = summary.sensitivity!;
+    expect(negative).toBeGreaterThan(0);
+    expect(text).toContain(`${negative} of ${components} scores are below zero`);
+    expect(text).toContain("much of the order is chance");
+    expect(text).toContain("≤ 0");
+  });
+
+  test("that follow a plan, without scores", async () => {
+    const directory = await copyRun("followed");
+    const manifest = (await readJson(join(directory, "run.json"))) as object;
+    const plan = await readJson(join(directory, "plan.json"));
+    await writeJsonAtomic(join(directory, "run.json"), { ...manifest, plan });
+    await rm(join(directory, "sensitivity.json"));
+    const { text, summary, html } = await open("followed");
+    expect(text).toContain("nothing was scored");
+    expect(summary.counts).toBeDefined();
+    expect(elementsWith(html, "data-component")).toEqual([]);
+    expect(summary.command).toContain("--plan followed/plan.json");
+  });
+
+  test("of sensitivity alone", async () => {
+    const directory = join(root, "scores");
+    const settings = { metric: "removal", estimator: "auto", temperature: 4, samples: 512 };
+    await writeJsonAtomic(join(directory, "run.json"), {
+      ...{ command: "sensitivity", source: "runs/net/", sha256: "ab", data: "cifar10" },
+      ...{ executor: "onnx:cpu", settings, seed: 0, batchSize: 64 },
+    });
+    await cp(join(root, "half/sensitivity.json"), join(directory, "sensitivity.json"));
+    const { html, text, card } = await open("scores");
+    expect(elementsWith(html, "data-component")).toHaveLength(448);
+    expect(elementsWith(html, "data-component")[0]["data-decision"]).toBe("");
+    expect(text).toContain("Sensitivity of net");
+    expect(text).not.toContain("What was removed");
+    expect(card).not.toContain("model-index");
+  });
+
+  test("of training", async () => {
+    const directory = join(root, "trained");
+    await writeJsonAtomic(join(directory, "run.json"), {
+      ...{ command: "train", preset: "resnet20-cifar10", data: "cifar10", executor: "onnx:cpu" },
+      ...{ settings: { epochs: 2, batchSize: 128 }, seed: 0 },
+    });
+    await writeJsonAtomic(join(directory, "training.json"), syntheticTraining(2));
+    await writeJsonAtomic(join(directory, "evaluation.json"), evaluation.dense);
+    const { text, html } = await open("trained");
+    expect(text).toContain("93.53 %");
+    expect(elementsWith(html, "data-epoch")).toHaveLength(6);
+  });
+});
+
+describe("unfinished runs", () => {
+  test.each([
+    ["latency.json", "nothing has been timed"],
+    ["sizes.json", "the models have not been exported"],
+    ["evaluation.json", "the models have not been judged"],
+    ["training.json", "the last epoch has not been reached"],
+    ["plan.json", "0 of 1 plans have been made"],
+    ["sensitivity.json", "no component has been scored"],
+  ])("without %s say so", async (file, meaning) => {
+    const directory = await copyRun(`without-${file}`);
+    await rm(join(directory, file));
+    const { text } = await open(`without-${file}`);
+    expect(text.replaceAll(/\s+/g, " ")).toContain(`${file} is not there (yet): ${meaning}.`);
+  });
+
+  test("that have only begun have a page", async () => {
+    const directory = join(root, "begun");
+    await cp(join(root, "half/run.json"), join(directory, "run.json"));
+    const { text, summary } = await open("begun");
+    expect(text).toContain("Pruning of resnet20-cifar10:weights.pt");
+    expect(text).toContain("It is to be tuned for 3 epochs.");
+    expect(summary.groups).toEqual([]);
+  });
+});
+
+describe("malformed files", () => {
+  test.each([
+    ["run.json", "{", /run\.json: expected JSON/],
+    [
+      "run.json",
+      { command: "fly" },
+      /run\.json: command: expected prune or sensitivity or train, got "fly"$/,
+    ],
+    [
+      "sensitivity.json",
+      { metric: "removal" },
+      /sensitivity\.json: temperature: expected a finite number, got nothing$/,
+    ],
+    ["plan.json", [], /plan\.json: expected an object, got \[\]$/],
+    [
+      "training.json",
+      [{ epoch: "one" }],
+      /training\.json: \[0\]\.epoch: expected a whole number, got "one"$/,
+    ],
+    [
+      "evaluation.json",
+      { data: "cifar10", dense: 5 },
+      /evaluation\.json: dense: expected an object, got 5$/,
+    ],
+    [
+      "latency.json",
+      {
+        executor: "x",
+        machine: { processor: "y", threads: 1, runtime: "z" },
+        batches: { 1: { dense: { median: "1e999" } } },
+      },
+      /latency\.json: batches\.1\.dense\.median: expected a finite number/,
+    ],
+    [
+      "model/config.json",
+      { model_type: 3 },
+      /model\/config\.json: model_type: expected a string, got 3$/,
+    ],
+  ] as const)("%s, case %#", async (file, content, message) => {
+    const directory = await copyRun("malformed");
+    const text = typeof content === "string" ? content : JSON.stringify(content);
+    await writeFile(join(directory, file), text);
+    const error = await renderReport(directory).catch((caught: unknown) => caught);
+    expect(EspalierError.isInstance(error, "invalid-file")).toBe(true);
+    expect((error as Error).message).toMatch(message);
+    expect((error as Error).message).not.toContain("\n");
+  });
+
+  test("scores that do not fit their group", async () => {
+    const directory = await copyRun("short");
+    const path = join(directory, "sensitivity.json");
+    const record = (await readJson(path)) as { groups: { scores: number[] }[] };
+    record.groups[1].scores.pop();
+    await writeJsonAtomic(path, record);
+    await expect(renderReport(directory)).rejects.toThrow(
+      /sensitivity\.json: group layer1\.0\.conv1: expected 16 numbers in each list, got 15$/,
+    );
+  });
+
+  test("a directory that is no run", async () => {
+    await expect(renderReport(join(root, "nowhere"))).rejects.toMatchObject({
+      code: "missing-file",
+    });
+  });
+});
+
+test("foreign text stays text", async () => {
+  const evil = `</script><img src=x onerror=alert(1)>"'\`\`\`|`;
+  const directory = await copyRun("evil");
+  const edit = async (file: string, change: (value: never) => unknown) => {
+    const path = join(directory, file);
+    await writeJsonAtomic(path, change((await readJson(path)) as never));
+  };
+  await edit("run.json", (manifest: object) => ({
+    ...manifest,
+    ...{ source: evil, sha256: evil, data: evil, executor: evil },
+  }));
+  await edit("model/config.json", (config: object) => ({
+    ...config,
+    ...{ model_type: evil, [evil]: evil, id2label: { 0: evil } },
+  }));
+  await edit("latency.json", (record: object) => ({ ...record, executor: evil }));
+  await edit("sensitivity.json", (record: { groups: { name: string }[] }) => {
+    record.groups[1].name = evil;
+    return record;
+  });
+  await edit("plan.json", ({ groups, ...plan }: { groups: Record<string, unknown> }) => ({
+    ...plan,
+    groups: { ...groups, [evil]: groups["layer1.0.conv1"], "layer1.0.conv1": undefined },
+  }));
+  const { html, card, elements } = await open("evil");
+  expect(html).toContain("&lt;img src=x onerror=alert(1)&gt;");
+  expect(html).not.toContain("<img");
+  expect(html.match(/<script/g)).toHaveLength(1);
+  expect(html.match(/<\/script/g)).toHaveLength(1);
+  expect(elements("onerror")).toEqual([]);
+  // In Markdown, it is in spans and blocks of code, whose fences are longer than its own.
+  const outside = card
+    .replaceAll(/^(`{3,})[^`\n]*\n.*?\n\1$/gms, "")
+    .replace(/^---\n.*?\n---\n/s, "")
+    .replaceAll(/(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)/g, "");
+  expect(outside).not.toContain("<img");
+});
+
+test("the page of a ResNet-56 with all its components is light", async () => {
+  await writeSyntheticRun(join(root, "large"), {
+    family: cifarResNet,
+    preset: "resnet56-cifar10",
+    coupling: "apart",
+    implant: 0.2,
+  });
+  const { report, html } = await open("large");
+  expect(elementsWith(html, "data-component")).toHaveLength(2128);
+  expect((await stat(report.html)).size).toBeLessThan(1_500_000);
+});

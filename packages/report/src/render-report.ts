@@ -1,0 +1,61 @@
+/** @file A run directory as a page, a model card and a summary. */
+import { join } from "node:path";
+import { writeFileAtomic, writeJsonAtomic } from "@espalier/base";
+import { renderCard } from "./card.ts";
+import { renderPage } from "./page.ts";
+import { readRun } from "./read-run.ts";
+import type { RunFile } from "./sections.ts";
+import { summarize } from "./summary.ts";
+
+/** Paths of what was written. */
+export interface Report {
+  /** One page that needs no other file. */
+  readonly html: string;
+  /** The model card. */
+  readonly card: string;
+  /** All numbers of the page, as JSON. */
+  readonly summary: string;
+}
+
+const runFiles: readonly RunFile[] = [
+  { path: "README.md", content: "the model card" },
+  { path: "summary.json", content: "all numbers of this page" },
+  { path: "run.json", content: "what was asked for" },
+  { path: "sensitivity.json", content: "scores and standard errors of all components" },
+  {
+    path: "plan.json",
+    content: "what happens to each component; can be edited and followed again",
+  },
+  { path: "rounds", content: "scores, plan and model of each round" },
+  { path: "pruned/model.safetensors", content: "the model straight after pruning" },
+  { path: "training.json", content: "the epochs of training" },
+  { path: "model/config.json", content: "the final model's configuration" },
+  { path: "model/model.safetensors", content: "its parameters" },
+  { path: "evaluation.json", content: "accuracy and loss on the test set" },
+  { path: "export/pruned/onnx/model.onnx", content: "the final model as ONNX" },
+  { path: "export/dense/onnx/model.onnx", content: "the model before, as ONNX" },
+  { path: "sizes.json", content: "parameters, multiply-accumulates and bytes" },
+  { path: "latency.json", content: "measured times" },
+];
+
+/**
+ * Writes `report.html`, `README.md` and `summary.json` into a run directory, from what is there; a
+ * run need not be finished.
+ *
+ * @throws EspalierError `missing-file` if it is no run, `invalid-file` or `mismatched-model` naming
+ *   the file that is malformed.
+ */
+export async function renderReport(runDirectory: string): Promise<Report> {
+  const run = await readRun(runDirectory);
+  const summary = summarize(run);
+  const report = {
+    html: join(runDirectory, "report.html"),
+    card: join(runDirectory, "README.md"),
+    summary: join(runDirectory, "summary.json"),
+  };
+  await writeJsonAtomic(report.summary, summary);
+  await writeFileAtomic(report.card, renderCard(summary));
+  const files = runFiles.filter(({ path }) => run.has(path));
+  await writeFileAtomic(report.html, renderPage(summary, files));
+  return report;
+}

@@ -1,0 +1,303 @@
+/** @file The numbers of a run, worked out once: page, card and `summary.json` all show these. */
+import type { Budget, ComponentGroup, Decision, Estimator, Metric } from "@espalier/core";
+import type { Latency, LatencyRecord } from "@espalier/pipeline";
+import { commandOf } from "./instructions.ts";
+import type {
+  EpochRecord,
+  Evaluation,
+  ModelDescription,
+  Pruning,
+  Run,
+  RunManifest,
+} from "./read-run.ts";
+
+export type DecisionCounts = Readonly<Record<Decision, number>>;
+
+export interface GroupSummary {
+  readonly name: string;
+  /** Names of the layers whose channels the group's components are. */
+  readonly layers: readonly string[];
+  readonly components: number;
+  /** One for each component, as are `standardErrors` and `decisions`. */
+  readonly scores: readonly number[] | undefined;
+  readonly standardErrors: readonly (number | null)[] | undefined;
+  readonly decisions: readonly Decision[] | undefined;
+  readonly counts: DecisionCounts | undefined;
+}
+
+/** How the components of the model were scored, before the first round. */
+export interface SensitivitySummary {
+  readonly metric: Metric;
+  readonly estimator: Estimator | undefined;
+  readonly temperature: number;
+  readonly coupling: "together" | "apart";
+  readonly samples: number;
+  readonly draws: number;
+  readonly components: number;
+  readonly negative: number;
+  readonly rankStability: number;
+}
+
+export interface PlanSummary {
+  readonly budget: Budget;
+  /** The share of what the budget is about that the plans leave of the dense model. */
+  readonly reached: number;
+  readonly rankBy: string;
+  readonly scope: string;
+}
+
+/** What a round left of the model. */
+export interface RoundSummary {
+  readonly components: number;
+  readonly implants: number;
+  readonly parameters: number;
+  readonly macs: number;
+  readonly rankStability: number | undefined;
+}
+
+export interface LayerWidth {
+  readonly layer: string;
+  readonly before: number;
+  readonly after: number;
+  /** How many of the channels after pruning are implants. */
+  readonly implants: number;
+}
+
+/** A model on the test set. */
+export interface Judgement extends Evaluation {
+  /** Of the accuracy, as the number of samples gives it. */
+  readonly standardError: number;
+}
+
+/** A quantity before and after; `ratio` says how many times less it became. */
+export interface Reduction {
+  readonly dense: number;
+  readonly pruned: number;
+  readonly ratio: number;
+}
+
+export interface LatencySummary {
+  readonly batch: number;
+  /** In milliseconds for a batch. */
+  readonly dense: Latency;
+  readonly pruned: Latency;
+  /** Median time of the dense model over that of the pruned one. */
+  readonly speedup: number;
+  /** Whether the middle halves of the measured times lie apart. */
+  readonly distinct: boolean;
+}
+
+/** All numbers of a run. What it has not measured, or not yet, is undefined or empty. */
+export interface Summary {
+  readonly run: string;
+  readonly manifest: RunManifest;
+  /** The command that repeats the run, if options can say all of its settings. */
+  readonly command: string | undefined;
+  readonly model: Omit<ModelDescription, "pruning"> | undefined;
+  readonly sensitivity: SensitivitySummary | undefined;
+  readonly plan: PlanSummary | undefined;
+  /** The groups of the dense model, with what became of them after the last round. */
+  readonly groups: readonly GroupSummary[];
+  readonly counts: DecisionCounts | undefined;
+  readonly rounds: readonly RoundSummary[];
+  readonly widths: readonly LayerWidth[];
+  readonly training: readonly EpochRecord[] | undefined;
+  /** Of a training run: the trained model. */
+  readonly trained: Judgement | undefined;
+  readonly evaluation:
+    | { readonly dense: Judgement; readonly pruned: Judgement; readonly tuned: Judgement }
+    | undefined;
+  readonly sizes:
+    | Readonly<Record<"macs" | "parameters" | "checkpointBytes" | "onnxBytes", Reduction>>
+    | undefined;
+  readonly latency:
+    | {
+        readonly executor: string;
+        readonly machine: LatencyRecord["machine"];
+        readonly batches: readonly LatencySummary[];
+      }
+    | undefined;
+}
+
+/** Works out the numbers of a run. */
+export function summarize(run: Run): Summary {
+  const { manifest, rounds, training, trained, evaluation, sizes, latency } = run;
+  const groups = summarizeGroups(run);
+  const counts = groups.flatMap((group) => group.counts ?? []);
+  return {
+    run: run.name,
+    manifest,
+    command: commandOf(run.name, manifest),
+    model: run.model && withoutPruning(run.model),
+    sensitivity: summarizeSensitivity(run),
+    plan: summarizePlan(run),
+    groups,
+    counts: counts.length === 0 ? undefined : counts.reduce(addCounts),
+    rounds: rounds.flatMap(({ plan, sensitivity }) =>
+      plan === undefined ? [] : { ...plan.after, rankStability: sensitivity?.rankStability },
+    ),
+    widths: widthsOf(run),
+    training,
+    trained: trained && judge(trained),
+    evaluation: evaluation && {
+      dense: judge(evaluation.dense),
+      pruned: judge(evaluation.pruned),
+      tuned: judge(evaluation.tuned),
+    },
+    sizes: sizes && {
+      macs: reduction(sizes.dense.macs, sizes.pruned.macs),
+      parameters: reduction(sizes.dense.parameters, sizes.pruned.parameters),
+      checkpointBytes: reduction(sizes.dense.checkpointBytes, sizes.pruned.checkpointBytes),
+      onnxBytes: reduction(sizes.dense.onnxBytes, sizes.pruned.onnxBytes),
+    },
+    latency: latency && {
+      executor: latency.executor,
+      machine: latency.machine,
+      batches: Object.entries(latency.batches).map(([batch, times]) =>
+        compareLatency(Number(batch), times),
+      ),
+    },
+  };
+}
+
+function withoutPruning({ pruning: _, ...rest }: ModelDescription): Summary["model"] {
+  return rest;
+}
+
+function judge(evaluation: Evaluation): Judgement {
+  const { accuracy, count } = evaluation;
+  return { ...evaluation, standardError: Math.sqrt((accuracy * (1 - accuracy)) / count) };
+}
+
+function reduction(dense: number, pruned: number): Reduction {
+  return { dense, pruned, ratio: dense / pruned };
+}
+
+function compareLatency(
+  batch: number,
+  { dense, pruned }: { readonly dense: Latency; readonly pruned: Latency },
+): LatencySummary {
+  const [first, second] = dense.median < pruned.median ? [dense, pruned] : [pruned, dense];
+  return {
+    batch,
+    dense,
+    pruned,
+    speedup: dense.median / pruned.median,
+    distinct: first.quartiles[1] < second.quartiles[0],
+  };
+}
+
+function summarizeSensitivity({ rounds }: Run): SensitivitySummary | undefined {
+  const record = rounds[0]?.sensitivity;
+  if (record === undefined) return undefined;
+  const { metric, estimator, temperature, coupling, samples, draws, negative, rankStability } =
+    record;
+  const components = record.groups.reduce((sum, { count }) => sum + count, 0);
+  return {
+    ...{ metric, estimator, temperature, coupling, samples, draws },
+    ...{ components, negative, rankStability },
+  };
+}
+
+function summarizePlan({ rounds, manifest }: Run): PlanSummary | undefined {
+  // A plan that was given may have been edited since it said what it leaves.
+  if (manifest.command !== "prune" || manifest.planGiven) return undefined;
+  const [first, last] = [rounds[0].plan, rounds[manifest.rounds - 1]?.plan];
+  if (first === undefined || last === undefined) return undefined;
+  const { budget } = manifest;
+  // A budget of components is about those that are kept whole.
+  const left =
+    budget.of === "components"
+      ? last.after.components - last.after.implants
+      : last.after[budget.of];
+  const { rankBy, scope } = last.options;
+  return { budget, reached: left / first.before[budget.of], rankBy, scope };
+}
+
+function countDecisions(decisions: readonly Decision[]): DecisionCounts {
+  const counts = { keep: 0, implant: 0, prune: 0 };
+  for (const decision of decisions) counts[decision]++;
+  return counts;
+}
+
+function addCounts(a: DecisionCounts, b: DecisionCounts): DecisionCounts {
+  return { keep: a.keep + b.keep, implant: a.implant + b.implant, prune: a.prune + b.prune };
+}
+
+function summarizeGroups({ manifest, rounds, dense, model }: Run): GroupSummary[] {
+  const { groups, sensitivity, decisions } = rounds[0];
+  const several = manifest.command === "prune" && manifest.rounds > 1;
+  return groups.map((group, i): GroupSummary => {
+    // A later round's plan is about what the one before has left; the models know the outcome.
+    const decided = several
+      ? dense && model?.pruning && decisionsAfterwards(group, dense.pruning, model.pruning)
+      : decisions?.get(group.name);
+    return {
+      name: group.name,
+      layers: [...new Set(group.rows.flatMap(({ parameter }) => layerOf(parameter)))],
+      components: group.count,
+      scores: sensitivity?.groups[i].scores,
+      standardErrors: sensitivity?.groups[i].standardErrors,
+      decisions: decided,
+      counts: decided && countDecisions(decided),
+    };
+  });
+}
+
+/** The layer whose output channels the rows of `parameter` make; none for a bias. */
+function layerOf(parameter: string): string[] {
+  return parameter.endsWith(".bias") ? [] : [parameter.replace(/(\.implant)?\.weight$/, "")];
+}
+
+/** What became of the components of a group of the dense model, as both models' layers tell. */
+function decisionsAfterwards(
+  group: ComponentGroup,
+  dense: Pruning | undefined,
+  after: Pruning,
+): Decision[] {
+  const fates = group.rows.flatMap(({ parameter, indices }) =>
+    layerOf(parameter).map((layer): Decision[] => {
+      const left = after.channels.get(layer);
+      if (left === undefined) return indices.map(() => "keep");
+      const whole = left.length - (after.implants.get(layer) ?? 0);
+      const place = new Map(left.map((channel, position) => [channel, position]));
+      // A dense model that was pruned before has rows for some channels only, implants last.
+      const held = dense?.channels.get(layer);
+      const isImplant = parameter.endsWith(".implant.weight");
+      const offset = isImplant ? (held?.length ?? 0) - (dense?.implants.get(layer) ?? 0) : 0;
+      return indices.map((row) => {
+        const position = place.get(held === undefined ? row : held[offset + row]);
+        if (position === undefined) return "prune";
+        return position < whole || isImplant ? "keep" : "implant";
+      });
+    }),
+  );
+  // Of a component in several layers, some are too small for an implant.
+  return Array.from({ length: group.count }, (_, i) => {
+    const decided = fates.map((decisions) => decisions[i]);
+    return (["implant", "keep"] as const).find((fate) => decided.includes(fate)) ?? "prune";
+  });
+}
+
+// Names of layers sort as people count: layer1.9 before layer1.10.
+const byName = new Intl.Collator("en", { numeric: true });
+
+function widthsOf({ rounds, model }: Run): LayerWidth[] {
+  if (model === undefined) return [];
+  const before = new Map<string, number>();
+  for (const { rows } of rounds[0].groups) {
+    for (const { parameter, indices } of rows) {
+      for (const layer of layerOf(parameter)) {
+        before.set(layer, (before.get(layer) ?? 0) + indices.length);
+      }
+    }
+  }
+  return [...before]
+    .map(([layer, width]) => ({
+      layer,
+      before: width,
+      after: model.pruning?.channels.get(layer)?.length ?? width,
+      implants: model.pruning?.implants.get(layer) ?? 0,
+    }))
+    .sort((a, b) => byName.compare(a.layer, b.layer));
+}
