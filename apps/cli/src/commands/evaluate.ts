@@ -1,0 +1,31 @@
+/** @file `espalier evaluate`: accuracy on the test set. */
+import { loadSource } from "@espalier/pipeline";
+import { evaluate } from "@espalier/train";
+import type { Command } from "commander";
+import { type CommonOptions, createContext, families } from "../context.ts";
+import { addCommonOptions, sourceArgument } from "../options.ts";
+
+export function registerEvaluate(program: Command, signal: AbortSignal): void {
+  addCommonOptions(program.command("evaluate").addArgument(sourceArgument))
+    .description("Measures accuracy and loss on the test set.")
+    .requiredOption("--data <data>", "cifar10, or cifar10:DIR")
+    .addHelpText("after", "\nExample:\n  espalier evaluate runs/half --data cifar10")
+    .action(async (source: string, options: CommonOptions & { data: string }) => {
+      const { print, executor, openTask, onEvent } = createContext(options, signal);
+      const { model, path, sha256 } = await loadSource(source, families);
+      const task = await openTask(options.data);
+      const result = await evaluate(model, task.test(model.preprocessing), {
+        executor,
+        batchSize: options.batchSize ?? 128,
+        signal,
+        onProgress: (done, total) =>
+          onEvent({ type: "progress", stage: "evaluate", unit: "images", done, total }),
+      });
+      print({ source: path, sha256, data: task.name, verified: task.verified, ...result }, () =>
+        [
+          `${(100 * result.accuracy).toFixed(2)} % of ${result.count} test samples of ${task.name}`,
+          `cross-entropy ${result.loss.toFixed(4)}`,
+        ].join("\n"),
+      );
+    });
+}

@@ -1,0 +1,39 @@
+/** @file `espalier inspect`: what a model is made of. */
+import { inspect, loadSource } from "@espalier/pipeline";
+import type { Command } from "commander";
+import { type CommonOptions, createContext, families } from "../context.ts";
+import { addCommonOptions, sourceArgument } from "../options.ts";
+import { formatBytes } from "../progress.ts";
+import { formatTable } from "../table.ts";
+
+export function registerInspect(program: Command, signal: AbortSignal): void {
+  addCommonOptions(program.command("inspect").addArgument(sourceArgument))
+    .description("Shows a model's layers, its size and what of it can be removed.")
+    .addHelpText(
+      "after",
+      "\nExample:\n  espalier inspect resnet56-cifar10:cifar10_resnet56-187c023a.pt",
+    )
+    .action(async (source: string, options: CommonOptions) => {
+      const { print } = createContext(options, signal);
+      const { model, path, sha256 } = await loadSource(source, families);
+      const inspection = inspect(model);
+      print({ source: path, sha256, ...inspection }, () =>
+        [
+          `${path}`,
+          `${inspection.preset ?? inspection.family}, ${inspection.classes.length} classes, input ${inspection.input.join("×")}`,
+          `mean ${inspection.mean.join(", ")}, std ${inspection.std.join(", ")}`,
+          `${inspection.parameters.toLocaleString("en")} parameters, ${inspection.macs.toLocaleString("en")} multiply-accumulates, ${formatBytes(inspection.peakBytes)} at its peak`,
+          `${inspection.components} removable components${inspection.implants > 0 ? `, ${inspection.implants} of them implants` : ""}`,
+          "",
+          formatTable(
+            ["layer", "shape", "parameters"],
+            inspection.layers.map(({ layer, shape, parameters }) => [
+              layer,
+              shape.join("×"),
+              parameters.toLocaleString("en"),
+            ]),
+          ),
+        ].join("\n"),
+      );
+    });
+}

@@ -1,0 +1,155 @@
+/** @file `espalier prune`: the main job. */
+import { availableParallelism, cpus } from "node:os";
+import { readBytes, readJson } from "@espalier/base";
+import { loadSource, type PlanRecord, type PruneResult, prune } from "@espalier/pipeline";
+import { renderReport } from "@espalier/report";
+import { onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
+import type { Command } from "commander";
+import { type CommonOptions, createContext, families } from "../context.ts";
+import {
+  addCommonOptions,
+  addPruneOptions,
+  addRunOptions,
+  type PruneOptions,
+  pruneSettings,
+  sourceArgument,
+} from "../options.ts";
+import { formatBytes } from "../progress.ts";
+import { formatTable } from "../table.ts";
+
+interface Options extends CommonOptions, Omit<PruneOptions, "seed" | "batchSize"> {
+  readonly data: string;
+  readonly output: string;
+  readonly resume: boolean;
+  readonly overwrite: boolean;
+  readonly plan?: string;
+}
+
+export function registerPrune(program: Command, signal: AbortSignal): void {
+  const command = program
+    .command("prune")
+    .addArgument(sourceArgument)
+    .description(
+      "Prunes a model to a budget: scores components, decides which to keep, to replace by implants and to remove, tunes, judges and exports.",
+    )
+    .requiredOption("--data <data>", "cifar10, or cifar10:DIR");
+  addCommonOptions(addPruneOptions(addRunOptions(command)))
+    .addHelpText(
+      "after",
+      [
+        "",
+        "Examples:",
+        "  espalier prune resnet56-cifar10:weights.pt --data cifar10 --keep-macs 0.5 --implant 0.1 --tune 3 -o runs/half",
+        "  espalier prune ./my-resnet --data cifar10:DIR --keep-params 0.3 --metric hessian-trace -o runs/small",
+        "  espalier prune resnet56-cifar10:weights.pt --data cifar10 --keep-macs 0.5 --implant 0.1 --tune 3 -o runs/half --resume",
+      ].join("\n"),
+    )
+    .action(async (sourceName: string, options: Options) => {
+      const settings = pruneSettings(options, options.plan !== undefined);
+      const context = createContext(options, signal);
+      const source = await loadSource(sourceName, families);
+      const plan =
+        options.plan === undefined
+          ? undefined
+          : { record: (await readJson(options.plan)) as PlanRecord, path: options.plan };
+      const task = await context.openTask(options.data);
+      const result = await prune(
+        {
+          source,
+          sourceName,
+          settings,
+          directory: options.output,
+          plan,
+          resume: options.resume,
+          overwrite: options.overwrite,
+          timing: {
+            machine: {
+              processor: cpus()[0]?.model ?? "unknown",
+              threads: options.threads ?? availableParallelism(),
+              runtime: `onnxruntime-node ${onnxVersion()}`,
+            },
+            open: (path, batch) =>
+              openForTiming(path, batch, source.model.preprocessing.shape, options),
+          },
+        },
+        { ...context, families, task },
+      );
+      await renderReport(result.directory);
+      context.print(result, () => pruneSummary(result));
+    });
+}
+
+/** An exported model and random pixels for it. */
+async function openForTiming(
+  path: string,
+  batch: number,
+  shape: readonly number[],
+  { device, threads }: CommonOptions,
+) {
+  const model = await openOnnxModel(await readBytes(path), { device, threads });
+  const dimensions = [batch, ...shape];
+  // What the pixels are does not matter to how long they take.
+  const length = dimensions.reduce((a, b) => a * b);
+  const pixels = Float32Array.from({ length }, (_, i) => ((i * 2654435761) % 1000) / 500 - 1);
+  const feeds = { pixel_values: { dtype: "float32" as const, shape: dimensions, data: pixels } };
+  return { run: () => model.run(feeds), dispose: () => model.dispose() };
+}
+
+/** The table of a run: dense, pruned before tuning, pruned after. */
+export function pruneSummary({
+  evaluation,
+  sizes,
+  plan,
+  latency,
+  directory,
+  history,
+}: PruneResult): string {
+  const { dense, pruned } = sizes;
+  const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
+  const count = (n: number) => n.toLocaleString("en");
+  const ratio = (whole: number, part: number) => `${(whole / part).toFixed(2)}×`;
+  const kept = `${plan.before.components - plan.after.components} removed, ${plan.after.implants} implants`;
+  const rows = [
+    [
+      "test accuracy",
+      percent(evaluation.dense.accuracy),
+      percent(evaluation.pruned.accuracy),
+      percent(evaluation.tuned.accuracy),
+      "",
+    ],
+    ["components", count(plan.before.components), kept, "", ""],
+    [
+      "parameters",
+      count(dense.parameters),
+      count(pruned.parameters),
+      "same",
+      ratio(dense.parameters, pruned.parameters),
+    ],
+    ["MACs", count(dense.macs), count(pruned.macs), "same", ratio(dense.macs, pruned.macs)],
+    ...Object.entries(latency?.batches ?? {}).map(([batch, times]) => [
+      `ms, batch ${batch}`,
+      times.dense.median.toFixed(2),
+      times.pruned.median.toFixed(2),
+      "same",
+      ratio(times.dense.median, times.pruned.median),
+    ]),
+    [
+      "checkpoint",
+      formatBytes(dense.checkpointBytes),
+      formatBytes(pruned.checkpointBytes),
+      "same",
+      ratio(dense.checkpointBytes, pruned.checkpointBytes),
+    ],
+    [
+      "ONNX",
+      formatBytes(dense.onnxBytes),
+      formatBytes(pruned.onnxBytes),
+      "same",
+      ratio(dense.onnxBytes, pruned.onnxBytes),
+    ],
+  ];
+  return [
+    formatTable(["", "dense", "pruned", `tuned ${history.length} epochs`, "smaller"], rows),
+    `${evaluation.dense.count} test samples of ${evaluation.data}; everything is in ${directory}, see ${directory}/report.html`,
+  ].join("\n");
+}

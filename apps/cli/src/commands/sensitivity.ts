@@ -1,0 +1,94 @@
+/** @file `espalier sensitivity`: scores for every component. */
+import { Random } from "@espalier/core";
+import {
+  defaultPruning,
+  loadSource,
+  RunDirectory,
+  type SensitivityRecord,
+  sensitivityOf,
+} from "@espalier/pipeline";
+import type { Command } from "commander";
+import { type CommonOptions, createContext, families } from "../context.ts";
+import {
+  addCommonOptions,
+  addRunOptions,
+  addSensitivityOptions,
+  type SensitivityOptions,
+  sensitivitySettings,
+  sourceArgument,
+} from "../options.ts";
+import { formatTable } from "../table.ts";
+
+interface Options extends CommonOptions, SensitivityOptions {
+  readonly data: string;
+  readonly output: string;
+  readonly resume: boolean;
+  readonly overwrite: boolean;
+}
+
+export function registerSensitivity(program: Command, signal: AbortSignal): void {
+  const command = program
+    .command("sensitivity")
+    .addArgument(sourceArgument)
+    .description("Scores every component of a model: how much is lost without it.")
+    .requiredOption("--data <data>", "cifar10, or cifar10:DIR");
+  addCommonOptions(addSensitivityOptions(addRunOptions(command)))
+    .addHelpText(
+      "after",
+      "\nExample:\n  espalier sensitivity resnet20-cifar10:weights.pt --data cifar10 --metric hessian-trace -o runs/trace",
+    )
+    .action(async (source: string, options: Options) => {
+      const context = createContext(options, signal);
+      const loaded = await loadSource(source, families);
+      const task = await context.openTask(options.data);
+      const settings = sensitivitySettings(options);
+      const batchSize = options.batchSize ?? defaultPruning({ of: "macs", keep: 1 }).batchSize;
+      const run = await RunDirectory.open(
+        options.output,
+        {
+          command: "sensitivity",
+          source,
+          sha256: loaded.sha256,
+          model: loaded.model.config,
+          data: task.spec,
+          verified: task.verified,
+          executor: context.executor.name,
+          settings,
+          seed: options.seed,
+          batchSize,
+        },
+        options,
+      );
+      const record = await run.json("sensitivity.json", () => {
+        const train = task.train(loaded.model.preprocessing);
+        const random = new Random(options.seed);
+        return sensitivityOf(loaded.model, train, settings, batchSize, random, context);
+      });
+      context.print({ directory: run.path, ...record }, () => summary(record, run.path));
+    });
+}
+
+function summary(record: SensitivityRecord, path: string): string {
+  const { metric, estimator, samples, draws, negative, rankStability, groups } = record;
+  const how =
+    estimator === undefined ? "" : `, ${estimator}, ${draws} passes over ${samples} samples`;
+  const number = (value: number) => value.toExponential(2);
+  const rows = groups.map(({ name, count, scores, standardErrors }) => {
+    const sorted = [...scores].sort((a, b) => a - b);
+    const errors = standardErrors.map((error, i) => (error ?? 0) / Math.abs(scores[i] || 1));
+    const typical = errors.sort((a, b) => a - b)[Math.floor(count / 2)];
+    return [
+      name,
+      String(count),
+      number(sorted[0]),
+      number(sorted[Math.floor(count / 2)]),
+      number(sorted[count - 1]),
+      `${(100 * typical).toFixed(1)} %`,
+    ];
+  });
+  return [
+    `${metric}${how}: rank stability ${rankStability.toFixed(3)}, ${negative} scores below zero`,
+    formatTable(["group", "components", "lowest", "median", "highest", "error"], rows),
+    `written to ${path}/sensitivity.json`,
+  ].join("\n");
+}

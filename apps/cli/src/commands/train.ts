@@ -1,0 +1,84 @@
+/** @file `espalier train`: a network from scratch. */
+import { defaultTuning, trainModel } from "@espalier/pipeline";
+import type { Command } from "commander";
+import { Option } from "commander";
+import { type CommonOptions, createContext, families } from "../context.ts";
+import { addCommonOptions, addRunOptions, integer, number } from "../options.ts";
+
+interface Options extends CommonOptions {
+  readonly data: string;
+  readonly output: string;
+  readonly resume: boolean;
+  readonly overwrite: boolean;
+  readonly epochs: number;
+  readonly learningRate: number;
+  readonly schedule: "cosine" | "step" | "linear";
+  readonly warmup: number;
+  readonly trainBatchSize: number;
+  readonly weightDecay: number;
+  readonly labelSmoothing: number;
+  readonly holdOut: number;
+}
+
+const share = number(0, 1, "a number from 0 to 1");
+
+export function registerTrain(program: Command, signal: AbortSignal): void {
+  const command = program
+    .command("train")
+    .argument("<network>", "a ready-made network, such as resnet20-cifar10")
+    .description("Trains a network from scratch.")
+    .requiredOption("--data <data>", "cifar10, or cifar10:DIR")
+    .option("--epochs <n>", "passes over the training samples", integer(1), 30)
+    .option("--learning-rate <rate>", "its peak", number(0, 100, "a number"), 0.1)
+    .addOption(
+      new Option("--schedule <name>", "how the learning rate falls")
+        .choices(["cosine", "step", "linear"])
+        .default("cosine"),
+    )
+    .option("--warmup <share>", "share of all steps in which the learning rate rises", share, 0.1)
+    .option("--train-batch-size <n>", "samples per step", integer(1), defaultTuning.batchSize)
+    .option("--weight-decay <decay>", "of weights", share, 5e-4)
+    .option("--label-smoothing <share>", "spread evenly over all classes", share, 0)
+    .option("--hold-out <n>", "training samples held out to watch the training", integer(0), 0);
+  addCommonOptions(addRunOptions(command))
+    .addHelpText(
+      "after",
+      "\nExample:\n  espalier train resnet20-cifar10 --data cifar10 --epochs 30 --learning-rate 0.15 -o runs/resnet20",
+    )
+    .action(async (preset: string, options: Options) => {
+      const context = createContext(options, signal);
+      const task = await context.openTask(options.data);
+      const { epochs, schedule, learningRate: peak, warmup, labelSmoothing } = options;
+      const result = await trainModel(
+        {
+          preset,
+          settings: {
+            ...defaultTuning,
+            epochs,
+            batchSize: options.trainBatchSize,
+            optimizer: {
+              name: "sgd",
+              momentum: 0.9,
+              nesterov: true,
+              weightDecay: options.weightDecay,
+            },
+            schedule: { name: schedule, peak, warmup },
+            labelSmoothing,
+            validation: options.holdOut,
+          },
+          seed: options.seed,
+          batchSize: options.batchSize ?? 128,
+          directory: options.output,
+          resume: options.resume,
+          overwrite: options.overwrite,
+        },
+        { ...context, families, task },
+      );
+      const { accuracy, count } = result.evaluation;
+      context.print(
+        result,
+        () =>
+          `${(100 * accuracy).toFixed(2)} % of ${count} test samples after ${epochs} epochs\nwritten to ${result.directory}/model`,
+      );
+    });
+}

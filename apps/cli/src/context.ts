@@ -1,0 +1,106 @@
+/** @file What all commands share: options, results, progress, and how they end. */
+import { EspalierError } from "@espalier/base";
+import type { DatasetEvent } from "@espalier/data";
+import type { Executor } from "@espalier/graph";
+import { openTask, type PipelineEvent, type Task } from "@espalier/pipeline";
+import { createOnnxExecutor } from "@espalier/runtime-onnx";
+import { cifarResNet } from "@espalier/vision";
+import { createProgress, type Progress } from "./progress.ts";
+
+/** Every model family that the command knows. */
+export const families = [cifarResNet];
+
+/** Options that every command takes. */
+export interface CommonOptions {
+  readonly device: string;
+  readonly threads?: number;
+  readonly seed: number;
+  readonly batchSize?: number;
+  readonly format: "table" | "json";
+  readonly bars: boolean;
+}
+
+export interface Context {
+  readonly progress: Progress;
+  readonly executor: Executor;
+  readonly signal: AbortSignal;
+  /** Writes the command's result to standard output. */
+  print(result: unknown, table: () => string): void;
+  openTask(data: string): Promise<Task>;
+  onEvent(event: PipelineEvent): void;
+}
+
+/** Prepares a command. @throws EspalierError `unknown-device`. */
+export function createContext(options: CommonOptions, signal: AbortSignal): Context {
+  const progress = createProgress(process.stderr, options.bars);
+  const { device, threads } = options;
+  return {
+    progress,
+    executor: createOnnxExecutor({ device, ...(threads === undefined ? {} : { threads }) }),
+    signal,
+    print: (result, table) => {
+      progress.end();
+      const text = options.format === "json" ? JSON.stringify(result, undefined, 2) : table();
+      process.stdout.write(`${text}\n`);
+    },
+    openTask: (data) =>
+      openTask(data, { signal, onEvent: (event) => showDataset(progress, event) }),
+    onEvent: (event) => showPipeline(progress, event),
+  };
+}
+
+function showDataset(progress: Progress, event: DatasetEvent): void {
+  switch (event.type) {
+    case "download-fail":
+      progress.log(`${event.error.message}; trying the next source`);
+      return;
+    case "cache-discard":
+      progress.log(`${event.error.message}; fetching it anew`);
+      return;
+    default: {
+      const label = event.type.replace(/-(start|progress|end)$/, "");
+      progress.update({ label, done: event.bytes, total: event.totalBytes, unit: "bytes" });
+      if (event.type.endsWith("-end")) progress.end();
+    }
+  }
+}
+
+const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
+
+function showPipeline(progress: Progress, event: PipelineEvent): void {
+  switch (event.type) {
+    case "progress": {
+      const { stage, subject, done, total, unit } = event;
+      const label = subject === undefined ? stage : `${stage} ${subject}`;
+      progress.update({ label, done, total, unit });
+      return;
+    }
+    case "epoch-end": {
+      const { epoch, loss, trainAccuracy, validationAccuracy } = event.record;
+      const held =
+        validationAccuracy === undefined ? "" : `, held out ${percent(validationAccuracy)}`;
+      progress.log(
+        `epoch ${epoch}/${event.epochs}: loss ${loss.toFixed(4)}, training ${percent(trainAccuracy)}${held}`,
+      );
+      return;
+    }
+    case "stage-end":
+      progress.end();
+      if (event.reused) progress.log(`${event.stage}: done before`);
+      return;
+    case "stage-start":
+      return;
+  }
+}
+
+/** Exit codes: failed, wrong usage, interrupted. */
+export const exitCodes = { failed: 1, usage: 2, interrupted: 130 } as const;
+
+/** How a command ends after `error`. */
+export function exitCodeOf(error: unknown): number {
+  if (EspalierError.isInstance(error, "aborted")) return exitCodes.interrupted;
+  const usage =
+    EspalierError.isInstance(error, "invalid-argument") ||
+    EspalierError.isInstance(error, "unknown-device");
+  return usage ? exitCodes.usage : exitCodes.failed;
+}

@@ -1,0 +1,45 @@
+#!/usr/bin/env node
+/** @file The `espalier` command. */
+import { EspalierError } from "@espalier/base";
+import { Command, CommanderError } from "commander";
+import { espalierVersion } from "./commands/env.ts";
+import { registerCommands } from "./commands/index.ts";
+import { exitCodeOf, exitCodes } from "./context.ts";
+
+async function main(): Promise<number> {
+  const controller = new AbortController();
+  const interrupt = () => {
+    // A second signal does not wait for the running step.
+    if (controller.signal.aborted) process.exit(exitCodes.interrupted);
+    controller.abort();
+    process.stderr.write("\ninterrupted: finishing the step; again to stop at once\n");
+  };
+  process.on("SIGINT", interrupt);
+  process.on("SIGTERM", interrupt);
+  const program = new Command("espalier")
+    .description(
+      "Makes trained neural networks smaller and faster, guided by second-order sensitivity.",
+    )
+    .version(espalierVersion())
+    .showHelpAfterError("(espalier --help lists the commands)")
+    .exitOverride();
+  registerCommands(program, controller.signal);
+  try {
+    await program.parseAsync(process.argv);
+    return 0;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : exitCodes.usage;
+    if (EspalierError.isInstance(error)) {
+      process.stderr.write(`espalier: ${error.message}\n`);
+      return exitCodeOf(error);
+    }
+    // Anything else is a defect of ours, for which the stack is wanted.
+    process.stderr.write(`espalier: unexpected error\n${(error as Error).stack ?? error}\n`);
+    return exitCodes.failed;
+  } finally {
+    process.off("SIGINT", interrupt);
+    process.off("SIGTERM", interrupt);
+  }
+}
+
+process.exitCode = await main();

@@ -1,0 +1,239 @@
+/** @file Options that several commands share, and how their values are read. */
+
+import { EspalierError } from "@espalier/base";
+import { type EstimatorChoice, estimatorChoices, type Metric, metrics } from "@espalier/core";
+import {
+  defaultPruning,
+  defaultSensitivity,
+  type ImplantStart,
+  type PruneSettings,
+  type SensitivitySettings,
+} from "@espalier/pipeline";
+import { Argument, type Command, InvalidArgumentError, Option } from "commander";
+
+export function number(least: number, most: number, kind: string) {
+  return (text: string): number => {
+    const value = Number(text);
+    if (text.trim() === "" || !(value >= least && value <= most)) {
+      throw new InvalidArgumentError(`Expected ${kind}.`);
+    }
+    return value;
+  };
+}
+
+export function integer(least: number) {
+  return (text: string): number => {
+    const value = Number(text);
+    if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < least) {
+      throw new InvalidArgumentError(`Expected a whole number from ${least} on.`);
+    }
+    return value;
+  };
+}
+
+const share = number(0, 1, "a number from 0 to 1");
+const positive = number(Number.MIN_VALUE, Number.MAX_VALUE, "a number above 0");
+
+export const sourceArgument = new Argument(
+  "<source>",
+  "a saved model, a run, a checkpoint file, or PRESET:FILE such as resnet56-cifar10:weights.pt",
+);
+
+/** Options of every command that loads or runs models. */
+export function addCommonOptions(command: Command): Command {
+  return command
+    .option("--device <name>", "where to compute; `espalier env` lists what is there", "cpu")
+    .option("--threads <n>", "threads to compute with (default: all cores)", integer(1))
+    .option("--seed <n>", "all randomness derives from it", integer(0), 0)
+    .option("--batch-size <n>", "samples at a time; bounds the memory", integer(1))
+    .addOption(formatOption())
+    .option("--no-bars", "no progress bars");
+}
+
+export function formatOption(): Option {
+  return new Option("--format <format>", "how results are written to standard output")
+    .choices(["table", "json"])
+    .default("table");
+}
+
+export function addRunOptions(command: Command): Command {
+  return command
+    .requiredOption("-o, --output <dir>", "the run directory")
+    .option("--resume", "continue a run that was stopped", false)
+    .option("--overwrite", "replace an earlier run", false);
+}
+
+export interface SensitivityOptions {
+  readonly metric: Metric;
+  readonly estimator: EstimatorChoice;
+  readonly draws?: number;
+  readonly temperature: number;
+  readonly samples: number;
+  readonly coupling: "together" | "apart";
+}
+
+export function addSensitivityOptions(command: Command): Command {
+  const { metric, estimator, temperature, samples, coupling } = defaultSensitivity;
+  return command
+    .addOption(
+      new Option("--metric <metric>", "what a component's score measures")
+        .choices(metrics)
+        .default(metric),
+    )
+    .addOption(
+      new Option("--estimator <estimator>", "how second-order metrics are estimated")
+        .choices(estimatorChoices)
+        .default(estimator),
+    )
+    .option("--draws <n>", "random probes of probe (default 3) and hutchinson (300)", integer(1))
+    .option("--temperature <t>", "softens the seeds of second-order metrics", positive, temperature)
+    .option("--samples <n>", "training samples to measure on", integer(1), samples)
+    .addOption(
+      new Option("--coupling <kind>", "whether residual branches lose channels together or apart")
+        .choices(["together", "apart"])
+        .default(coupling),
+    );
+}
+
+export function sensitivitySettings(options: SensitivityOptions): SensitivitySettings {
+  const { metric, estimator, draws, temperature, samples, coupling } = options;
+  return {
+    metric,
+    estimator,
+    ...(draws === undefined ? {} : { draws }),
+    temperature,
+    samples,
+    coupling,
+  };
+}
+
+export interface PruneOptions extends SensitivityOptions {
+  readonly keepParams?: number;
+  readonly keepMacs?: number;
+  readonly keepComponents?: number;
+  readonly implant: number;
+  readonly implantStart: ImplantStart;
+  readonly rank?: "score" | "score-per-cost";
+  readonly scope: "global" | "group";
+  readonly floor: number;
+  readonly wholeBranches: boolean;
+  readonly roundTo: number;
+  readonly rounds: number;
+  readonly calibration: number;
+  readonly tune: number;
+  readonly learningRate: number;
+  readonly tuneBatchSize: number;
+  readonly weightDecay: number;
+  readonly labelSmoothing: number;
+  readonly distill: number;
+  readonly holdOut: number;
+  readonly seed: number;
+  readonly batchSize?: number;
+}
+
+const defaults = defaultPruning({ of: "macs", keep: 0.5 });
+
+export function addPruneOptions(command: Command): Command {
+  const { plan, rounds, implantStart, calibration, tune } = defaults;
+  return addSensitivityOptions(
+    command
+      .option("--keep-params <share>", "share of the parameters to keep", share)
+      .option("--keep-macs <share>", "share of the multiply-accumulates to keep", share)
+      .option("--keep-components <share>", "share of the components to keep", share)
+      .option("--implant <share>", "share of the others that become implants", share, plan.implant)
+      .addOption(
+        new Option("--implant-start <kind>", "how implants begin")
+          .choices(["least-squares", "centre-tap", "zero"])
+          .default(implantStart),
+      )
+      .addOption(
+        new Option("--rank <by>", "rank by the score alone or by the score per cost saved").choices(
+          ["score", "score-per-cost"],
+        ),
+      )
+      .addOption(
+        new Option("--scope <scope>", "rank all components together, or within each group")
+          .choices(["global", "group"])
+          .default(plan.scope),
+      )
+      .option("--floor <share>", "what every group keeps at least", share, plan.floor)
+      .option("--no-whole-branches", "never remove all channels of a layer")
+      .option("--round-to <n>", "round widths to a multiple", integer(1), plan.roundTo)
+      .option("--rounds <n>", "reach the budget in steps", integer(1), rounds)
+      .option(
+        "--calibration <n>",
+        "samples to fit implants and statistics on",
+        integer(0),
+        calibration,
+      )
+      .option("--plan <file>", "follow this plan instead of making one"),
+  )
+    .option("--tune <epochs>", "epochs of tuning", integer(0), tune.epochs)
+    .option("--learning-rate <rate>", "peak learning rate of tuning", positive, tune.schedule.peak)
+    .option("--tune-batch-size <n>", "samples per step of tuning", integer(1), tune.batchSize)
+    .option(
+      "--weight-decay <decay>",
+      "of weights, while tuning",
+      number(0, 1, "a number from 0 to 1"),
+      5e-4,
+    )
+    .option("--label-smoothing <share>", "while tuning", share, tune.labelSmoothing)
+    .option(
+      "--distill <share>",
+      "share of the loss that asks for the dense outputs",
+      share,
+      tune.distillation,
+    )
+    .option(
+      "--hold-out <n>",
+      "training samples held out to watch tuning",
+      integer(0),
+      tune.validation,
+    );
+}
+
+/** @throws EspalierError `invalid-argument` unless exactly one budget is given. */
+export function pruneSettings(options: PruneOptions, planGiven: boolean): PruneSettings {
+  const budgets = [
+    { of: "parameters", keep: options.keepParams },
+    { of: "macs", keep: options.keepMacs },
+    { of: "components", keep: options.keepComponents },
+  ] as const;
+  const given = budgets.filter(({ keep }) => keep !== undefined);
+  if (given.length !== 1 && !(planGiven && given.length === 0)) {
+    throw new EspalierError(
+      "invalid-argument",
+      `expected one of --keep-params, --keep-macs and --keep-components, got ${given.length === 0 ? "none" : given.length}`,
+    );
+  }
+  const { of, keep } = given[0] ?? { of: "macs", keep: 1 };
+  const { implant, scope, floor, wholeBranches, roundTo } = options;
+  return {
+    ...defaults,
+    sensitivity: sensitivitySettings(options),
+    plan: {
+      budget: { of, keep: keep! },
+      implant,
+      scope,
+      rankBy: options.rank ?? defaults.plan.rankBy,
+      floor,
+      wholeBranches,
+      roundTo,
+    },
+    rounds: options.rounds,
+    implantStart: options.implantStart,
+    calibration: options.calibration,
+    tune: {
+      ...defaults.tune,
+      epochs: options.tune,
+      batchSize: options.tuneBatchSize,
+      optimizer: { ...defaults.tune.optimizer, weightDecay: options.weightDecay },
+      schedule: { ...defaults.tune.schedule, peak: options.learningRate },
+      labelSmoothing: options.labelSmoothing,
+      distillation: options.distill,
+      validation: options.holdOut,
+    },
+    seed: options.seed,
+    ...(options.batchSize === undefined ? {} : { batchSize: options.batchSize }),
+  };
+}

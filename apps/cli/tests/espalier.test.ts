@@ -1,0 +1,472 @@
+import { cp, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { digests, espalier, type Finished, makeWorkspace, start, writeRecords } from "./harness.ts";
+
+let workspace: Awaited<ReturnType<typeof makeWorkspace>>;
+let model: string;
+let data: string;
+beforeAll(async () => {
+  workspace = await makeWorkspace();
+  model = join(workspace.path, "model");
+  data = `cifar10:${join(workspace.path, "data")}`;
+});
+afterAll(() => workspace.remove());
+
+const at = (...names: string[]) => join(workspace.path, ...names);
+const pruning = (output: string, ...more: string[]) => [
+  ...["prune", model, "--data", data, "-o", output],
+  ...["--keep-macs", "0.6", "--implant", "0.3", "--samples", "32", "--calibration", "32"],
+  ...["--tune", "3", "--tune-batch-size", "32", "--hold-out", "40", "--threads", "1", "--no-bars"],
+  ...more,
+];
+
+function expectOneLine(result: Finished, code: number, message: RegExp): void {
+  expect(result.stderr.trim()).toMatch(message);
+  expect(
+    result.stderr
+      .trim()
+      .split("\n")
+      .filter((line) => line.startsWith("espalier:")),
+  ).toHaveLength(1);
+  expect(result.stderr).not.toMatch(/^\s+at /m);
+  expect(result.stdout).toBe("");
+  expect(result.code).toBe(code);
+}
+
+describe("help and usage", () => {
+  test("every command has help with an example", async () => {
+    const { stdout, code } = await espalier("--help");
+    expect(code).toBe(0);
+    const commands = [
+      "inspect",
+      "sensitivity",
+      "prune",
+      "evaluate",
+      "export",
+      "report",
+      "train",
+      "data",
+      "env",
+    ];
+    for (const command of commands) {
+      expect(stdout).toContain(command);
+      const help = await espalier(command, "--help");
+      expect(help.code).toBe(0);
+      expect(help.stdout).toMatch(/Examples?:\n {2}espalier /);
+    }
+  });
+
+  test.each([
+    [["wither"], /unknown command/],
+    [["inspect"], /missing required argument/],
+    [["evaluate", "x"], /--data/],
+    [
+      ["prune", "x", "--data", "cifar10", "-o", "y", "--metric", "beauty"],
+      /Allowed choices are hessian-trace/,
+    ],
+    [
+      ["prune", "x", "--data", "cifar10", "-o", "y", "--keep-macs", "2"],
+      /Expected a number from 0 to 1/,
+    ],
+    [["prune", "x", "--data", "cifar10", "-o", "y", "--tune", "-1"], /Expected a whole number/],
+    [["inspect", "x", "--threads", "many"], /Expected a whole number/],
+  ])("%j is wrong usage", async (args, message) => {
+    const result = await espalier(...args);
+    expect(result.code).toBe(2);
+    expect(result.stderr).toMatch(message);
+    expect(result.stdout).toBe("");
+  });
+
+  test("a budget must be given, and only one", async () => {
+    const common = ["prune", model, "--data", data, "-o", at("never")];
+    expectOneLine(
+      await espalier(...common),
+      2,
+      /expected one of --keep-params, --keep-macs and --keep-components, got none/,
+    );
+    expectOneLine(
+      await espalier(...common, "--keep-macs", "0.5", "--keep-params", "0.5"),
+      2,
+      /got 2/,
+    );
+  });
+
+  test("an unknown device is refused with those present", async () => {
+    expectOneLine(
+      await espalier("inspect", model, "--device", "abacus"),
+      2,
+      /device abacus: expected one of cpu/,
+    );
+  });
+
+  test("env reports versions and devices as one JSON document", async () => {
+    const { stdout, code } = await espalier("env", "--format", "json");
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({
+      node: process.versions.node,
+      devices: expect.arrayContaining(["cpu"]),
+    });
+  });
+});
+
+describe("reading models and data", () => {
+  test("inspect describes a saved model", async () => {
+    const { stdout, code } = await espalier("inspect", model, "--format", "json");
+    expect(code).toBe(0);
+    const inspection = JSON.parse(stdout);
+    expect(inspection).toMatchObject({ family: "cifar-resnet", implants: 0, input: [3, 32, 32] });
+    expect(inspection.layers[0]).toMatchObject({ layer: "conv1", shape: [4, 3, 3, 3] });
+  });
+
+  test("evaluate counts every test image", async () => {
+    const { stdout, code } = await espalier(
+      "evaluate",
+      model,
+      "--data",
+      data,
+      "--format",
+      "json",
+      "--no-bars",
+    );
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ count: 60, verified: false });
+  });
+
+  test("sensitivity writes scores with errors", async () => {
+    const output = at("scores");
+    const { stdout, code } = await espalier(
+      ...["sensitivity", model, "--data", data, "--samples", "16", "--metric", "hessian-trace"],
+      ...["-o", output, "--format", "json", "--no-bars"],
+    );
+    expect(code).toBe(0);
+    const record = JSON.parse(await readFile(join(output, "sensitivity.json"), "utf8"));
+    expect(JSON.parse(stdout)).toMatchObject({
+      metric: "hessian-trace",
+      estimator: "exact",
+      samples: 16,
+    });
+    for (const { count, scores, standardErrors } of record.groups) {
+      expect(scores).toHaveLength(count);
+      expect(standardErrors).toHaveLength(count);
+    }
+  });
+
+  test.each([
+    ["nothing", async (_path: string) => {}, /no such file/],
+    ["an empty file", (path: string) => writeFile(path, ""), /weights/],
+    [
+      "noise",
+      (path: string) =>
+        writeFile(
+          path,
+          new Uint8Array(5000).map((_, i) => (i * 7919) % 256),
+        ),
+      /weights/,
+    ],
+    [
+      "a pickle that would run a command",
+      // GLOBAL os system, MARK, "true", TUPLE, REDUCE, STOP
+      (path: string) => writeFile(path, "\x80\x02cos\nsystem\n(X\x04\0\0\0truetR."),
+      /weights/,
+    ],
+  ])("%s instead of a checkpoint is one line", async (_name, write, message) => {
+    const path = at("weights.pt");
+    await rm(path, { force: true });
+    await write(path);
+    expectOneLine(await espalier("inspect", path), 1, message);
+  });
+
+  test("a truncated checkpoint, and one of another network", async () => {
+    const damaged = at("damaged");
+    await cp(model, damaged, { recursive: true });
+    const path = join(damaged, "model.safetensors");
+    await truncate(path, (await stat(path)).size - 100);
+    expectOneLine(await espalier("inspect", damaged), 1, /damaged\/model.safetensors/);
+    expectOneLine(
+      await espalier("inspect", `resnet56-cifar10:${join(model, "model.safetensors")}`),
+      1,
+      /model.safetensors: expected a resnet56-cifar10, got/,
+    );
+  });
+
+  test("NaN in a tensor, by name", async () => {
+    const damaged = at("not-finite");
+    await cp(model, damaged, { recursive: true });
+    const path = join(damaged, "model.safetensors");
+    const bytes = await readFile(path);
+    bytes.writeFloatLE(Number.NaN, bytes.length - 4);
+    await writeFile(path, bytes);
+    expectOneLine(
+      await espalier("inspect", damaged),
+      1,
+      /tensor \S+: expected finite numbers, got NaN/,
+    );
+  });
+
+  test.each([
+    [
+      "files of the wrong size",
+      async (path: string) => truncate(join(path, "test_batch.bin"), 5000),
+      /test_batch.bin/,
+    ],
+    [
+      "labels out of range",
+      async (path: string) => {
+        const bytes = await readFile(join(path, "data_batch_2.bin"));
+        bytes[3073] = 10;
+        await writeFile(join(path, "data_batch_2.bin"), bytes);
+      },
+      /data_batch_2.bin.*10/,
+    ],
+    [
+      "a missing file",
+      async (path: string) => rm(join(path, "data_batch_3.bin")),
+      /data_batch_3.bin/,
+    ],
+  ])("%s in the data", async (name, damage, message) => {
+    const path = at(`data ${name}`);
+    await writeRecords(path, 20);
+    await damage(path);
+    expectOneLine(
+      await espalier("evaluate", model, "--data", `cifar10:${path}`, "--no-bars"),
+      1,
+      message,
+    );
+  });
+
+  test("an unknown data set", async () => {
+    expectOneLine(
+      await espalier("evaluate", model, "--data", "imagenot"),
+      2,
+      /imagenot.*expected cifar10/,
+    );
+  });
+});
+
+describe("prune", () => {
+  let finished: Finished;
+  beforeAll(async () => {
+    finished = await espalier(...pruning(at("run"), "--format", "json"));
+  });
+
+  test("runs all stages and prints one JSON document", async () => {
+    expect(finished.stderr).toMatch(/epoch 3\/3/);
+    expect(finished.code).toBe(0);
+    const result = JSON.parse(finished.stdout);
+    expect(result.plan.after.macs / result.plan.before.macs).toBeLessThanOrEqual(0.6);
+    expect(result.evaluation.tuned.count).toBe(60);
+    expect(result.history).toHaveLength(3);
+    expect(result.latency.batches[1].pruned.median).toBeGreaterThan(0);
+    const files = await readdir(at("run"));
+    expect(files).toEqual(
+      expect.arrayContaining([
+        "run.json",
+        "sensitivity.json",
+        "plan.json",
+        "pruned",
+        "model",
+        "export",
+        "report.html",
+      ]),
+    );
+    expect(files.filter((name) => /partial|training\.safetensors/.test(name))).toEqual([]);
+  });
+
+  test("the run is a source; its export is smaller; the report can be made again", async () => {
+    const inspection = JSON.parse(
+      (await espalier("inspect", at("run"), "--format", "json")).stdout,
+    );
+    const result = JSON.parse(finished.stdout);
+    expect(inspection.macs).toBe(result.plan.after.macs);
+    expect(inspection.parameters).toBe(result.plan.after.parameters);
+    const { code } = await espalier("export", at("run"), "--to", at("exported"));
+    expect(code).toBe(0);
+    expect(await readdir(at("exported"))).toEqual(["config.json", "model.safetensors", "onnx"]);
+    const size = async (path: string) => (await stat(path)).size;
+    expect(await size(at("exported", "model.safetensors"))).toBeLessThan(
+      await size(join(model, "model.safetensors")),
+    );
+    const evaluated = await espalier(
+      "evaluate",
+      at("exported"),
+      "--data",
+      data,
+      "--format",
+      "json",
+      "--no-bars",
+    );
+    expect(JSON.parse(evaluated.stdout).accuracy).toBe(result.evaluation.tuned.accuracy);
+    expect((await espalier("report", at("run"))).code).toBe(0);
+  });
+
+  test("the same seed gives the same bytes, whatever the timing of threads", async () => {
+    const again = await espalier(...pruning(at("again")));
+    expect(again.code).toBe(0);
+    expect(await digests(at("again"))).toEqual(await digests(at("run")));
+    for (const name of ["threads-1", "threads-2"]) {
+      expect((await espalier(...pruning(at(name), "--threads", "2"))).code).toBe(0);
+    }
+    expect(await digests(at("threads-2"))).toEqual(await digests(at("threads-1")));
+    const other = await espalier(...pruning(at("seeded"), "--seed", "1"));
+    expect(other.code).toBe(0);
+    expect(await digests(at("seeded"))).not.toEqual(await digests(at("run")));
+  });
+
+  test("a directory that is not empty is left alone", async () => {
+    await mkdir(at("full"), { recursive: true });
+    await writeFile(at("full", "precious"), "x");
+    expectOneLine(
+      await espalier(...pruning(at("full"))),
+      1,
+      /full: expected an empty or new directory, found 1 entries/,
+    );
+    expectOneLine(
+      await espalier(...pruning(at("full"), "--overwrite")),
+      1,
+      /expected an empty or new directory/,
+    );
+    expect(await readdir(at("full"))).toEqual(["precious"]);
+    expectOneLine(
+      await espalier(...pruning(at("run"))),
+      1,
+      /expected an empty or new directory.*--resume/,
+    );
+    expectOneLine(
+      await espalier("export", model, "--to", at("full")),
+      1,
+      /expected an empty or new directory/,
+    );
+  });
+
+  test("a run with other settings cannot be resumed, a finished one can", async () => {
+    expectOneLine(
+      await espalier(...pruning(at("run"), "--resume", "--seed", "3")),
+      2,
+      /run.json: the run to be resumed had settings/,
+    );
+    const before = await digests(at("run"));
+    const resumed = await espalier(...pruning(at("run"), "--resume", "--format", "json"));
+    expect(resumed.code).toBe(0);
+    expect(await digests(at("run"))).toEqual(before);
+    expect(JSON.parse(resumed.stdout).evaluation).toEqual(JSON.parse(finished.stdout).evaluation);
+  });
+
+  test("an unreachable budget says what is reachable and writes no model", async () => {
+    const result = await espalier(...pruning(at("unreachable"), "--keep-macs", "0.01"));
+    expectOneLine(result, 1, /keep-macs 0.01: at least 0\.\d+ has to be kept/);
+    expect(await readdir(at("unreachable"))).not.toContain("pruned");
+  });
+
+  test("an edited plan is followed; one that does not fit is refused by name", async () => {
+    const plan = JSON.parse(await readFile(at("run", "plan.json"), "utf8"));
+    const [name] = Object.keys(plan.groups);
+    plan.groups[name] = { ...plan.groups[name], prune: [0], implant: [] };
+    await writeFile(at("edited.json"), JSON.stringify(plan));
+    const followed = await espalier(
+      ...pruning(at("edited"), "--plan", at("edited.json"), "--format", "json"),
+    );
+    expect(followed.code).toBe(0);
+    const config = JSON.parse(await readFile(at("edited", "model", "config.json"), "utf8"));
+    expect(config.pruning.channels[name]).not.toContain(0);
+    plan.groups[name].prune = [99];
+    await writeFile(at("edited.json"), JSON.stringify(plan));
+    const refused = await espalier(...pruning(at("refused"), "--plan", at("edited.json")));
+    expectOneLine(refused, 1, /group \S+: expected component numbers below \d+, got 99/);
+  });
+
+  test("in several rounds", async () => {
+    const rounds = await espalier(
+      ...pruning(at("rounds"), "--rounds", "3", "--tune", "0", "--format", "json"),
+    );
+    expect(rounds.code).toBe(0);
+    const { plan } = JSON.parse(rounds.stdout);
+    const inspection = JSON.parse(
+      (await espalier("inspect", at("rounds"), "--format", "json")).stdout,
+    );
+    const dense = JSON.parse((await espalier("inspect", model, "--format", "json")).stdout);
+    expect(inspection.macs / dense.macs).toBeLessThanOrEqual(0.6);
+    expect(inspection.macs).toBe(plan.after.macs);
+    expect(await readdir(at("rounds", "rounds"))).toEqual(["1", "2", "3"]);
+  });
+
+  test("a full disk is named and leaves nothing half-written", async () => {
+    // No file may grow beyond 16 blocks of 512 bytes: the first large one fails.
+    const { done } = start(pruning(at("disk")), { shell: "ulimit -f 16" });
+    const result = await done;
+    expectOneLine(result, 1, /no space left to write/);
+    const left = await readdir(at("disk"), { recursive: true });
+    expect(left.filter((name) => name.endsWith("model.safetensors"))).toEqual([]);
+  });
+});
+
+describe("interrupted", () => {
+  let expected: Record<string, string>;
+  beforeAll(async () => {
+    expect((await espalier(...pruning(at("whole")))).code).toBe(0);
+    expected = await digests(at("whole"));
+  });
+
+  test("by Ctrl-C it ends with 130, and resumes to the same files", async () => {
+    const { child, done } = start(pruning(at("polite")));
+    child.stderr?.on("data", (text: string) => {
+      if (text.includes("epoch 1/3")) child.kill("SIGINT");
+    });
+    const stopped = await done;
+    expect(stopped.code).toBe(130);
+    expect(stopped.stderr).toMatch(/espalier: interrupted/);
+    expect(await readdir(at("polite"))).toContain("training.safetensors");
+    expect((await espalier(...pruning(at("polite"), "--resume"))).code).toBe(0);
+    expect(await digests(at("polite"))).toEqual(expected);
+  });
+
+  test("by kill -9 at any moment, it resumes to the same files", async () => {
+    const begun = performance.now();
+    expect((await espalier(...pruning(at("timed")))).code).toBe(0);
+    const duration = performance.now() - begun;
+    for (let trial = 0; trial < 4; trial++) {
+      const path = at(`killed-${trial}`);
+      let kills = 0;
+      for (let attempt = 0; attempt < 12; attempt++) {
+        const { child, done } = start(pruning(path, "--resume"));
+        // Sooner and later moments; the last attempt is left alone.
+        const moment = ((attempt * 4 + trial) * 0.6180339887) % 1;
+        const timer =
+          attempt < 6 ? setTimeout(() => child.kill("SIGKILL"), moment * duration) : undefined;
+        const { code, signal } = await done;
+        clearTimeout(timer);
+        if (signal === "SIGKILL") kills++;
+        if (code === 0) break;
+        if (signal === null) expect.fail(`attempt ${attempt} failed`);
+      }
+      expect(kills).toBeGreaterThan(0);
+      expect(await digests(path)).toEqual(expected);
+    }
+  });
+});
+
+describe("train", () => {
+  test("a network from scratch, resumable", async () => {
+    const args = [
+      "train",
+      "resnet20-cifar10",
+      "--data",
+      data,
+      "--epochs",
+      "1",
+      "--train-batch-size",
+      "100",
+      "--no-bars",
+    ];
+    const result = await espalier(...args, "-o", at("trained"), "--format", "json");
+    expect(result.code).toBe(0);
+    expect(JSON.parse(result.stdout).history).toHaveLength(1);
+    const inspection = await espalier("inspect", at("trained"), "--format", "json");
+    expect(JSON.parse(inspection.stdout).preset).toBe("resnet20-cifar10");
+    expectOneLine(
+      await espalier(...args.slice(0, 1), "resnet21", ...args.slice(2), "-o", at("none")),
+      2,
+      /resnet21: expected one of resnet20-cifar10/,
+    );
+  });
+});
