@@ -1,0 +1,120 @@
+/** @file `npm run bench`: measures, and writes results as JSON and Markdown. */
+import { existsSync } from "node:fs";
+import { availableParallelism, cpus, totalmem } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { EspalierError, writeFileAtomic, writeJsonAtomic } from "@espalier/base";
+import { openTask } from "@espalier/pipeline";
+import { createOnnxExecutor } from "@espalier/runtime-onnx";
+import { measureSpeed } from "./speed.ts";
+import { speedMarkdown } from "./speed-markdown.ts";
+import { measureTuned, tunedMarkdown } from "./tuned.ts";
+import { measureUntuned, untunedMarkdown } from "./untuned.ts";
+
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+
+const usage = `usage: npm run bench -- [speed|untuned|tuned] [options]
+
+  speed     time and memory of the main operations, beside PyTorch (default; some minutes)
+  untuned   accuracy straight after pruning, every metric (an hour on 2 cores)
+  tuned     accuracy before and after tuning, every metric (hours on 2 cores)
+
+  --checkpoints DIR   where cifar10_resnet20-4118986f.pt, cifar10_resnet56-187c023a.pt and
+                      resnet20-12fca82f.th are (default: ../shared/data/cifar10-resnets)
+  --python COMMAND    a Python with PyTorch; may be given several times (default: python3)
+  --threads N         (default: all cores)
+  --rounds N          turns of ours and PyTorch's (default: 3)
+  --epochs N          of tuning (default: 3)
+  --output DIR        (default: benchmarks/results)
+`;
+
+const log = (line: string) => process.stderr.write(`${line}\n`);
+
+async function main(): Promise<void> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      checkpoints: { type: "string", default: join(root, "../shared/data/cifar10-resnets") },
+      python: { type: "string", multiple: true, default: ["python3"] },
+      threads: { type: "string", default: String(availableParallelism()) },
+      rounds: { type: "string", default: "3" },
+      epochs: { type: "string", default: "3" },
+      output: { type: "string", default: join(root, "benchmarks/results") },
+      help: { type: "boolean", default: false },
+    },
+  });
+  const [what = "speed"] = positionals;
+  if (values.help || !["speed", "untuned", "tuned"].includes(what)) {
+    process.stderr.write(usage);
+    process.exitCode = values.help ? 0 : 2;
+    return;
+  }
+  const [threads, rounds, epochs] = [values.threads, values.rounds, values.epochs].map(Number);
+  const checkpoint = (name: string) => {
+    const path = join(values.checkpoints, name);
+    if (existsSync(path)) return path;
+    throw new EspalierError("missing-file", `${path}: no such checkpoint; see --checkpoints`, {
+      path,
+    });
+  };
+  const resnet56 = checkpoint("cifar10_resnet56-187c023a.pt");
+  const executor = createOnnxExecutor({ threads });
+  const machine = {
+    processor: cpus()[0].model,
+    cores: availableParallelism(),
+    memoryBytes: totalmem(),
+    node: process.versions.node,
+  };
+  const write = async (name: string, result: object, markdown: string) => {
+    await writeJsonAtomic(join(values.output, `${name}.json`), { machine, ...result });
+    await writeFileAtomic(join(values.output, `${name}.md`), `${markdown}\n`);
+    process.stdout.write(`${markdown}\n`);
+  };
+  if (what === "speed") {
+    const resnet20 = checkpoint("cifar10_resnet20-4118986f.pt");
+    const result = await measureSpeed({
+      resnet20,
+      resnet56,
+      python: values.python,
+      threads,
+      rounds,
+      log,
+    });
+    await write("speed", result, speedMarkdown(result));
+    return;
+  }
+  const task = await openTask("cifar10");
+  if (what === "untuned") {
+    const sources = {
+      "ResNet-56": resnet56,
+      "ResNet-20, zero-padded shortcuts": checkpoint("resnet20-12fca82f.th"),
+    };
+    const directory = join(root, "runs/benchmark-untuned");
+    const cells = await measureUntuned({ sources, task, executor, directory, log });
+    const intro = [
+      "# Accuracy straight after pruning",
+      "",
+      "Per cent of all 10,000 test images of CIFAR-10, as pruned / with batch-norm statistics estimated anew on 512 training images. Nothing is tuned. Scores by the estimator `exact` on 256 training images. `npm run bench -- untuned`",
+    ].join("\n");
+    await write("untuned-accuracy", { cells }, `${intro}\n${untunedMarkdown(cells)}`);
+    return;
+  }
+  const directory = join(root, "runs/benchmark-tuned");
+  const rows = await measureTuned({ source: resnet56, task, executor, directory, epochs, log });
+  const intro = [
+    "# Accuracy before and after tuning",
+    "",
+    `ResNet-56 (94.37 %), half of the multiply-accumulates kept, a tenth of the channels given up become implants; ${epochs} epochs of tuning on 45,000 training images, last epoch, all 10,000 test images. \`npm run bench -- tuned\``,
+    "",
+  ].join("\n");
+  await write("tuned-accuracy", { epochs, rows }, `${intro}\n${tunedMarkdown(rows, epochs)}`);
+}
+
+try {
+  await main();
+} catch (error) {
+  const known = EspalierError.isInstance(error);
+  process.stderr.write(`benchmark: ${known ? error.message : (error as Error).stack}\n`);
+  process.exitCode = 1;
+}

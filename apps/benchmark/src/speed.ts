@@ -1,0 +1,281 @@
+/** @file Speed and memory of the main operations, beside PyTorch in the same run. */
+import { spawnSync } from "node:child_process";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { cpus, tmpdir } from "node:os";
+import { join } from "node:path";
+import { encodeNpy, float32Tensor } from "@espalier/checkpoints";
+import {
+  applyDecisions,
+  bindParameters,
+  componentGroups,
+  type EstimateOptions,
+  estimate,
+  makePlan,
+  measureSensitivity,
+  Random,
+  type Samples,
+  selectSamples,
+  sizeOfModel,
+  spearman,
+} from "@espalier/core";
+import { exportOnnx } from "@espalier/graph";
+import {
+  defaultPlan,
+  defaultSensitivity,
+  loadSource,
+  measureLatencies,
+  openTask,
+} from "@espalier/pipeline";
+import { createOnnxExecutor, onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
+import { compileTrainingStep } from "@espalier/train";
+import { cifarResNet } from "@espalier/vision";
+
+export interface SpeedOptions {
+  readonly resnet20: string;
+  readonly resnet56: string;
+  readonly python: readonly string[];
+  readonly threads: number;
+  /** How often ours and PyTorch's take turns. */
+  readonly rounds: number;
+  log(line: string): void;
+}
+
+const IMAGES = 128;
+const families = [cifarResNet];
+
+const median = (values: readonly number[]) =>
+  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
+
+async function seconds(work: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await work();
+  return (performance.now() - start) / 1000;
+}
+
+interface PeerResult {
+  readonly torch: string;
+  readonly threads: number;
+  readonly loss: number;
+  readonly doubleBackwardSeconds: number;
+  readonly hessianProductSeconds: number;
+  readonly trainingStepSeconds: number;
+  readonly inferenceSeconds: number;
+}
+
+/** Runs PyTorch on the files in `directory`; undefined where `python` has no PyTorch. */
+function runPeer(python: string, directory: string, threads: number): PeerResult | undefined {
+  const script = new URL("../../../benchmarks/peers/speed.py", import.meta.url).pathname;
+  const { stdout, status } = spawnSync(python, [script, directory, String(threads), "6", "10"], {
+    encoding: "utf8",
+  });
+  return status === 0 ? (JSON.parse(stdout) as PeerResult) : undefined;
+}
+
+/** Measures everything once per round and returns medians over the rounds. */
+export async function measureSpeed(options: SpeedOptions) {
+  const { threads, rounds, log } = options;
+  const executor = createOnnxExecutor({ threads });
+  const { model } = await loadSource(options.resnet20, families);
+  const task = await openTask("cifar10");
+  const training = task.train(model.preprocessing);
+  const batch: Samples = selectSamples(training, [...Array(IMAGES).keys()]);
+  const groups = componentGroups(model, "apart");
+  const common: EstimateOptions = {
+    executor,
+    samples: batch,
+    quantity: "trace",
+    estimator: "exact",
+    draws: 1,
+    temperature: 1,
+    batchSize: 64,
+    random: new Random(0),
+  };
+
+  const directory = await mkdtemp(join(tmpdir(), "espalier-benchmark-"));
+  try {
+    const { feeds, labels } = await batch.batch([...Array(IMAGES).keys()]);
+    const images = feeds.pixel_values as Float32Array;
+    await writeNpy(directory, "images", float32Tensor([IMAGES, 3, 32, 32], images));
+    await writeNpy(directory, "labels", float32Tensor([IMAGES], Float32Array.from(labels)));
+    for (const [name, { shape, data }] of model.parameters) {
+      await writeNpy(join(directory, "parameters"), name, float32Tensor(shape, data));
+    }
+
+    const step = await compileTrainingStep(model, executor, {
+      batchSize: IMAGES,
+      optimizer: { name: "sgd", momentum: 0.9, nesterov: true, weightDecay: 5e-4 },
+      statisticsMomentum: 0.1,
+    });
+    const targets = new Float32Array(IMAGES * 10);
+    for (let n = 0; n < IMAGES; n++) targets[n * 10 + labels[n]] = 1;
+
+    const ours = {
+      exact: [] as number[],
+      probe: [] as number[],
+      trainingStep: [] as number[],
+      hutchinson: [] as number[],
+    };
+    const peers = new Map<string, PeerResult[]>();
+    let correlation = Number.NaN;
+    for (let round = 0; round < rounds; round++) {
+      log(`round ${round + 1} of ${rounds}`);
+      let exact = new Float64Array();
+      ours.exact.push(
+        await seconds(async () => {
+          exact = Float64Array.from((await estimate(model, groups, common)).mean);
+        }),
+      );
+      const probeOptions = { ...common, estimator: "probe" as const };
+      let probed = new Float64Array();
+      ours.probe.push(
+        await seconds(async () => {
+          probed = Float64Array.from((await estimate(model, groups, probeOptions)).mean);
+        }),
+      );
+      correlation = spearman(exact, probed);
+      // The price of one more probe, without compiling.
+      const draws = { ...common, estimator: "hutchinson" as const, batchSize: IMAGES };
+      const few = await seconds(() => estimate(model, groups, { ...draws, draws: 2 }));
+      const more = await seconds(() => estimate(model, groups, { ...draws, draws: 8 }));
+      ours.hutchinson.push((more - few) / 6);
+      let state = step.initialState;
+      const times: number[] = [];
+      for (let n = 1; n <= 12; n++) {
+        times.push(
+          await seconds(async () => {
+            state = (await step.run(state, { feeds, targets, learningRate: 1e-4, step: n })).state;
+          }),
+        );
+      }
+      ours.trainingStep.push(median(times.slice(2)));
+      for (const python of options.python) {
+        const result = runPeer(python, directory, threads);
+        if (result === undefined) continue;
+        peers.set(result.torch, [...(peers.get(result.torch) ?? []), result]);
+      }
+    }
+    await step.dispose();
+    if (peers.size === 0) log("PyTorch was not found; its rows are left out");
+
+    log("ResNet-56, 512 images");
+    const large = await exactOnResNet56(options, training);
+    log("speed-up of a pruned ResNet-56");
+    const speedUp = await prunedSpeedUp(options, training);
+
+    const seconds300 = (result: PeerResult) => 300 * result.doubleBackwardSeconds;
+    return {
+      processor: cpus()[0].model,
+      threads,
+      onnxruntime: onnxVersion(),
+      node: process.versions.node,
+      rounds,
+      ours: {
+        exactTracesSeconds: median(ours.exact),
+        probeSeconds: median(ours.probe),
+        probeRankCorrelation: correlation,
+        hutchinsonProbeSeconds: median(ours.hutchinson),
+        trainingStepSeconds: median(ours.trainingStep),
+      },
+      peers: Object.fromEntries(
+        [...peers].map(([version, results]) => {
+          const of = (pick: (result: PeerResult) => number) => median(results.map(pick));
+          return [
+            version,
+            {
+              doubleBackwardSeconds: of((r) => r.doubleBackwardSeconds),
+              hessianProductSeconds: of((r) => r.hessianProductSeconds),
+              trainingStepSeconds: of((r) => r.trainingStepSeconds),
+              inferenceSeconds: of((r) => r.inferenceSeconds),
+              // 300 probes are 300 times one; all that is done once is left out in PyTorch's favour.
+              ratios: {
+                exactTraces: of(seconds300) / median(ours.exact),
+                probe: of(seconds300) / median(ours.probe),
+                hutchinsonProbe: of((r) => r.doubleBackwardSeconds) / median(ours.hutchinson),
+                trainingStep: median(ours.trainingStep) / of((r) => r.trainingStepSeconds),
+              },
+            },
+          ];
+        }),
+      ),
+      resnet56: large,
+      speedUp,
+    };
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+}
+
+async function writeNpy(directory: string, name: string, tensor: ReturnType<typeof float32Tensor>) {
+  const { mkdir } = await import("node:fs/promises");
+  await mkdir(directory, { recursive: true });
+  await writeFile(join(directory, `${name}.npy`), encodeNpy(tensor));
+}
+
+/** Time and peak memory of exact traces of ResNet-56 on 512 images, in a process of its own. */
+async function exactOnResNet56({ resnet56, threads }: SpeedOptions, _training: Samples) {
+  const script = new URL("./exact-process.js", import.meta.url).pathname;
+  const { stdout, stderr, status } = spawnSync(
+    process.execPath,
+    [script, resnet56, String(threads), "512"],
+    { encoding: "utf8" },
+  );
+  if (status !== 0) throw new Error(stderr);
+  return JSON.parse(stdout) as { seconds: number; peakBytes: number };
+}
+
+/** Latency of a pruned ResNet-56 against its multiply-accumulates, widths rounded to blocks. */
+async function prunedSpeedUp({ resnet56, threads }: SpeedOptions, training: Samples) {
+  const executor = createOnnxExecutor({ threads });
+  const { model } = await loadSource(resnet56, families);
+  const sensitivity = await measureSensitivity(model, {
+    ...defaultSensitivity,
+    estimator: "probe",
+    samples: selectSamples(training, [...Array(256).keys()]),
+    executor,
+    batchSize: 64,
+    random: new Random(0),
+  });
+  const results = [];
+  for (const roundTo of [1, 8, 16]) {
+    const plan = makePlan(model, sensitivity, {
+      ...defaultPlan({ of: "macs", keep: 0.5 }),
+      roundTo,
+    });
+    const pruned = applyDecisions(
+      model,
+      sensitivity.groups.map(({ group }) => group),
+      plan.decisions,
+    );
+    const [dense, small] = [model, pruned].map((each) =>
+      exportOnnx((size) => {
+        const { graph, constants } = bindParameters(each, size, "evaluation");
+        return { outputs: { logits: graph.logits }, constants };
+      }),
+    );
+    for (const size of [1, 64]) {
+      const pixels = new Float32Array(size * 3072).map((_, i) => Math.sin(i));
+      const feeds = {
+        pixel_values: { dtype: "float32" as const, shape: [size, 3, 32, 32], data: pixels },
+      };
+      const opened = await Promise.all(
+        [dense, small].map((bytes) => openOnnxModel(bytes, { threads })),
+      );
+      const [before, after] = await measureLatencies(
+        opened.map((each) => ({ run: () => each.run(feeds) })),
+        4,
+      );
+      await Promise.all(opened.map((each) => each.dispose()));
+      const macs = sizeOfModel(model).macs / sizeOfModel(pruned).macs;
+      results.push({
+        roundTo,
+        batch: size,
+        macsRatio: macs,
+        denseMilliseconds: before.median,
+        prunedMilliseconds: after.median,
+        speedUp: before.median / after.median,
+        share: before.median / after.median / macs,
+      });
+    }
+  }
+  return results;
+}

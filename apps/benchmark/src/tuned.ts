@@ -1,0 +1,119 @@
+/** @file Accuracy before and after tuning, for every metric under one budget. */
+import { join } from "node:path";
+import type { Executor } from "@espalier/graph";
+import {
+  defaultPruning,
+  loadSource,
+  type PruneSettings,
+  prune,
+  type Task,
+} from "@espalier/pipeline";
+import { cifarResNet } from "@espalier/vision";
+import { scoredBy } from "./untuned.ts";
+
+export interface TunedOptions {
+  readonly source: string;
+  readonly task: Task;
+  readonly executor: Executor;
+  readonly directory: string;
+  readonly epochs: number;
+  log(line: string): void;
+}
+
+export interface TunedRow {
+  readonly label: string;
+  readonly macsShare: number;
+  readonly parametersShare: number;
+  readonly dense: number;
+  readonly pruned: number;
+  readonly tuned: number;
+}
+
+/** The runs: every metric with implants, and the default metric without. */
+function variants(epochs: number): { label: string; settings: PruneSettings }[] {
+  const base = defaultPruning({ of: "macs", keep: 0.5 });
+  const tune = { ...base.tune, epochs };
+  const withImplants = { ...base.plan, implant: 0.1 };
+  const rows = scoredBy.map(({ metric, temperature }) => ({
+    label: temperature === 1 ? metric : `${metric}, T = ${temperature}`,
+    settings: {
+      ...base,
+      sensitivity: { ...base.sensitivity, metric, temperature },
+      plan: withImplants,
+      tune,
+    },
+  }));
+  return [
+    ...rows,
+    { label: "removal, T = 4, no implants", settings: { ...base, tune } },
+    {
+      label: "removal, T = 4, implants from zero",
+      settings: { ...base, plan: withImplants, implantStart: "zero", tune },
+    },
+    {
+      label: "hessian-trace, the paper's ranking",
+      settings: {
+        ...base,
+        sensitivity: {
+          ...base.sensitivity,
+          metric: "hessian-trace",
+          temperature: 1,
+          coupling: "apart",
+        },
+        plan: { ...withImplants, rankBy: "score" },
+        tune,
+      },
+    },
+  ];
+}
+
+/** Each row is a run directory of its own; runs that are done are read. */
+export async function measureTuned(options: TunedOptions): Promise<TunedRow[]> {
+  const { source: sourceName, task, executor, directory, epochs, log } = options;
+  const source = await loadSource(sourceName, [cifarResNet]);
+  const rows: TunedRow[] = [];
+  for (const { label, settings } of variants(epochs)) {
+    const result = await prune(
+      {
+        source,
+        sourceName,
+        settings,
+        directory: join(directory, label.replace(/[^a-z0-9]+/gi, "-")),
+        resume: true,
+        overwrite: false,
+      },
+      {
+        families: [cifarResNet],
+        task,
+        executor,
+        onEvent: (event) => {
+          if (event.type === "epoch-end") log(`${label}: epoch ${event.record.epoch}`);
+        },
+      },
+    );
+    const { dense, pruned, tuned } = result.evaluation;
+    const { before, after } = result.plan;
+    rows.push({
+      label,
+      macsShare: after.macs / before.macs,
+      parametersShare: after.parameters / before.parameters,
+      dense: dense.accuracy,
+      pruned: pruned.accuracy,
+      tuned: tuned.accuracy,
+    });
+    log(`${label}: ${(100 * pruned.accuracy).toFixed(2)} -> ${(100 * tuned.accuracy).toFixed(2)}`);
+  }
+  return rows;
+}
+
+export function tunedMarkdown(rows: readonly TunedRow[], epochs: number): string {
+  const percent = (share: number) => (100 * share).toFixed(2);
+  return [
+    `| metric | MACs kept | parameters kept | straight after pruning | after ${epochs} epochs | change from dense |`,
+    "|---|---|---|---|---|---|",
+    ...rows.map(
+      ({ label, macsShare, parametersShare, dense, pruned, tuned }) =>
+        `| ${label} | ${percent(macsShare)} % | ${percent(parametersShare)} % | ${percent(pruned)} | ${percent(tuned)} | ${(100 * (tuned - dense)).toFixed(2)} |`,
+    ),
+  ].join("\n");
+}

@@ -1,0 +1,238 @@
+/** @file Accuracy straight after pruning, before any tuning, for every metric. */
+import {
+  applyDecisions,
+  drawSamples,
+  type Metric,
+  type Model,
+  makePlan,
+  measureSensitivity,
+  Random,
+  sizeOfModel,
+} from "@espalier/core";
+import type { Executor } from "@espalier/graph";
+import { defaultPlan, loadSource, RunDirectory, type Task } from "@espalier/pipeline";
+import { evaluate, reestimateStatistics } from "@espalier/train";
+import { cifarResNet } from "@espalier/vision";
+
+export interface UntunedOptions {
+  readonly sources: Readonly<Record<string, string>>;
+  readonly task: Task;
+  readonly executor: Executor;
+  /** Cells that are done are kept here. */
+  readonly directory: string;
+  log(line: string): void;
+}
+
+/** How much is kept, of what, in how many rounds, ranked how. */
+interface Setting {
+  readonly name: string;
+  readonly of: "components" | "macs";
+  readonly coupling: "together" | "apart";
+  readonly rankBy: "score" | "score-per-cost";
+  readonly keeps: readonly number[];
+  readonly rounds: number;
+  /** Whether statistics are estimated anew after every round. */
+  readonly reestimateBetween: boolean;
+}
+
+const shares = [0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5];
+const settings: readonly Setting[] = [
+  // The setting of the paper: all rows of all convolutions compete by their scores.
+  {
+    name: "channels",
+    of: "components",
+    coupling: "apart",
+    rankBy: "score",
+    keeps: shares,
+    rounds: 1,
+    reestimateBetween: false,
+  },
+  {
+    name: "channels, 8 rounds",
+    of: "components",
+    coupling: "apart",
+    rankBy: "score",
+    keeps: [0.8, 0.6, 0.5],
+    rounds: 8,
+    reestimateBetween: false,
+  },
+  {
+    name: "channels, 8 rounds, statistics between",
+    of: "components",
+    coupling: "apart",
+    rankBy: "score",
+    keeps: [0.8, 0.6, 0.5],
+    rounds: 8,
+    reestimateBetween: true,
+  },
+  {
+    name: "MACs by score",
+    of: "macs",
+    coupling: "together",
+    rankBy: "score",
+    keeps: [0.8, 0.65, 0.5],
+    rounds: 1,
+    reestimateBetween: false,
+  },
+  {
+    name: "MACs by score per cost",
+    of: "macs",
+    coupling: "together",
+    rankBy: "score-per-cost",
+    keeps: [0.8, 0.65, 0.5],
+    rounds: 1,
+    reestimateBetween: false,
+  },
+  {
+    name: "MACs by score per cost, 4 rounds, statistics between",
+    of: "macs",
+    coupling: "together",
+    rankBy: "score-per-cost",
+    keeps: [0.8, 0.65, 0.5],
+    rounds: 4,
+    reestimateBetween: true,
+  },
+];
+
+export const scoredBy: readonly { readonly metric: Metric; readonly temperature: number }[] = [
+  { metric: "hessian-trace", temperature: 1 },
+  { metric: "hessian-trace", temperature: 4 },
+  { metric: "removal", temperature: 1 },
+  { metric: "removal", temperature: 4 },
+  { metric: "gradient", temperature: 1 },
+  { metric: "magnitude", temperature: 1 },
+  { metric: "random", temperature: 1 },
+];
+
+export interface Cell {
+  readonly model: string;
+  readonly setting: string;
+  readonly metric: Metric;
+  readonly temperature: number;
+  readonly keep: number;
+  readonly macs: number;
+  readonly parameters: number;
+  /** On all test images, as pruned. */
+  readonly accuracy: number;
+  /** With statistics estimated anew on 512 training images. */
+  readonly reestimated: number;
+}
+
+const BATCH = 64;
+
+/** Fills every cell that is not there yet; all cells. */
+export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
+  const { task, executor, log } = options;
+  const run = await RunDirectory.open(
+    options.directory,
+    { command: "benchmark untuned", executor: executor.name },
+    { resume: true, overwrite: false },
+  );
+  const cells: Cell[] = [];
+  for (const [name, source] of Object.entries(options.sources)) {
+    const { model: dense } = await loadSource(source, [cifarResNet]);
+    const train = task.train(dense.preprocessing);
+    const test = task.test(dense.preprocessing);
+    const random = new Random(0);
+    const scoring = drawSamples(train, 256, random.stream("scoring"));
+    const calibration = drawSamples(train, 512, random.stream("calibration"));
+    const reestimate = (model: Model) =>
+      reestimateStatistics(model, calibration, { executor, batchSize: 256 });
+
+    const cut = async (
+      model: Model,
+      setting: Setting,
+      by: (typeof scoredBy)[number],
+      keep: number,
+      round: number,
+    ) => {
+      const sensitivity = await measureSensitivity(model, {
+        executor,
+        samples: scoring,
+        ...by,
+        estimator: "exact",
+        coupling: setting.coupling,
+        batchSize: BATCH,
+        random: random.stream("round", round),
+      });
+      const { of, rankBy } = setting;
+      const plan = makePlan(model, sensitivity, {
+        ...defaultPlan({ of, keep }),
+        rankBy,
+        // Channel by channel, so that metrics are compared rather than rounding.
+        wholeBranches: false,
+        roundTo: 1,
+      });
+      return applyDecisions(
+        model,
+        sensitivity.groups.map(({ group }) => group),
+        plan.decisions,
+      );
+    };
+
+    for (const setting of settings) {
+      for (const by of scoredBy) {
+        for (const keep of setting.keeps) {
+          const label = `${name}, ${setting.name}, ${by.metric}, temperature ${by.temperature}, keep ${keep}`;
+          const file = `${label.replace(/[^a-z0-9.]+/gi, "-")}.json`;
+          const fresh = !run.has(file);
+          const cell = await run.json(file, async (): Promise<Cell> => {
+            let model = dense;
+            for (let round = 1; round <= setting.rounds; round++) {
+              model = await cut(model, setting, by, keep ** (1 / setting.rounds), round);
+              if (setting.reestimateBetween && round < setting.rounds)
+                model = await reestimate(model);
+            }
+            const judge = async (each: Model) =>
+              (await evaluate(each, test, { executor, batchSize: 250 })).accuracy;
+            return {
+              model: name,
+              setting: setting.name,
+              ...by,
+              keep,
+              ...sizeOfModel(model),
+              accuracy: await judge(model),
+              reestimated: await judge(await reestimate(model)),
+            };
+          });
+          cells.push(cell);
+          if (fresh) {
+            log(
+              `${label}: ${(100 * cell.accuracy).toFixed(1)} / ${(100 * cell.reestimated).toFixed(1)}`,
+            );
+          }
+        }
+      }
+    }
+  }
+  return cells;
+}
+
+/** A Markdown table per model and setting: accuracy as pruned / re-estimated, in per cent. */
+export function untunedMarkdown(cells: readonly Cell[]): string {
+  const percent = (share: number) => (100 * share).toFixed(1);
+  const lines: string[] = [];
+  for (const model of new Set(cells.map((cell) => cell.model))) {
+    for (const setting of settings) {
+      const own = cells.filter((cell) => cell.model === model && cell.setting === setting.name);
+      if (own.length === 0) continue;
+      lines.push("", `### ${model}: ${setting.name}`, "");
+      lines.push(`| metric | ${setting.keeps.map((keep) => `keep ${keep}`).join(" | ")} |`);
+      lines.push(`|---|${setting.keeps.map(() => "---").join("|")}|`);
+      for (const { metric, temperature } of scoredBy) {
+        const row = setting.keeps.map((keep) => {
+          const cell = own.find(
+            (each) =>
+              each.metric === metric && each.temperature === temperature && each.keep === keep,
+          );
+          return cell === undefined
+            ? ""
+            : `${percent(cell.accuracy)} / ${percent(cell.reestimated)}`;
+        });
+        const label = temperature === 1 ? metric : `${metric}, T = ${temperature}`;
+        lines.push(`| ${label} | ${row.join(" | ")} |`);
+      }
+    }
+  }
+  return lines.join("\n");
+}
