@@ -9,8 +9,8 @@ import { openTask } from "@espalier/pipeline";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { measureSpeed } from "./speed.ts";
 import { speedMarkdown } from "./speed-markdown.ts";
-import { measureTuned, tunedMarkdown } from "./tuned.ts";
-import { measureUntuned, untunedMarkdown } from "./untuned.ts";
+import { measureTuned, type TunedRow, tunedMarkdown } from "./tuned.ts";
+import { type Cell, measureUntuned, untunedMarkdown } from "./untuned.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
@@ -91,24 +91,26 @@ async function main(): Promise<void> {
       "ResNet-20, zero-padded shortcuts": checkpoint("resnet20-12fca82f.th"),
     };
     const directory = join(root, "runs/benchmark-untuned");
-    const cells = await measureUntuned({ sources, task, executor, directory, log });
     const intro = [
       "# Accuracy straight after pruning",
       "",
       "Per cent of all 10,000 test images of CIFAR-10, as pruned / with batch-norm statistics estimated anew on 512 training images. Nothing is tuned. Scores by the estimator `exact` on 256 training images. `npm run bench -- untuned`",
     ].join("\n");
-    await write("untuned-accuracy", { cells }, `${intro}\n${untunedMarkdown(cells)}`);
+    const onCells = (cells: readonly Cell[]) =>
+      write("untuned-accuracy", { cells }, `${intro}\n${untunedMarkdown(cells)}`);
+    await measureUntuned({ sources, task, executor, directory, log, onCells });
     return;
   }
   const directory = join(root, "runs/benchmark-tuned");
-  const rows = await measureTuned({ source: resnet56, task, executor, directory, epochs, log });
   const intro = [
     "# Accuracy before and after tuning",
     "",
     `ResNet-56 (94.37 %), half of the multiply-accumulates kept, a tenth of the channels given up become implants; ${epochs} epochs of tuning on 45,000 training images, last epoch, all 10,000 test images. \`npm run bench -- tuned\``,
     "",
   ].join("\n");
-  await write("tuned-accuracy", { epochs, rows }, `${intro}\n${tunedMarkdown(rows, epochs)}`);
+  const onRows = (rows: readonly TunedRow[]) =>
+    write("tuned-accuracy", { epochs, rows }, `${intro}\n${tunedMarkdown(rows, epochs)}`);
+  await measureTuned({ source: resnet56, task, executor, directory, epochs, log, onRows });
 }
 
 try {

@@ -1,6 +1,6 @@
 /** @file Speed and memory of the main operations, beside PyTorch in the same run. */
 import { spawnSync } from "node:child_process";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { encodeNpy, float32Tensor } from "@espalier/checkpoints";
@@ -158,7 +158,7 @@ export async function measureSpeed(options: SpeedOptions) {
     if (peers.size === 0) log("PyTorch was not found; its rows are left out");
 
     log("ResNet-56, 512 images");
-    const large = await exactOnResNet56(options, training);
+    const large = exactOnResNet56(options);
     log("speed-up of a pruned ResNet-56");
     const speedUp = await prunedSpeedUp(options, training);
 
@@ -206,13 +206,12 @@ export async function measureSpeed(options: SpeedOptions) {
 }
 
 async function writeNpy(directory: string, name: string, tensor: ReturnType<typeof float32Tensor>) {
-  const { mkdir } = await import("node:fs/promises");
   await mkdir(directory, { recursive: true });
   await writeFile(join(directory, `${name}.npy`), encodeNpy(tensor));
 }
 
 /** Time and peak memory of exact traces of ResNet-56 on 512 images, in a process of its own. */
-async function exactOnResNet56({ resnet56, threads }: SpeedOptions, _training: Samples) {
+function exactOnResNet56({ resnet56, threads }: SpeedOptions) {
   const script = new URL("./exact-process.js", import.meta.url).pathname;
   const { stdout, stderr, status } = spawnSync(
     process.execPath,

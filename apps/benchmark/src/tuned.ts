@@ -9,7 +9,7 @@ import {
   type Task,
 } from "@espalier/pipeline";
 import { cifarResNet } from "@espalier/vision";
-import { scoredBy } from "./untuned.ts";
+import { type ScoredBy, scoredBy } from "./untuned.ts";
 
 export interface TunedOptions {
   readonly source: string;
@@ -18,6 +18,8 @@ export interface TunedOptions {
   readonly directory: string;
   readonly epochs: number;
   log(line: string): void;
+  /** Called after every row with all rows so far, since the whole takes hours. */
+  onRows(rows: readonly TunedRow[]): Promise<void>;
 }
 
 export interface TunedRow {
@@ -29,12 +31,15 @@ export interface TunedRow {
   readonly tuned: number;
 }
 
-/** The runs: every metric with implants, and the default metric without. */
+/** The runs, the most telling first: every metric with implants, and the default metric without. */
 function variants(epochs: number): { label: string; settings: PruneSettings }[] {
   const base = defaultPruning({ of: "macs", keep: 0.5 });
+  const isDefault = ({ metric, temperature }: ScoredBy) =>
+    metric === base.sensitivity.metric && temperature === base.sensitivity.temperature;
+  const ranked = [...scoredBy].sort((a, b) => Number(isDefault(b)) - Number(isDefault(a)));
   const tune = { ...base.tune, epochs };
   const withImplants = { ...base.plan, implant: 0.1 };
-  const rows = scoredBy.map(({ metric, temperature }) => ({
+  const rows = ranked.map(({ metric, temperature }) => ({
     label: temperature === 1 ? metric : `${metric}, T = ${temperature}`,
     settings: {
       ...base,
@@ -68,7 +73,7 @@ function variants(epochs: number): { label: string; settings: PruneSettings }[] 
 }
 
 /** Each row is a run directory of its own; runs that are done are read. */
-export async function measureTuned(options: TunedOptions): Promise<TunedRow[]> {
+export async function measureTuned(options: TunedOptions): Promise<void> {
   const { source: sourceName, task, executor, directory, epochs, log } = options;
   const source = await loadSource(sourceName, [cifarResNet]);
   const rows: TunedRow[] = [];
@@ -102,8 +107,8 @@ export async function measureTuned(options: TunedOptions): Promise<TunedRow[]> {
       tuned: tuned.accuracy,
     });
     log(`${label}: ${(100 * pruned.accuracy).toFixed(2)} -> ${(100 * tuned.accuracy).toFixed(2)}`);
+    await options.onRows(rows);
   }
-  return rows;
 }
 
 export function tunedMarkdown(rows: readonly TunedRow[], epochs: number): string {

@@ -7,6 +7,7 @@ import {
   makePlan,
   measureSensitivity,
   Random,
+  type Sensitivity,
   sizeOfModel,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
@@ -21,6 +22,8 @@ export interface UntunedOptions {
   /** Cells that are done are kept here. */
   readonly directory: string;
   log(line: string): void;
+  /** Called after every table with all cells so far, since the whole takes an hour. */
+  onCells(cells: readonly Cell[]): Promise<void>;
 }
 
 /** How much is kept, of what, in how many rounds, ranked how. */
@@ -35,66 +38,51 @@ interface Setting {
   readonly reestimateBetween: boolean;
 }
 
-const shares = [0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5];
+// The setting of the paper: all rows of all convolutions compete by their scores.
+const channels = { of: "components", coupling: "apart", rankBy: "score" } as const;
+const macs = { of: "macs", coupling: "together" } as const;
+const oneShot = { rounds: 1, reestimateBetween: false } as const;
+
 const settings: readonly Setting[] = [
-  // The setting of the paper: all rows of all convolutions compete by their scores.
+  { name: "channels", ...channels, ...oneShot, keeps: [0.9, 0.8, 0.7, 0.6, 0.5] },
+  { name: "MACs by score", ...macs, rankBy: "score", ...oneShot, keeps: [0.8, 0.65, 0.5] },
   {
-    name: "channels",
-    of: "components",
-    coupling: "apart",
-    rankBy: "score",
-    keeps: shares,
-    rounds: 1,
+    name: "MACs by score per cost",
+    ...macs,
+    rankBy: "score-per-cost",
+    ...oneShot,
+    keeps: [0.8, 0.65, 0.5],
+  },
+  {
+    name: "channels, 4 rounds",
+    ...channels,
+    keeps: [0.8, 0.6],
+    rounds: 4,
     reestimateBetween: false,
   },
   {
-    name: "channels, 8 rounds",
-    of: "components",
-    coupling: "apart",
-    rankBy: "score",
-    keeps: [0.8, 0.6, 0.5],
-    rounds: 8,
-    reestimateBetween: false,
-  },
-  {
-    name: "channels, 8 rounds, statistics between",
-    of: "components",
-    coupling: "apart",
-    rankBy: "score",
-    keeps: [0.8, 0.6, 0.5],
-    rounds: 8,
+    name: "channels, 4 rounds, statistics between",
+    ...channels,
+    keeps: [0.8, 0.6],
+    rounds: 4,
     reestimateBetween: true,
   },
   {
-    name: "MACs by score",
-    of: "macs",
-    coupling: "together",
-    rankBy: "score",
-    keeps: [0.8, 0.65, 0.5],
-    rounds: 1,
-    reestimateBetween: false,
-  },
-  {
-    name: "MACs by score per cost",
-    of: "macs",
-    coupling: "together",
-    rankBy: "score-per-cost",
-    keeps: [0.8, 0.65, 0.5],
-    rounds: 1,
-    reestimateBetween: false,
-  },
-  {
     name: "MACs by score per cost, 4 rounds, statistics between",
-    of: "macs",
-    coupling: "together",
+    ...macs,
     rankBy: "score-per-cost",
-    keeps: [0.8, 0.65, 0.5],
+    keeps: [0.65, 0.5],
     rounds: 4,
     reestimateBetween: true,
   },
 ];
 
-export const scoredBy: readonly { readonly metric: Metric; readonly temperature: number }[] = [
+export interface ScoredBy {
+  readonly metric: Metric;
+  readonly temperature: number;
+}
+
+export const scoredBy: readonly ScoredBy[] = [
   { metric: "hessian-trace", temperature: 1 },
   { metric: "hessian-trace", temperature: 4 },
   { metric: "removal", temperature: 1 },
@@ -120,8 +108,8 @@ export interface Cell {
 
 const BATCH = 64;
 
-/** Fills every cell that is not there yet; all cells. */
-export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
+/** Fills every cell that is not there yet. */
+export async function measureUntuned(options: UntunedOptions): Promise<void> {
   const { task, executor, log } = options;
   const run = await RunDirectory.open(
     options.directory,
@@ -139,22 +127,34 @@ export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
     const reestimate = (model: Model) =>
       reestimateStatistics(model, calibration, { executor, batchSize: 256 });
 
-    const cut = async (
-      model: Model,
-      setting: Setting,
-      by: (typeof scoredBy)[number],
-      keep: number,
-      round: number,
-    ) => {
-      const sensitivity = await measureSensitivity(model, {
+    const score = (model: Model, { coupling }: Setting, by: ScoredBy, round: number) =>
+      measureSensitivity(model, {
         executor,
         samples: scoring,
         ...by,
         estimator: "exact",
-        coupling: setting.coupling,
+        coupling,
         batchSize: BATCH,
         random: random.stream("round", round),
       });
+    // The dense model's scores serve every cell that begins with them.
+    const ofDense = new Map<string, Promise<Sensitivity>>();
+    const scoreDense = (setting: Setting, by: ScoredBy) => {
+      const key = `${setting.coupling}, ${by.metric}, ${by.temperature}`;
+      if (!ofDense.has(key)) ofDense.set(key, score(dense, setting, by, 1));
+      return ofDense.get(key)!;
+    };
+
+    const cut = async (
+      model: Model,
+      setting: Setting,
+      by: ScoredBy,
+      keep: number,
+      round: number,
+    ) => {
+      const sensitivity = await (round === 1
+        ? scoreDense(setting, by)
+        : score(model, setting, by, round));
       const { of, rankBy } = setting;
       const plan = makePlan(model, sensitivity, {
         ...defaultPlan({ of, keep }),
@@ -203,9 +203,9 @@ export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
           }
         }
       }
+      await options.onCells(cells);
     }
   }
-  return cells;
 }
 
 /** A Markdown table per model and setting: accuracy as pruned / re-estimated, in per cent. */

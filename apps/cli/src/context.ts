@@ -1,4 +1,5 @@
 /** @file What all commands share: options, results, progress, and how they end. */
+import { totalmem } from "node:os";
 import { EspalierError } from "@espalier/base";
 import type { DatasetEvent } from "@espalier/data";
 import type { Executor } from "@espalier/graph";
@@ -14,6 +15,7 @@ export const families = [cifarResNet];
 export interface CommonOptions {
   readonly device: string;
   readonly threads?: number;
+  readonly memoryLimit?: number;
   readonly seed: number;
   readonly batchSize?: number;
   readonly format: "table" | "json";
@@ -33,10 +35,10 @@ export interface Context {
 /** Prepares a command. @throws EspalierError `unknown-device`. */
 export function createContext(options: CommonOptions, signal: AbortSignal): Context {
   const progress = createProgress(process.stderr, options.bars);
-  const { device, threads } = options;
+  const { device, threads, memoryLimit = totalmem() / 2 } = options;
   return {
     progress,
-    executor: createOnnxExecutor({ device, ...(threads === undefined ? {} : { threads }) }),
+    executor: createOnnxExecutor({ device, threads, memoryLimit }),
     signal,
     print: (result, table) => {
       progress.end();

@@ -31,6 +31,16 @@ export function integer(least: number) {
   };
 }
 
+const byteUnits = { KB: 1e3, MB: 1e6, GB: 1e9, TB: 1e12 };
+
+/** "1.5GB" in bytes. */
+export function bytes(text: string): number {
+  const [, value, unit] = /^(\d+(?:\.\d+)?) ?([kKMGT]B)$/.exec(text) ?? [];
+  const count = Number(value) * byteUnits[unit?.toUpperCase() as keyof typeof byteUnits];
+  if (!(count > 0)) throw new InvalidArgumentError("Expected a size such as 500MB or 2GB.");
+  return count;
+}
+
 const share = number(0, 1, "a number from 0 to 1");
 const positive = number(Number.MIN_VALUE, Number.MAX_VALUE, "a number above 0");
 
@@ -44,8 +54,9 @@ export function addCommonOptions(command: Command): Command {
   return command
     .option("--device <name>", "where to compute; `espalier env` lists what is there", "cpu")
     .option("--threads <n>", "threads to compute with (default: all cores)", integer(1))
+    .option("--memory-limit <size>", "memory to compute in (default: half of the machine's)", bytes)
     .option("--seed <n>", "all randomness derives from it", integer(0), 0)
-    .option("--batch-size <n>", "samples at a time; bounds the memory", integer(1))
+    .option("--batch-size <n>", "samples at a time; fewer where memory is short", integer(1))
     .addOption(formatOption())
     .option("--no-bars", "no progress bars");
 }

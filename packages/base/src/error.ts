@@ -15,6 +15,7 @@ export type ErrorCode =
   | "network"
   | "not-finite"
   | "occupied-directory"
+  | "out-of-memory"
   | "runtime"
   | "unknown-device"
   | "unreachable-budget";

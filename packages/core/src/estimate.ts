@@ -8,6 +8,7 @@
  */
 import { EspalierError, throwIfAborted } from "@espalier/base";
 import {
+  cost,
   crossEntropy,
   type Executor,
   float32Data,
@@ -29,6 +30,7 @@ import {
 } from "@espalier/graph";
 import { bindParameters } from "./bind.ts";
 import { type ComponentGroup, sitesOf } from "./components.ts";
+import { fitBatch } from "./fit-batch.ts";
 import type { Model, ModelGraph } from "./model.ts";
 import { Moments } from "./moments.ts";
 import type { Random } from "./random.ts";
@@ -64,7 +66,10 @@ export interface EstimateOptions {
    * so sure of its training images that with 1 most of them contribute nothing.
    */
   readonly temperature: number;
-  /** Samples at a time. It does not change the result beyond rounding. */
+  /**
+   * Samples at a time; fewer where the executor's memory limit demands it. It does not change the
+   * result beyond rounding.
+   */
   readonly batchSize: number;
   readonly random: Random;
   readonly signal?: AbortSignal | undefined;
@@ -114,10 +119,24 @@ function offsetsOf(groups: readonly ComponentGroup[]): { offsets: number[]; tota
   return { offsets, total };
 }
 
-/**
- * A computation in two programs: what does not depend on the varying inputs runs once per batch,
- * the rest once per pass.
- */
+/** Outputs in two graphs: what does not depend on the varying inputs, and the rest. */
+interface Stages {
+  readonly first: Readonly<Record<string, Value>>;
+  readonly second: Readonly<Record<string, Value>>;
+  /** What both programs need; an executor keeps the memory of a program that is not running. */
+  readonly peakBytes: number;
+}
+
+function stagesOf(outputs: Readonly<Record<string, Value>>, varying: readonly Value[]): Stages {
+  const stages = splitStages(simplify(Object.values(outputs)), varying);
+  return {
+    first: Object.fromEntries(stages.carried.map((value, i) => [`carried.${i}`, value])),
+    second: Object.fromEntries(Object.keys(outputs).map((name, i) => [name, stages.outputs[i]])),
+    peakBytes: cost(stages.carried).peakBytes + cost(stages.outputs).peakBytes,
+  };
+}
+
+/** Two programs, the first of which runs once per batch, the second once per pass. */
 class TwoStages {
   readonly #first: Program | undefined;
   readonly #second: Program;
@@ -130,22 +149,14 @@ class TwoStages {
 
   static async compile(
     executor: Executor,
-    outputs: Readonly<Record<string, Value>>,
-    varying: readonly Value[],
+    { first, second }: Stages,
     constants: ReadonlyMap<Value, TensorData>,
   ): Promise<TwoStages> {
-    const names = Object.keys(outputs);
-    const stages = splitStages(simplify(Object.values(outputs)), varying);
-    const carried = Object.fromEntries(stages.carried.map((value, i) => [`carried.${i}`, value]));
-    const first =
-      stages.carried.length === 0
-        ? undefined
-        : await executor.compile({ outputs: carried, constants });
-    const second = await executor.compile({
-      outputs: Object.fromEntries(names.map((name, i) => [name, stages.outputs[i]])),
-      constants,
-    });
-    return new TwoStages(first, second);
+    const carries = Object.keys(first).length > 0;
+    return new TwoStages(
+      carries ? await executor.compile({ outputs: first, constants }) : undefined,
+      await executor.compile({ outputs: second, constants }),
+    );
   }
 
   async begin(feeds: Readonly<Record<string, TensorData>>): Promise<void> {
@@ -295,24 +306,28 @@ async function estimateGaussNewton(
   options: EstimateOptions,
 ): Promise<Estimates> {
   const { executor, samples, quantity, estimator, temperature, random } = options;
-  const batchSize = Math.min(options.batchSize, samples.count);
-  const { graph, constants } = bindParameters(model, batchSize, "evaluation");
-  const classes = graph.logits.shape[1];
+  const wanted = Math.min(options.batchSize, samples.count);
+  const prepared = fitBatch(executor, wanted, (batchSize) => {
+    const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+    const directions = input("directions", graph.logits.shape);
+    const seed = gaussNewtonSeed(graph.logits, directions, temperature);
+    const { outputs, readings } =
+      quantity === "trace"
+        ? traceReadings(graph, groups, seed, options.rowFactors)
+        : siteReadings(graph, groups, seed);
+    return { batchSize, constants, readings, ...stagesOf(outputs, [directions]) };
+  });
+  const { batchSize, readings } = prepared;
+  const classes = model.classes.length;
   const passes = estimator === "exact" ? classes : options.draws;
-  const directions = input("directions", graph.logits.shape);
-  const seed = gaussNewtonSeed(graph.logits, directions, temperature);
-  const { outputs, readings } =
-    quantity === "trace"
-      ? traceReadings(graph, groups, seed, options.rowFactors)
-      : siteReadings(graph, groups, seed);
-  const program = await TwoStages.compile(executor, outputs, [directions], constants);
+  const program = await TwoStages.compile(executor, prepared, prepared.constants);
 
   const { total } = offsetsOf(groups);
   const moments = new Moments(total);
   const batches = Math.ceil(samples.count / batchSize);
   let done = 0;
   try {
-    await forEachBatch(options, async (batch, start, count) => {
+    await forEachBatch({ ...options, batchSize }, async (batch, start, count) => {
       await program.begin(batch.feeds);
       const totals = Array.from({ length: count }, () => new Float64Array(total));
       for (let pass = 0; pass < passes; pass++) {
@@ -361,17 +376,20 @@ async function estimateHutchinson(
   options: EstimateOptions,
 ): Promise<Estimates> {
   const { executor, samples, draws, random } = options;
-  const batchSize = Math.min(options.batchSize, samples.count);
-  const { graph, constants } = bindParameters(model, batchSize, "evaluation");
   const names = [...new Set(groups.flatMap(({ rows }) => rows.map(({ parameter }) => parameter)))];
-  const parameters = names.map((name) => graph.parameters.get(name)!);
-  const directions = parameters.map((value, i) => input(`direction.${i}`, value.shape));
-  // Rows that only fill up a batch have targets of zero, and no loss.
-  const targets = input("targets", graph.logits.shape);
-  const loss = sum(crossEntropy(graph.logits, targets));
-  const forms = hessianQuadraticForms(loss, parameters, directions);
-  const outputs = Object.fromEntries(names.map((name, i) => [name, forms[i]]));
-  const program = await TwoStages.compile(executor, outputs, directions, constants);
+  const wanted = Math.min(options.batchSize, samples.count);
+  const prepared = fitBatch(executor, wanted, (batchSize) => {
+    const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+    const parameters = names.map((name) => graph.parameters.get(name)!);
+    const directions = parameters.map((value, i) => input(`direction.${i}`, value.shape));
+    const targets = input("targets", graph.logits.shape);
+    const loss = sum(crossEntropy(graph.logits, targets));
+    const forms = hessianQuadraticForms(loss, parameters, directions);
+    const outputs = Object.fromEntries(names.map((name, i) => [name, forms[i]]));
+    return { batchSize, constants, directions, ...stagesOf(outputs, directions) };
+  });
+  const { batchSize, directions } = prepared;
+  const program = await TwoStages.compile(executor, prepared, prepared.constants);
 
   const { total } = offsetsOf(groups);
   const readings = rowReadings(groups, () => 0, options.rowFactors);
@@ -379,11 +397,12 @@ async function estimateHutchinson(
   const passes = draws * Math.ceil(samples.count / batchSize);
   let done = 0;
   try {
-    await forEachBatch(options, async (batch, _start, count) => {
-      const classes = graph.logits.shape[1];
-      const wanted = new Float32Array(batchSize * classes);
-      for (let n = 0; n < count; n++) wanted[n * classes + batch.labels[n]] = 1;
-      await program.begin({ ...batch.feeds, targets: wanted });
+    await forEachBatch({ ...options, batchSize }, async (batch, _start, count) => {
+      const classes = model.classes.length;
+      // Rows that only fill up a batch have targets of zero, and no loss.
+      const targets = new Float32Array(batchSize * classes);
+      for (let n = 0; n < count; n++) targets[n * classes + batch.labels[n]] = 1;
+      await program.begin({ ...batch.feeds, targets });
       for (let draw = 0; draw < draws; draw++) {
         throwIfAborted(options.signal);
         const feeds: Record<string, Float32Array> = {};

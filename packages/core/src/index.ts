@@ -15,6 +15,7 @@ export {
   estimate,
   type Quantity,
 } from "./estimate.ts";
+export { fitBatch, type Prepared } from "./fit-batch.ts";
 export type {
   CheckpointSource,
   FitOptions,

@@ -1,6 +1,14 @@
 /** @file Sensitivity: a score for every component, and how sure it is. */
 import { EspalierError } from "@espalier/base";
-import { type Executor, float32Data, input, softmax, subtract } from "@espalier/graph";
+import {
+  cost,
+  type Executor,
+  float32Data,
+  input,
+  simplify,
+  softmax,
+  subtract,
+} from "@espalier/graph";
 import { bindParameters } from "./bind.ts";
 import { type ComponentGroup, componentGroups } from "./components.ts";
 import {
@@ -12,6 +20,7 @@ import {
   forEachBatch,
   siteReadings,
 } from "./estimate.ts";
+import { fitBatch } from "./fit-batch.ts";
 import type { Model } from "./model.ts";
 import { Moments } from "./moments.ts";
 import type { Random } from "./random.ts";
@@ -248,21 +257,26 @@ async function gradientImportance(
   total: number,
   options: SensitivityOptions,
 ): Promise<{ mean: Float64Array; standardError: Float64Array }> {
-  const batchSize = Math.min(options.batchSize, options.samples.count);
-  const { graph, constants } = bindParameters(model, batchSize, "evaluation");
-  const targets = input("targets", graph.logits.shape);
-  const seed = subtract(softmax(graph.logits), targets);
-  const { outputs, readings } = siteReadings(graph, groups, seed);
-  const program = await options.executor.compile({ outputs, constants });
+  const { executor, samples } = options;
+  const wanted = Math.min(options.batchSize, samples.count);
+  const { batchSize, outputs, readings, constants } = fitBatch(executor, wanted, (batchSize) => {
+    const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+    const targets = input("targets", graph.logits.shape);
+    const seed = subtract(softmax(graph.logits), targets);
+    const { outputs, readings } = siteReadings(graph, groups, seed);
+    const { peakBytes } = cost(simplify(Object.values(outputs)));
+    return { batchSize, constants, outputs, readings, peakBytes };
+  });
+  const program = await executor.compile({ outputs, constants });
   const moments = new Moments(total);
-  const passes = Math.ceil(options.samples.count / batchSize);
+  const passes = Math.ceil(samples.count / batchSize);
   let pass = 0;
   try {
-    await forEachBatch(options, async (batch, _start, count) => {
-      const classes = graph.logits.shape[1];
-      const wanted = new Float32Array(batchSize * classes);
-      for (let n = 0; n < batchSize; n++) wanted[n * classes + batch.labels[n]] = 1;
-      const results = await program.run({ ...batch.feeds, targets: wanted });
+    await forEachBatch({ ...options, batchSize }, async (batch, _start, count) => {
+      const classes = model.classes.length;
+      const targets = new Float32Array(batchSize * classes);
+      for (let n = 0; n < batchSize; n++) targets[n * classes + batch.labels[n]] = 1;
+      const results = await program.run({ ...batch.feeds, targets });
       const data = Object.fromEntries(
         Object.entries(results).map(([name, tensor]) => [name, float32Data(tensor)]),
       );

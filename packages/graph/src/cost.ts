@@ -15,7 +15,10 @@ export interface Cost {
   readonly macs: number;
   /** Elements of the inputs counted as parameters. */
   readonly parameters: number;
-  /** Largest sum of bytes of tensors alive at once, parameters included, in creation order. */
+  /**
+   * Largest sum of bytes of tensors alive at once, parameters and operations' own workspace
+   * included, in creation order. An executor needs about as much.
+   */
   readonly peakBytes: number;
 }
 
@@ -44,7 +47,7 @@ export function cost(
     // A reshape shares the memory of its input.
     const bytes = value.operation === reshapeOperation ? 0 : bytesOf(value);
     alive += bytes;
-    peakBytes = Math.max(peakBytes, alive);
+    peakBytes = Math.max(peakBytes, alive + (value.operation.workspaceBytes?.(value) ?? 0));
     const held = isInput(value) || isConstant(value) ? order.length : (lastUse.get(value) ?? at);
     ending.set(held, (ending.get(held) ?? 0) + bytes);
     alive -= ending.get(at) ?? 0;

@@ -1,4 +1,5 @@
 /** @file The contract between graphs and what runs them. */
+import { EspalierError } from "@espalier/base";
 import type { DType, Shape, TensorData, Value } from "./value.ts";
 
 /** A tensor in memory. `data` belongs to the receiver. */
@@ -37,7 +38,24 @@ export interface Program<Output extends string = string> {
 export interface Executor {
   /** Such as "onnx:cpu". */
   readonly name: string;
+  /** Bytes that one program may take, as `cost` predicts them; default: no limit. */
+  readonly memoryLimit?: number | undefined;
+  /**
+   * @throws EspalierError `out-of-memory` if the program would exceed the memory limit; `runtime` if
+   *   the executor does not accept it.
+   */
   compile<Output extends string>(source: ProgramSource<Output>): Promise<Program<Output>>;
+}
+
+/** @throws EspalierError `out-of-memory` if a program needs more than it may take. */
+export function expectMemory(limit: number | undefined, peakBytes: number): void {
+  if (limit === undefined || peakBytes <= limit) return;
+  const megabytes = (bytes: number) => `${(bytes / 1e6).toPrecision(3)} MB`;
+  throw new EspalierError(
+    "out-of-memory",
+    `memory: expected a program of at most ${megabytes(limit)}, got one of ${megabytes(peakBytes)}; a smaller batch or a higher limit helps`,
+    { limit, peakBytes },
+  );
 }
 
 /** The data of a float32 tensor. Throws a TypeError for tensors of other types. */

@@ -17,6 +17,7 @@ export {
 } from "./coupling.ts";
 export {
   type Executor,
+  expectMemory,
   float32Data,
   type Program,
   type ProgramSource,

@@ -59,6 +59,8 @@ export interface Operation<A = any> {
   onnx(builder: OnnxBuilder, inputs: readonly string[], value: Value<A>): string;
   /** Multiply-accumulate operations of contractions; element-wise work counts as zero. */
   macs?(value: Value<A>): number;
+  /** Bytes that the ONNX nodes hold besides inputs and result; see `cost`. */
+  workspaceBytes?(value: Value<A>): number;
   /** A simpler value that equals this one, if there is one. */
   simplify?(value: Value<A>): Value | undefined;
   /** Identifies the attributes, where JSON does not. */

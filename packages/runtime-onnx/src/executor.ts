@@ -1,8 +1,10 @@
 /** @file Runs graphs on ONNX Runtime: one session per program. */
 import { EspalierError } from "@espalier/base";
 import {
+  cost,
   type Executor,
   encodeOnnx,
+  expectMemory,
   lowerToOnnx,
   type OnnxGraph,
   type Program,
@@ -24,6 +26,8 @@ export interface OnnxExecutorOptions {
   readonly device?: string | undefined;
   /** Threads within an operator (default: as many as there are cores). */
   readonly threads?: number | undefined;
+  /** Bytes that one program may take; default: no limit. */
+  readonly memoryLimit?: number | undefined;
 }
 
 /** The execution providers that this installation of ONNX Runtime has, such as "cpu". */
@@ -39,10 +43,11 @@ export function onnxVersion(): string {
 /**
  * An executor on ONNX Runtime.
  *
- * @throws EspalierError `unknown-device` listing those present; `invalid-argument` for `threads`.
+ * @throws EspalierError `unknown-device` listing those present; `invalid-argument` for `threads`
+ *   and `memoryLimit`.
  */
 export function createOnnxExecutor(options: OnnxExecutorOptions = {}): Executor {
-  const { device = "cpu", threads } = options;
+  const { device = "cpu", threads, memoryLimit } = options;
   const present = onnxDevices();
   if (!present.includes(device)) {
     throw new EspalierError(
@@ -57,11 +62,19 @@ export function createOnnxExecutor(options: OnnxExecutorOptions = {}): Executor 
       `threads: expected a positive whole number, got ${threads}`,
     );
   }
+  if (memoryLimit !== undefined && !(memoryLimit > 0)) {
+    throw new EspalierError(
+      "invalid-argument",
+      `memoryLimit: expected a positive number of bytes, got ${memoryLimit}`,
+    );
+  }
   return {
     name: `onnx:${device}`,
+    memoryLimit,
     compile: async <Output extends string>(source: ProgramSource<Output>) => {
       const names = Object.keys(source.outputs) as Output[];
       const values = simplify(names.map((name) => source.outputs[name]));
+      expectMemory(memoryLimit, cost(values).peakBytes);
       // Results have names of their own in the model, since a result may be called like an input.
       const results = values.map((value, i) => [`result.${i}`, value]);
       return openProgram(lowerToOnnx(Object.fromEntries(results), source), names, options);
@@ -92,12 +105,7 @@ async function openProgram<Output extends string>(
   options: OnnxExecutorOptions,
 ): Promise<Program<Output>> {
   const session = await attempt("compile", () =>
-    InferenceSession.create(encodeOnnx(graph), {
-      ...sessionOptions(options),
-      ...(process.env.ORT_PROFILE
-        ? { enableProfiling: true, profileFilePrefix: process.env.ORT_PROFILE }
-        : {}),
-    }),
+    InferenceSession.create(encodeOnnx(graph), sessionOptions(options)),
   );
   const inputs = graph.inputs.map(({ name, dtype, shape }) => ({
     name,

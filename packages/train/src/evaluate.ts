@@ -1,7 +1,7 @@
 /** @file Accuracy and loss of a model on samples. */
 import { throwIfAborted } from "@espalier/base";
-import { type Batch, bindParameters, type Model, type Samples } from "@espalier/core";
-import { type Executor, float32Data } from "@espalier/graph";
+import { type Batch, bindParameters, fitBatch, type Model, type Samples } from "@espalier/core";
+import { cost, type Executor, float32Data } from "@espalier/graph";
 
 export interface Evaluation {
   readonly count: number;
@@ -13,7 +13,10 @@ export interface Evaluation {
 
 export interface EvaluateOptions {
   readonly executor: Executor;
-  /** Samples at a time. It does not change the result beyond rounding. */
+  /**
+   * Samples at a time; fewer where the executor's memory limit demands it. It does not change the
+   * result beyond rounding.
+   */
   readonly batchSize: number;
   readonly signal?: AbortSignal | undefined;
   /** Called after every batch with the number of samples done. */
@@ -43,9 +46,14 @@ export async function forEachLogits(
   { executor, batchSize, signal, onProgress }: EvaluateOptions,
   visit: (logits: Float32Array, batch: Batch, count: number) => void,
 ): Promise<void> {
-  const size = Math.min(batchSize, samples.count);
-  const { graph, constants } = bindParameters(model, size, "evaluation");
-  const program = await executor.compile({ outputs: { logits: graph.logits }, constants });
+  const wanted = Math.min(batchSize, samples.count);
+  const prepared = fitBatch(executor, wanted, (batchSize) => {
+    const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+    const { logits } = graph;
+    return { batchSize, constants, logits, peakBytes: cost([logits]).peakBytes };
+  });
+  const { batchSize: size, logits, constants } = prepared;
+  const program = await executor.compile({ outputs: { logits }, constants });
   try {
     for (let start = 0; start < samples.count; start += size) {
       throwIfAborted(signal);

@@ -76,7 +76,7 @@ export class OnnxBuilder {
 
   /** An initializer; `name` where other tools should find it. */
   tensor(shape: Shape, dtype: DType, data: TensorData, name?: string): string {
-    const key = data.length <= 64 ? `tensor ${dtype}[${shape}]${data.join()}` : undefined;
+    const key = data.length <= 4096 ? `tensor ${dtype}[${shape}]${data.join()}` : undefined;
     const known = key === undefined || name !== undefined ? undefined : this.#known.get(key);
     if (known !== undefined) return known[0];
     const chosen = name ?? this.#newName("constant");

@@ -309,13 +309,17 @@ const convInputGradientOperation: Operation<InputGradientAttributes> = {
  * and DepthToSpace interleaves them.
  */
 function emitInputGradient(builder: OnnxBuilder, y: string, w: string, geometry: Geometry): string {
-  const { batch, groups, inputChannels, inputSize, kernel, strides } = geometry;
+  const { batch, groups, inputChannels, inputSize, kernel, strides, dilations } = geometry;
+  if ([0, 1].some((axis) => strides[axis] > 1 && dilations[axis] > 1)) {
+    // Rare, and phases do not have whole kernels here.
+    return emitTransposedConvolution(builder, y, w, geometry);
+  }
   const axes = [0, 1].map((axis) => {
     const stride = strides[axis];
     const size = inputSize[axis];
     const padding = geometry.padding[axis];
-    // Phases need undilated kernels; the input is extended to a whole number of strides.
-    const dilation = geometry.dilations[axis];
+    // The input is extended to a whole number of strides.
+    const dilation = dilations[axis];
     // Zeros before the kernel, so that tap stride·u + r belongs to phase r.
     const front = (stride - (padding % stride)) % stride;
     const taps = Math.ceil((kernel[axis] + front) / stride);
@@ -325,8 +329,6 @@ function emitInputGradient(builder: OnnxBuilder, y: string, w: string, geometry:
     const after = positions - geometry.outputSize[axis] + dilation * (taps - 1) - before;
     return { stride, front, taps, positions, before, after, crop: positions * stride - size };
   });
-  const dilated = [0, 1].some((axis) => strides[axis] > 1 && geometry.dilations[axis] > 1);
-  expectInputs(!dilated, "convInputGradient", "strides 1 where there are dilations", []);
   const [rows, columns] = axes;
   const phases = rows.stride * columns.stride;
 
@@ -343,7 +345,7 @@ function emitInputGradient(builder: OnnxBuilder, y: string, w: string, geometry:
     kernel_shape: [rows.taps, columns.taps],
     strides: [1, 1],
     pads: pads.map((width) => Math.max(width, 0)),
-    dilations: geometry.dilations,
+    dilations,
     group: groups,
   });
   if (phases === 1) return gradients;
@@ -351,6 +353,31 @@ function emitInputGradient(builder: OnnxBuilder, y: string, w: string, geometry:
   if (rows.crop === 0 && columns.crop === 0) return interleaved;
   const widths = [0, 0, 0, 0, 0, 0, -rows.crop, -columns.crop];
   return builder.node("Pad", [interleaved, builder.ints(widths)]);
+}
+
+function emitTransposedConvolution(
+  builder: OnnxBuilder,
+  y: string,
+  w: string,
+  { outputSize, inputSize, kernel, strides, padding, dilations, groups }: Geometry,
+): string {
+  const reached = [0, 1].map(
+    (axis) =>
+      strides[axis] * (outputSize[axis] - 1) +
+      dilations[axis] * (kernel[axis] - 1) +
+      1 -
+      padding[axis] -
+      padding[axis + 2],
+  );
+  return builder.node("ConvTranspose", [y, w], {
+    kernel_shape: kernel,
+    strides,
+    pads: padding,
+    dilations,
+    group: groups,
+    // Input that no window reaches, at the end.
+    output_padding: reached.map((size, axis) => inputSize[axis] - size),
+  });
 }
 
 interface Phases {
@@ -489,6 +516,13 @@ const convWeightGradientOperation: Operation<WeightGradientAttributes> = {
   },
   macs: ({ inputs: [x, y], attributes }) =>
     multiplyAccumulates(geometryOfWeightGradient(x.shape, y.shape, attributes)),
+  // Shifted copies of both operands, one product per tap, and their stack.
+  workspaceBytes: ({ inputs: [x, y], attributes: { kernel, groups } }) => {
+    const taps = sizeOf(kernel);
+    const products = taps * x.shape[0] * y.shape[1] * (x.shape[1] / groups);
+    const copies = kernel[1] * sizeOf(x.shape) + kernel[0] * sizeOf(y.shape);
+    return 4 * (taps === 1 ? products : copies + 2 * products);
+  },
 };
 
 /** The gradient of ⟨conv(x, w), y⟩ with respect to w: [K, C / groups, kh, kw]. */
@@ -507,6 +541,8 @@ export function convWeightGradient(
  * Where every tap sees a whole-image shift of the input (stride 1, output as large as the input),
  * the shift along the width is applied to x and the one along the height to y, so that a k×k kernel
  * needs 2(k - 1) shifted copies instead of k². Measured: 1.2 to 2.9 times as fast as unfolding.
+ * Images are shifted as vectors, since padding costs a runtime as much per row as per thousand
+ * elements; columns that would come round to the other side are cleared before.
  */
 function emitWeightGradient(
   builder: OnnxBuilder,
@@ -535,20 +571,33 @@ function emitWeightGradient(
   const whole = strides[0] === 1 && strides[1] === 1 && outHeight === height && outWidth === width;
   const taps: string[] = [];
   if (whole) {
-    const shifted = (tensor: string, vertical: number, horizontal: number) =>
-      vertical === 0 && horizontal === 0
-        ? tensor
-        : builder.node("Pad", [
-            tensor,
-            builder.ints([0, 0, vertical, horizontal, 0, 0, -vertical, -horizontal]),
-          ]);
-    const columns = Array.from({ length: kernel[1] }, (_, j) =>
-      shifted(x, 0, padding[1] - j * dilations[1]),
-    );
+    const positions = height * width;
+    const xFlat = [batch, inputChannels, positions];
+    const yFlat = [batch, outputChannels, positions];
+    /** Later by `offset` positions; zeros come in. */
+    const shifted = (image: string, offset: number) => {
+      const by = Math.max(-positions, Math.min(positions, offset));
+      return by === 0 ? image : builder.node("Pad", [image, builder.ints([0, 0, by, 0, 0, -by])]);
+    };
+    /** Without the columns that a shift to the right by `offset` carries over the edge. */
+    const cleared = (image: string, offset: number) => {
+      if (offset === 0) return image;
+      const mask = Array.from({ length: positions }, (_, position) => {
+        const column = (position % width) + offset;
+        return column >= 0 && column < width ? 1 : 0;
+      });
+      return builder.node("Mul", [image, builder.floats([positions], mask)]);
+    };
+    const image = builder.reshape(x, xShape, xFlat);
+    const cotangent = builder.reshape(y, yShape, yFlat);
+    const columns = Array.from({ length: kernel[1] }, (_, j) => {
+      const offset = padding[1] - j * dilations[1];
+      return shifted(cleared(image, offset), offset);
+    });
     for (let i = 0; i < kernel[0]; i++) {
-      const yTap = shifted(y, i * dilations[0] - padding[0], 0);
+      const yTap = shifted(cotangent, (i * dilations[0] - padding[0]) * width);
       for (let j = 0; j < kernel[1]; j++) {
-        taps.push(product(columns[j], yTap, height * width, xShape, yShape));
+        taps.push(product(columns[j], yTap, positions, xFlat, yFlat));
       }
     }
   } else {

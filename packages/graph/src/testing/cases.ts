@@ -110,7 +110,14 @@ const convolutions: readonly [string, Shape, Shape, Parameters<typeof conv>[2]][
     { strides: [2, 2], padding: [1, 1, 1, 1], groups: 4 },
   ],
   ["3x3, dilation 2, padding 2", image, [3, 4, 3, 3], { dilations: [2, 2], padding: [2, 2, 2, 2] }],
+  [
+    "3x3, stride 2, dilation 2, groups 2",
+    [2, 4, 8, 7],
+    [6, 2, 3, 3],
+    { strides: [2, 2], dilations: [2, 2], padding: [1, 2, 1, 1], groups: 2 },
+  ],
   ["2x3, asymmetric padding", image, [3, 4, 2, 3], { padding: [1, 0, 0, 2] }],
+  ["5x5, padding 2, on an image of 2x1", [2, 3, 2, 1], [3, 3, 5, 5], { padding: [2, 2, 2, 2] }],
   ["5x5, padding 2", image, [3, 4, 5, 5], { padding: [2, 2, 2, 2] }],
   [
     "7x7, stride 2, padding 3",
