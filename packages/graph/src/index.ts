@@ -24,6 +24,8 @@ export {
   type Tensor,
 } from "./executor.ts";
 export {
+  type ConvAttributes,
+  type ConvEmitter,
   OnnxBuilder,
   type OnnxGraph,
   type OnnxNode,

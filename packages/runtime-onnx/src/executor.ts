@@ -20,6 +20,7 @@ import {
   listSupportedBackends,
   Tensor as OrtTensor,
 } from "onnxruntime-node";
+import { blockedConv, blockSize } from "./blocked-conv.ts";
 
 export interface OnnxExecutorOptions {
   /** One of `onnxDevices()`; default "cpu". */
@@ -77,7 +78,12 @@ export function createOnnxExecutor(options: OnnxExecutorOptions = {}): Executor 
       expectMemory(memoryLimit, cost(values).peakBytes);
       // Results have names of their own in the model, since a result may be called like an input.
       const results = values.map((value, i) => [`result.${i}`, value]);
-      return openProgram(lowerToOnnx(Object.fromEntries(results), source), names, options);
+      const block = device === "cpu" ? await blockSize() : undefined;
+      const graph = lowerToOnnx(Object.fromEntries(results), {
+        ...source,
+        ...(block === undefined ? {} : { emitConv: blockedConv(block) }),
+      });
+      return openProgram(graph, names, options);
     },
   };
 }

@@ -31,47 +31,90 @@ export interface OnnxGraph {
   readonly tensors: ReadonlyMap<string, OnnxTensor>;
 }
 
+/** Attributes of ONNX's Conv. */
+export interface ConvAttributes extends Readonly<Record<string, OnnxAttribute>> {
+  readonly kernel_shape: readonly number[];
+  readonly strides: readonly number[];
+  readonly pads: readonly number[];
+  readonly dilations: readonly number[];
+  readonly group: number;
+}
+
+/**
+ * Emits a convolution in another way than by one Conv node. `weight` [K, C / group, kh, kw] has the
+ * shape `shape`. Undefined where it has no better way.
+ */
+export type ConvEmitter = (
+  builder: OnnxBuilder,
+  x: string,
+  weight: string,
+  shape: Shape,
+  attributes: ConvAttributes,
+) => string | undefined;
+
+export interface BuilderOptions {
+  /** The size that stands for an open batch dimension, if there is one. */
+  readonly batch?: number | undefined;
+  /** Names that are given already. */
+  readonly reserved?: ReadonlySet<string> | undefined;
+  /** For convolutions whose weights are not constant. */
+  readonly emitConv?: ConvEmitter | undefined;
+}
+
 export class OnnxBuilder {
   readonly nodeList: OnnxNode[] = [];
   readonly tensors = new Map<string, OnnxTensor>();
   readonly #known = new Map<string, readonly string[]>();
-  readonly #batch: number | undefined;
-  readonly #reserved: ReadonlySet<string>;
+  /** Results that depend on initializers alone. */
+  readonly #constant = new Set<string>();
+  readonly #options: BuilderOptions;
   #count = 0;
 
-  /**
-   * @param batch The size that stands for an open batch dimension, if there is one.
-   * @param reserved Names that are given already.
-   */
-  constructor(batch?: number, reserved: ReadonlySet<string> = new Set()) {
-    this.#batch = batch;
-    this.#reserved = reserved;
+  constructor(options: BuilderOptions = {}) {
+    this.#options = options;
   }
 
-  /** Adds a node of ONNX's operator `type` with one output, whose name is returned. */
+  /** Adds a node of the operator `type` with one output, whose name is returned. */
   node(
     type: string,
     inputs: readonly string[],
     attributes: Readonly<Record<string, OnnxAttribute>> = {},
+    domain = "",
   ): string {
-    return this.nodes(type, inputs, 1, attributes)[0];
+    return this.nodes(type, inputs, 1, attributes, domain)[0];
   }
 
-  /** Adds a node with `outputCount` outputs. */
+  /** Adds a node with `outputCount` outputs. The domain of ONNX's own operators is "". */
   nodes(
     type: string,
     inputs: readonly string[],
     outputCount: number,
     attributes: Readonly<Record<string, OnnxAttribute>> = {},
+    domain = "",
   ): readonly string[] {
-    const key = `${type}(${inputs})${JSON.stringify(attributes)}${outputCount}`;
+    const key = `${domain}:${type}(${inputs})${JSON.stringify(attributes)}${outputCount}`;
     let outputs = this.#known.get(key);
     if (outputs === undefined) {
       outputs = Array.from({ length: outputCount }, () => this.#newName(type));
-      this.nodeList.push({ type, domain: "", inputs, outputs, attributes });
+      this.nodeList.push({ type, domain, inputs, outputs, attributes });
       this.#known.set(key, outputs);
+      if (inputs.every((name) => this.#isConstant(name))) {
+        for (const output of outputs) this.#constant.add(output);
+      }
     }
     return outputs;
+  }
+
+  /** A convolution with `weight` of the given shape. */
+  conv(x: string, weight: string, shape: Shape, attributes: ConvAttributes): string {
+    const other = this.#isConstant(weight)
+      ? undefined
+      : this.#options.emitConv?.(this, x, weight, shape, attributes);
+    return other ?? this.node("Conv", [x, weight], attributes);
+  }
+
+  #isConstant(name: string): boolean {
+    return this.tensors.has(name) || this.#constant.has(name);
   }
 
   /** An initializer; `name` where other tools should find it. */
@@ -101,7 +144,7 @@ export class OnnxBuilder {
 
   /** `x` of shape `from` under the shape `to`. With an open batch, leading dimensions stay open. */
   reshape(x: string, from: Shape, to: Shape): string {
-    const batch = this.#batch;
+    const { batch } = this.#options;
     const target = [...to];
     if (batch !== undefined && from.length > 0 && to.length > 0) {
       if (from[0] % batch === 0 && to[0] % batch === 0) target[0] = from[0] === to[0] ? 0 : -1;
@@ -111,6 +154,6 @@ export class OnnxBuilder {
 
   #newName(prefix: string): string {
     const name = `${prefix}_${this.#count++}`;
-    return this.#reserved.has(name) ? this.#newName(prefix) : name;
+    return this.#options.reserved?.has(name) ? this.#newName(prefix) : name;
   }
 }

@@ -2,7 +2,7 @@
 import { EspalierError } from "@espalier/base";
 import { isInput } from "../ops/leaf.ts";
 import { type TensorData, topologicalOrder, type Value } from "../value.ts";
-import { OnnxBuilder, type OnnxGraph, type OnnxPort } from "./builder.ts";
+import { type ConvEmitter, OnnxBuilder, type OnnxGraph, type OnnxPort } from "./builder.ts";
 
 export interface LowerOptions {
   /** Tensors bound to inputs: they become initializers under the inputs' names. */
@@ -12,6 +12,8 @@ export interface LowerOptions {
    * The graph must have been built with it, and must treat samples alike.
    */
   readonly openBatch?: number;
+  /** How the runtime in question likes convolutions whose weights change. */
+  readonly emitConv?: ConvEmitter | undefined;
 }
 
 /**
@@ -23,7 +25,7 @@ export function lowerToOnnx(
   outputs: Readonly<Record<string, Value>>,
   options: LowerOptions = {},
 ): OnnxGraph {
-  const { constants, openBatch } = options;
+  const { constants, openBatch, emitConv } = options;
   const order = topologicalOrder(Object.values(outputs));
   const reserved = new Set(Object.keys(outputs));
   for (const { attributes } of order.filter(isInput)) {
@@ -35,7 +37,7 @@ export function lowerToOnnx(
     }
     reserved.add(name);
   }
-  const builder = new OnnxBuilder(openBatch, reserved);
+  const builder = new OnnxBuilder({ batch: openBatch, reserved, emitConv });
   const names = new Map<Value, string>();
   const inputs: OnnxPort[] = [];
   const port = (name: string, { dtype, shape }: Value): OnnxPort => ({

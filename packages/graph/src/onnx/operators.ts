@@ -3,7 +3,7 @@
  * emit, in the forms in which they emit them (https://onnx.ai/onnx/operators, operator set 20).
  */
 import { linear, matmul } from "../ops/contract.ts";
-import { conv } from "../ops/convolution.ts";
+import { conv, convInputGradient } from "../ops/convolution.ts";
 import {
   abs,
   add,
@@ -328,14 +328,41 @@ function windowOf(node: NodeReader): Pick<PoolAttributes, "strides" | "padding">
 function readConv(node: NodeReader): Value {
   const [x, w] = [node.floats(0, 4), node.floats(1, 4)];
   node.only("kernel_shape", w.shape.slice(2));
-  const y = conv(x, w, {
+  return withBias(node, conv(x, w, convolutionOf(node)));
+}
+
+function readConvTranspose(node: NodeReader): Value {
+  const [y, w] = [node.floats(0, 4), node.floats(1, 4)];
+  const kernel = w.shape.slice(2);
+  node.only("kernel_shape", kernel);
+  const attributes = convolutionOf(node);
+  const { strides, padding, dilations } = attributes;
+  const extra = node.list("output_padding", [0, 0], 0);
+  const inputSize = [0, 1].map(
+    (axis) =>
+      strides[axis] * (y.shape[axis + 2] - 1) +
+      dilations[axis] * (kernel[axis] - 1) +
+      1 -
+      padding[axis] -
+      padding[axis + 2] +
+      extra[axis],
+  ) as unknown as Pair;
+  return withBias(node, convInputGradient(y, w, { ...attributes, inputSize }));
+}
+
+function convolutionOf(node: NodeReader) {
+  return {
     ...windowOf(node),
     dilations: node.list("dilations", [1, 1], 1) as Pair,
     groups: node.number("group", 1),
-  });
+  };
+}
+
+/** `y` [N, K, H, W] plus the optional third input. */
+function withBias(node: NodeReader, y: Value): Value {
   if (node.optional(2) === undefined) return y;
   const bias = node.floats(2, 1);
-  node.expect(bias.shape[0] === w.shape[0], `expected ${w.shape[0]} biases, got ${bias.shape[0]}`);
+  node.expect(bias.shape[0] === y.shape[1], `expected ${y.shape[1]} biases, got ${bias.shape[0]}`);
   return add(y, perChannel(bias, 4));
 }
 
@@ -400,6 +427,7 @@ const readers: ReadonlyMap<string, Reader> = new Map(
     Cast: readCast,
     Concat: readConcat,
     Conv: readConv,
+    ConvTranspose: readConvTranspose,
     DepthToSpace: readDepthToSpace,
     Div: (node: NodeReader) => divide(node.floats(0), node.floats(1)),
     Equal: binary(equal),

@@ -159,10 +159,11 @@ const convOperation: Operation<ConvolutionAttributes> = {
     const second = wTangent && conv(x, wTangent, attributes);
     return first && second ? add(first, second) : (first ?? second);
   },
-  onnx: (builder, inputs, value) => {
+  onnx: (builder, [x, w], value) => {
     const { strides, padding, dilations, groups } = value.attributes;
-    return builder.node("Conv", inputs, {
-      kernel_shape: value.inputs[1].shape.slice(2),
+    const { shape } = value.inputs[1];
+    return builder.conv(x, w, shape, {
+      kernel_shape: shape.slice(2),
       strides,
       pads: padding,
       dilations,
@@ -341,8 +342,10 @@ function emitInputGradient(builder: OnnxBuilder, y: string, w: string, geometry:
     source = builder.node("Pad", [source, builder.ints(widths)]);
   }
   const turned = turnedKernel(builder, w, geometry, rows, columns);
-  const gradients = builder.node("Conv", [source, turned], {
-    kernel_shape: [rows.taps, columns.taps],
+  const taps = [rows.taps, columns.taps];
+  const turnedShape = [inputChannels * phases, geometry.outputChannels / groups, ...taps];
+  const gradients = builder.conv(source, turned, turnedShape, {
+    kernel_shape: taps,
     strides: [1, 1],
     pads: pads.map((width) => Math.max(width, 0)),
     dilations,
@@ -576,8 +579,9 @@ function emitWeightGradient(
     const yFlat = [batch, outputChannels, positions];
     /** Later by `offset` positions; zeros come in. */
     const shifted = (image: string, offset: number) => {
-      const by = Math.max(-positions, Math.min(positions, offset));
-      return by === 0 ? image : builder.node("Pad", [image, builder.ints([0, 0, by, 0, 0, -by])]);
+      if (offset === 0) return image;
+      if (Math.abs(offset) >= positions) return builder.node("Mul", [image, builder.scalar(0)]);
+      return builder.node("Pad", [image, builder.ints([0, 0, offset, 0, 0, -offset])]);
     };
     /** Without the columns that a shift to the right by `offset` carries over the edge. */
     const cleared = (image: string, offset: number) => {
