@@ -4,7 +4,7 @@ import { availableParallelism, cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { EspalierError, writeFileAtomic, writeJsonAtomic } from "@espalier/base";
+import { EspalierError, readJson, writeFileAtomic, writeJsonAtomic } from "@espalier/base";
 import { openTask } from "@espalier/pipeline";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { measureSpeed } from "./speed.ts";
@@ -27,6 +27,7 @@ const usage = `usage: npm run bench -- [speed|untuned|tuned] [options]
   --rounds N          turns of ours and PyTorch's (default: 3)
   --epochs N          of tuning (default: 3)
   --output DIR        (default: benchmarks/results)
+  --fresh             measure anew what results there are of untuned and tuned
 `;
 
 const log = (line: string) => process.stderr.write(`${line}\n`);
@@ -41,6 +42,7 @@ async function main(): Promise<void> {
       rounds: { type: "string", default: "3" },
       epochs: { type: "string", default: "3" },
       output: { type: "string", default: join(root, "benchmarks/results") },
+      fresh: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
     },
   });
@@ -69,7 +71,12 @@ async function main(): Promise<void> {
   const write = async (name: string, result: object, markdown: string) => {
     await writeJsonAtomic(join(values.output, `${name}.json`), { machine, ...result });
     await writeFileAtomic(join(values.output, `${name}.md`), `${markdown}\n`);
-    process.stdout.write(`${markdown}\n`);
+  };
+  /** What an earlier run has left, unless it is to be measured anew. */
+  const known = async <T>(name: string, key: string): Promise<readonly T[]> => {
+    const path = join(values.output, `${name}.json`);
+    if (values.fresh || !existsSync(path)) return [];
+    return ((await readJson(path)) as Record<string, readonly T[]>)[key];
   };
   if (what === "speed") {
     const resnet20 = checkpoint("cifar10_resnet20-4118986f.pt");
@@ -82,6 +89,7 @@ async function main(): Promise<void> {
       log,
     });
     await write("speed", result, speedMarkdown(result));
+    process.stdout.write(`${speedMarkdown(result)}\n`);
     return;
   }
   const task = await openTask("cifar10");
@@ -90,15 +98,22 @@ async function main(): Promise<void> {
       "ResNet-56": resnet56,
       "ResNet-20, zero-padded shortcuts": checkpoint("resnet20-12fca82f.th"),
     };
-    const directory = join(root, "runs/benchmark-untuned");
     const intro = [
       "# Accuracy straight after pruning",
       "",
       "Per cent of all 10,000 test images of CIFAR-10, as pruned / with batch-norm statistics estimated anew on 512 training images. Nothing is tuned. Scores by the estimator `exact` on 256 training images. `npm run bench -- untuned`",
     ].join("\n");
-    const onCells = (cells: readonly Cell[]) =>
-      write("untuned-accuracy", { cells }, `${intro}\n${untunedMarkdown(cells)}`);
-    await measureUntuned({ sources, task, executor, directory, log, onCells });
+    const name = "untuned-accuracy";
+    const markdown = (cells: readonly Cell[]) => `${intro}\n${untunedMarkdown(cells)}`;
+    const cells = await measureUntuned({
+      sources,
+      task,
+      executor,
+      known: await known<Cell>(name, "cells"),
+      log,
+      onCells: (done) => write(name, { cells: done }, markdown(done)),
+    });
+    process.stdout.write(`${markdown(cells)}\n`);
     return;
   }
   const directory = join(root, "runs/benchmark-tuned");
@@ -108,9 +123,19 @@ async function main(): Promise<void> {
     `ResNet-56 (94.37 %), half of the multiply-accumulates kept, a tenth of the channels given up become implants; ${epochs} epochs of tuning on 45,000 training images, last epoch, all 10,000 test images. \`npm run bench -- tuned\``,
     "",
   ].join("\n");
-  const onRows = (rows: readonly TunedRow[]) =>
-    write("tuned-accuracy", { epochs, rows }, `${intro}\n${tunedMarkdown(rows, epochs)}`);
-  await measureTuned({ source: resnet56, task, executor, directory, epochs, log, onRows });
+  const name = "tuned-accuracy";
+  const markdown = (rows: readonly TunedRow[]) => `${intro}\n${tunedMarkdown(rows, epochs)}`;
+  const rows = await measureTuned({
+    source: resnet56,
+    task,
+    executor,
+    directory,
+    epochs,
+    known: await known<TunedRow>(name, "rows"),
+    log,
+    onRows: (done) => write(name, { epochs, rows: done }, markdown(done)),
+  });
+  process.stdout.write(`${markdown(rows)}\n`);
 }
 
 try {

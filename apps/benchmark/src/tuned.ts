@@ -15,8 +15,11 @@ export interface TunedOptions {
   readonly source: string;
   readonly task: Task;
   readonly executor: Executor;
+  /** Where the runs go: one that was stopped goes on from there. */
   readonly directory: string;
   readonly epochs: number;
+  /** Rows that an earlier run has left. */
+  readonly known: readonly TunedRow[];
   log(line: string): void;
   /** Called after every row with all rows so far, since the whole takes hours. */
   onRows(rows: readonly TunedRow[]): Promise<void>;
@@ -72,12 +75,17 @@ function variants(epochs: number): { label: string; settings: PruneSettings }[] 
   ];
 }
 
-/** Each row is a run directory of its own; runs that are done are read. */
-export async function measureTuned(options: TunedOptions): Promise<void> {
-  const { source: sourceName, task, executor, directory, epochs, log } = options;
+/** Measures every row that is not known yet; all rows. */
+export async function measureTuned(options: TunedOptions): Promise<TunedRow[]> {
+  const { source: sourceName, task, executor, directory, epochs, known, log } = options;
   const source = await loadSource(sourceName, [cifarResNet]);
   const rows: TunedRow[] = [];
   for (const { label, settings } of variants(epochs)) {
+    const earlier = known.find((row) => row.label === label);
+    if (earlier !== undefined) {
+      rows.push(earlier);
+      continue;
+    }
     const result = await prune(
       {
         source,
@@ -109,6 +117,7 @@ export async function measureTuned(options: TunedOptions): Promise<void> {
     log(`${label}: ${(100 * pruned.accuracy).toFixed(2)} -> ${(100 * tuned.accuracy).toFixed(2)}`);
     await options.onRows(rows);
   }
+  return rows;
 }
 
 export function tunedMarkdown(rows: readonly TunedRow[], epochs: number): string {

@@ -11,7 +11,7 @@ import {
   sizeOfModel,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import { defaultPlan, loadSource, RunDirectory, type Task } from "@espalier/pipeline";
+import { defaultPlan, loadSource, type Task } from "@espalier/pipeline";
 import { evaluate, reestimateStatistics } from "@espalier/train";
 import { cifarResNet } from "@espalier/vision";
 
@@ -19,10 +19,10 @@ export interface UntunedOptions {
   readonly sources: Readonly<Record<string, string>>;
   readonly task: Task;
   readonly executor: Executor;
-  /** Cells that are done are kept here. */
-  readonly directory: string;
+  /** Cells that an earlier run has left. */
+  readonly known: readonly Cell[];
   log(line: string): void;
-  /** Called after every table with all cells so far, since the whole takes an hour. */
+  /** Called after every cell with all cells so far, since the whole takes an hour. */
   onCells(cells: readonly Cell[]): Promise<void>;
 }
 
@@ -108,14 +108,9 @@ export interface Cell {
 
 const BATCH = 64;
 
-/** Fills every cell that is not there yet. */
-export async function measureUntuned(options: UntunedOptions): Promise<void> {
-  const { task, executor, log } = options;
-  const run = await RunDirectory.open(
-    options.directory,
-    { command: "benchmark untuned", executor: executor.name },
-    { resume: true, overwrite: false },
-  );
+/** Measures every cell that is not known yet; all cells. */
+export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
+  const { task, executor, known, log } = options;
   const cells: Cell[] = [];
   for (const [name, source] of Object.entries(options.sources)) {
     const { model: dense } = await loadSource(source, [cifarResNet]);
@@ -127,6 +122,8 @@ export async function measureUntuned(options: UntunedOptions): Promise<void> {
     const reestimate = (model: Model) =>
       reestimateStatistics(model, calibration, { executor, batchSize: 256 });
 
+    const judge = async (model: Model) =>
+      (await evaluate(model, test, { executor, batchSize: 250 })).accuracy;
     const score = (model: Model, { coupling }: Setting, by: ScoredBy, round: number) =>
       measureSensitivity(model, {
         executor,
@@ -173,40 +170,38 @@ export async function measureUntuned(options: UntunedOptions): Promise<void> {
     for (const setting of settings) {
       for (const by of scoredBy) {
         for (const keep of setting.keeps) {
-          const label = `${name}, ${setting.name}, ${by.metric}, temperature ${by.temperature}, keep ${keep}`;
-          const file = `${label.replace(/[^a-z0-9.]+/gi, "-")}.json`;
-          const fresh = !run.has(file);
-          const cell = await run.json(file, async (): Promise<Cell> => {
-            let model = dense;
-            for (let round = 1; round <= setting.rounds; round++) {
-              model = await cut(model, setting, by, keep ** (1 / setting.rounds), round);
-              if (setting.reestimateBetween && round < setting.rounds)
-                model = await reestimate(model);
-            }
-            const judge = async (each: Model) =>
-              (await evaluate(each, test, { executor, batchSize: 250 })).accuracy;
-            return {
-              model: name,
-              setting: setting.name,
-              ...by,
-              keep,
-              ...sizeOfModel(model),
-              accuracy: await judge(model),
-              reestimated: await judge(await reestimate(model)),
-            };
-          });
-          cells.push(cell);
-          if (fresh) {
-            log(
-              `${label}: ${(100 * cell.accuracy).toFixed(1)} / ${(100 * cell.reestimated).toFixed(1)}`,
-            );
+          const place = { model: name, setting: setting.name, ...by, keep };
+          const before = known.find((cell) => isAt(cell, place));
+          if (before !== undefined) {
+            cells.push(before);
+            continue;
           }
+          let model = dense;
+          for (let round = 1; round <= setting.rounds; round++) {
+            model = await cut(model, setting, by, keep ** (1 / setting.rounds), round);
+            if (setting.reestimateBetween && round < setting.rounds)
+              model = await reestimate(model);
+          }
+          const [accuracy, reestimated] = [
+            await judge(model),
+            await judge(await reestimate(model)),
+          ];
+          cells.push({ ...place, ...sizeOfModel(model), accuracy, reestimated });
+          log(
+            `${name}, ${setting.name}, ${by.metric}, temperature ${by.temperature}, keep ${keep}: ${(100 * accuracy).toFixed(1)} / ${(100 * reestimated).toFixed(1)}`,
+          );
+          await options.onCells(cells);
         }
       }
-      await options.onCells(cells);
     }
   }
+  return cells;
 }
+
+type Place = Omit<Cell, "macs" | "parameters" | "accuracy" | "reestimated">;
+
+const isAt = (cell: Cell, place: Place) =>
+  Object.entries(place).every(([key, value]) => cell[key as keyof Place] === value);
 
 /** A Markdown table per model and setting: accuracy as pruned / re-estimated, in per cent. */
 export function untunedMarkdown(cells: readonly Cell[]): string {

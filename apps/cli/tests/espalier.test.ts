@@ -71,6 +71,7 @@ describe("help and usage", () => {
     ],
     [["prune", "x", "--data", "cifar10", "-o", "y", "--tune", "-1"], /Expected a whole number/],
     [["inspect", "x", "--threads", "many"], /Expected a whole number/],
+    [["inspect", "x", "--memory-limit", "2 bytes"], /Expected a size such as 500MB/],
   ])("%j is wrong usage", async (args, message) => {
     const result = await espalier(...args);
     expect(result.code).toBe(2);
@@ -150,6 +151,20 @@ describe("reading models and data", () => {
       expect(scores).toHaveLength(count);
       expect(standardErrors).toHaveLength(count);
     }
+  });
+
+  test("a memory limit makes batches smaller, down to what one sample needs", async () => {
+    const sensitivity = (limit: string) =>
+      espalier(
+        ...["sensitivity", model, "--data", data, "--samples", "16", "--memory-limit", limit],
+        ...["-o", at(`within-${limit}`), "--no-bars"],
+      );
+    expect((await sensitivity("60MB")).code).toBe(0);
+    expectOneLine(
+      await sensitivity("100kB"),
+      1,
+      /memory: expected a program of at most 0\.100 MB, got one of/,
+    );
   });
 
   test.each([
