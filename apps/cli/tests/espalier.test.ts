@@ -410,8 +410,9 @@ describe("prune", () => {
     const { done } = start(pruning(at("disk")), { shell: "ulimit -f 16" });
     const result = await done;
     expectOneLine(result, 1, /no space left to write/);
-    const left = await readdir(at("disk"), { recursive: true });
-    expect(left.filter((name) => name.endsWith("model.safetensors"))).toEqual([]);
+    // Whatever has its final name is whole: the run goes on from it.
+    expect((await espalier(...pruning(at("disk"), "--resume"))).code).toBe(0);
+    expect(await digests(at("disk"))).toEqual(await digests(at("run")));
   });
 });
 
@@ -439,13 +440,15 @@ describe("interrupted", () => {
     const begun = performance.now();
     expect((await espalier(...pruning(at("timed")))).code).toBe(0);
     const duration = performance.now() - begun;
-    for (let trial = 0; trial < 4; trial++) {
+    const trials = 4;
+    let kills = 0;
+    for (let trial = 0; trial < trials; trial++) {
       const path = at(`killed-${trial}`);
-      let kills = 0;
       for (let attempt = 0; attempt < 12; attempt++) {
         const { child, done } = start(pruning(path, "--resume"));
-        // Sooner and later moments; the last attempt is left alone.
-        const moment = ((attempt * 4 + trial) * 0.6180339887) % 1;
+        // Sooner and later moments, surely before the end at first; the last attempt is left alone.
+        const anywhere = ((attempt * trials + trial) * 0.6180339887) % 1;
+        const moment = attempt === 0 ? 0.1 + 0.4 * anywhere : anywhere;
         const timer =
           attempt < 6 ? setTimeout(() => child.kill("SIGKILL"), moment * duration) : undefined;
         const { code, signal } = await done;
@@ -454,9 +457,9 @@ describe("interrupted", () => {
         if (code === 0) break;
         if (signal === null) expect.fail(`attempt ${attempt} failed`);
       }
-      expect(kills).toBeGreaterThan(0);
       expect(await digests(path)).toEqual(expected);
     }
+    expect(kills).toBeGreaterThanOrEqual(trials);
   });
 });
 
