@@ -120,7 +120,11 @@ export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
     const scoring = drawSamples(train, 256, random.stream("scoring"));
     const calibration = drawSamples(train, 512, random.stream("calibration"));
     const reestimate = (model: Model) =>
-      reestimateStatistics(model, calibration, { executor, batchSize: 256 });
+      reestimateStatistics(model, calibration, {
+        executor,
+        batchSize: 256,
+        augmentation: random.stream("statistics"),
+      });
 
     const judge = async (model: Model) =>
       (await evaluate(model, test, { executor, batchSize: 250 })).accuracy;

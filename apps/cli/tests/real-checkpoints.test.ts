@@ -103,10 +103,27 @@ describe.skipIf(!present)(
       const calibrated = await reestimateStatistics(pruned, selectSamples(training, first(512)), {
         executor,
         batchSize: 256,
+        augmentation: new Random(1),
       });
       const test = selectSamples(task.test(model.preprocessing), first(2000));
       const { accuracy } = await evaluate(calibrated, test, { executor, batchSize: 250 });
       expect(accuracy).toBeGreaterThan(0.88);
+    });
+
+    test("a network trained on augmented images needs their statistics", async () => {
+      const path = join(checkpoints, "cifar10_resnet20-4118986f.pt");
+      const { model } = await loadSource(path, families);
+      const task = await openTask("cifar10");
+      const training = selectSamples(task.train(model.preprocessing), first(1024));
+      const test = selectSamples(task.test(model.preprocessing), first(2000));
+      const accuracyWith = async (augmentation: Random | undefined) => {
+        const options = { executor, batchSize: 256, augmentation };
+        const calibrated = await reestimateStatistics(model, training, options);
+        return (await evaluate(calibrated, test, { executor, batchSize: 250 })).accuracy;
+      };
+      const augmented = await accuracyWith(new Random(0));
+      expect(augmented).toBeGreaterThan(0.915);
+      expect(augmented).toBeGreaterThan((await accuracyWith(undefined)) + 0.02);
     });
   },
 );

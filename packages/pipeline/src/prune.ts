@@ -303,6 +303,9 @@ async function reduce(
         const planPath = request.plan?.path ?? run.file(`${prefix}plan.json`);
         const decisions = decodeDecisions(followed, groups, planPath);
         let reduced = applyDecisions(model, groups, decisions);
+        // Nothing to make up for.
+        const whole = [...decisions.values()].flat().every((decision) => decision === "keep");
+        if (whole) return saveModel(reduced, path);
         const calibration = drawSamples(
           training,
           settings.calibration,
@@ -316,7 +319,12 @@ async function reduce(
         if (settings.calibration > 0) {
           // Statistics are those of batches, which should be large.
           const batchSize = Math.min(256, calibration.count);
-          reduced = await reestimateStatistics(reduced, calibration, { ...options, batchSize });
+          const augmentation = stream.stream("statistics");
+          reduced = await reestimateStatistics(reduced, calibration, {
+            ...options,
+            batchSize,
+            augmentation,
+          });
         }
         await saveModel(reduced, path);
       }),

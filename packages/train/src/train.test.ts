@@ -239,8 +239,9 @@ describe("evaluation", () => {
 });
 
 test("re-estimated statistics are those of the batches", async () => {
-  const first = await reestimateStatistics(model, samples, { executor, batchSize: 8 });
-  const again = await reestimateStatistics(first, samples, { executor, batchSize: 8 });
+  const options = { executor, batchSize: 8, augmentation: undefined };
+  const first = await reestimateStatistics(model, samples, options);
+  const again = await reestimateStatistics(first, samples, options);
   for (const [name, { kind, data }] of first.parameters) {
     const before = model.parameters.get(name)!.data;
     if (kind !== "statistic") expect(data).toBe(before);
