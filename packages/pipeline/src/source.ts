@@ -15,6 +15,7 @@ export interface LoadedSource {
   readonly sha256: string;
 }
 
+const CONFIG = "config.json";
 const WEIGHT_FILES = ["model.safetensors", "pytorch_model.bin"];
 
 /**
@@ -41,7 +42,8 @@ export async function loadSource(
     });
   }
   if (!statSync(source).isDirectory()) return loadFile(source, families, undefined);
-  if (existsSync(join(source, MANIFEST))) {
+  // A saved model may have the run that made it beside it; a run has its model below it.
+  if (existsSync(join(source, MANIFEST)) && !existsSync(join(source, CONFIG))) {
     const final = join(source, FINAL_MODEL);
     if (!existsSync(final)) {
       throw new EspalierError(
@@ -59,7 +61,7 @@ async function loadDirectory(
   directory: string,
   families: readonly ModelFamily[],
 ): Promise<LoadedSource> {
-  const configPath = join(directory, "config.json");
+  const configPath = join(directory, CONFIG);
   const config = (await readJson(configPath)) as ModelConfig;
   if (typeof config !== "object" || config === null || typeof config.model_type !== "string") {
     throw new EspalierError("invalid-file", `${configPath}: expected an object with model_type`, {
