@@ -8,10 +8,10 @@ import {
   applyDecisions,
   bindParameters,
   componentGroups,
-  type EstimateOptions,
   estimate,
   makePlan,
   measureSensitivity,
+  oneHot,
   Random,
   type Samples,
   selectSamples,
@@ -29,6 +29,7 @@ import {
 import { createOnnxExecutor, onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
 import { compileTrainingStep } from "@espalier/train";
 import { cifarResNet } from "@espalier/vision";
+import { traceOptions } from "./trace-options.ts";
 
 export interface SpeedOptions {
   readonly resnet20: string;
@@ -80,16 +81,7 @@ export async function measureSpeed(options: SpeedOptions) {
   const training = task.train(model.preprocessing);
   const batch: Samples = selectSamples(training, [...Array(IMAGES).keys()]);
   const groups = componentGroups(model, "apart");
-  const common: EstimateOptions = {
-    executor,
-    samples: batch,
-    quantity: "trace",
-    estimator: "exact",
-    draws: 1,
-    temperature: 1,
-    batchSize: 64,
-    random: new Random(0),
-  };
+  const common = traceOptions({ executor, samples: batch });
 
   const directory = await mkdtemp(join(tmpdir(), "espalier-benchmark-"));
   try {
@@ -106,8 +98,7 @@ export async function measureSpeed(options: SpeedOptions) {
       optimizer: { name: "sgd", momentum: 0.9, nesterov: true, weightDecay: 5e-4 },
       statisticsMomentum: 0.1,
     });
-    const targets = new Float32Array(IMAGES * 10);
-    for (let n = 0; n < IMAGES; n++) targets[n * 10 + labels[n]] = 1;
+    const targets = oneHot(labels, model.classes.length);
 
     const ours = {
       exact: [] as number[],

@@ -1,4 +1,5 @@
 /** @file Progress bars on a terminal, and plain lines elsewhere. */
+import { formatBytes } from "@espalier/report";
 
 export interface ProgressUpdate {
   readonly label: string;
@@ -33,14 +34,6 @@ export function formatDuration(seconds: number): string {
   return hours > 0
     ? `${hours}:${two(minutes)}:${two(whole % 60)}`
     : `${minutes}:${two(whole % 60)}`;
-}
-
-/** "12.3 kB": three significant digits, decimal prefixes. */
-export function formatBytes(bytes: number): string {
-  const units = ["B", "kB", "MB", "GB", "TB"];
-  let [value, unit] = [bytes, 0];
-  while (value >= 1000 && unit < units.length - 1) [value, unit] = [value / 1000, unit + 1];
-  return `${unit === 0 ? value : value.toPrecision(3)} ${units[unit]}`;
 }
 
 function formatCount(count: number, unit: string): string {

@@ -79,6 +79,16 @@ export function componentGroups(model: Model, policy: AdditionPolicy): Component
   });
 }
 
+/** Components of all groups. */
+export function countComponents(groups: readonly ComponentGroup[]): number {
+  return groups.reduce((sum, { count }) => sum + count, 0);
+}
+
+/** The names of all parameters with rows of `groups`, once each. */
+export function parametersOf(groups: readonly ComponentGroup[]): string[] {
+  return [...new Set(groups.flatMap(({ rows }) => rows.map(({ parameter }) => parameter)))];
+}
+
 /** Where a component's output can be switched off: sites of the graph and the channels in them. */
 export function sitesOf(
   group: ComponentGroup,

@@ -28,13 +28,14 @@ import {
   type Value,
   vjp,
 } from "@espalier/graph";
+import { forEachBatch, oneHot } from "./batches.ts";
 import { bindParameters } from "./bind.ts";
-import { type ComponentGroup, sitesOf } from "./components.ts";
+import { type ComponentGroup, countComponents, parametersOf, sitesOf } from "./components.ts";
 import { fitBatch } from "./fit-batch.ts";
 import type { Model, ModelGraph } from "./model.ts";
 import { Moments } from "./moments.ts";
 import type { Random } from "./random.ts";
-import type { Batch, Samples } from "./samples.ts";
+import type { Samples } from "./samples.ts";
 
 /** What is estimated for each component. */
 export type Quantity = "trace" | "removal";
@@ -112,13 +113,6 @@ export async function estimate(
   return estimateHutchinson(model, groups, options);
 }
 
-/** Where each group's components begin in vectors over all components. */
-function offsetsOf(groups: readonly ComponentGroup[]): { offsets: number[]; total: number } {
-  let total = 0;
-  const offsets = groups.map(({ count }) => (total += count) - count);
-  return { offsets, total };
-}
-
 /** Outputs in two graphs: what does not depend on the varying inputs, and the rest. */
 interface Stages {
   readonly first: Readonly<Record<string, Value>>;
@@ -179,20 +173,6 @@ class TwoStages {
   }
 }
 
-/** Visits all samples in batches of one size; the last is filled up by repetition. */
-export async function forEachBatch(
-  { samples, batchSize, signal }: Pick<EstimateOptions, "samples" | "batchSize" | "signal">,
-  visit: (batch: Batch, start: number, count: number) => Promise<void>,
-): Promise<void> {
-  const size = Math.min(batchSize, samples.count);
-  for (let start = 0; start < samples.count; start += size) {
-    throwIfAborted(signal);
-    const count = Math.min(size, samples.count - start);
-    const indices = Array.from({ length: size }, (_, i) => start + (i < count ? i : 0));
-    await visit(await samples.batch(indices), start, count);
-  }
-}
-
 /**
  * Seeds of backward passes that give the Gauss-Newton matrix of softmax cross-entropy. With H = diag(p)
  * - p pᵀ = Σ_j p_j (e_j - p)(e_j - p)ᵀ, the seed for directions r is Σ_j r_j √p_j (e_j - p).
@@ -205,8 +185,7 @@ function gaussNewtonSeed(logits: Value, directions: Value, temperature: number):
 
 /**
  * What one backward pass gives for one group, per sample: values [batch, ·] whose chosen columns
- * belong to the components. `combine` says whether they are squared norms to be added up, or inner
- * products to be added up and squared.
+ * belong to the components. They are added up over the readings of a group.
  */
 interface Reading {
   readonly output: string;
@@ -241,7 +220,7 @@ function traceReadings(
   seed: Value,
   rowFactors: EstimateOptions["rowFactors"],
 ): { outputs: Record<string, Value>; readings: Reading[][] } {
-  const names = [...new Set(groups.flatMap(({ rows }) => rows.map(({ parameter }) => parameter)))];
+  const names = parametersOf(groups);
   const norms = sampleGradientNorms(
     [graph.logits],
     [seed],
@@ -322,7 +301,7 @@ async function estimateGaussNewton(
   const passes = estimator === "exact" ? classes : options.draws;
   const program = await TwoStages.compile(executor, prepared, prepared.constants);
 
-  const { total } = offsetsOf(groups);
+  const total = countComponents(groups);
   const moments = new Moments(total);
   const batches = Math.ceil(samples.count / batchSize);
   let done = 0;
@@ -376,7 +355,7 @@ async function estimateHutchinson(
   options: EstimateOptions,
 ): Promise<Estimates> {
   const { executor, samples, draws, random } = options;
-  const names = [...new Set(groups.flatMap(({ rows }) => rows.map(({ parameter }) => parameter)))];
+  const names = parametersOf(groups);
   const wanted = Math.min(options.batchSize, samples.count);
   const prepared = fitBatch(executor, wanted, (batchSize) => {
     const { graph, constants } = bindParameters(model, batchSize, "evaluation");
@@ -391,17 +370,15 @@ async function estimateHutchinson(
   const { batchSize, directions } = prepared;
   const program = await TwoStages.compile(executor, prepared, prepared.constants);
 
-  const { total } = offsetsOf(groups);
+  const total = countComponents(groups);
   const readings = rowReadings(groups, () => 0, options.rowFactors);
   const totals = Array.from({ length: draws }, () => new Float64Array(total));
   const passes = draws * Math.ceil(samples.count / batchSize);
   let done = 0;
   try {
     await forEachBatch({ ...options, batchSize }, async (batch, _start, count) => {
-      const classes = model.classes.length;
       // Rows that only fill up a batch have targets of zero, and no loss.
-      const targets = new Float32Array(batchSize * classes);
-      for (let n = 0; n < count; n++) targets[n * classes + batch.labels[n]] = 1;
+      const targets = oneHot(batch.labels, model.classes.length, count);
       await program.begin({ ...batch.feeds, targets });
       for (let draw = 0; draw < draws; draw++) {
         throwIfAborted(options.signal);

@@ -1,7 +1,15 @@
+export {
+  type BatchOptions,
+  forEachBatch,
+  oneHot,
+  type SumOptions,
+  sumOverBatches,
+} from "./batches.ts";
 export { bindParameters } from "./bind.ts";
 export {
   type ComponentGroup,
   componentGroups,
+  countComponents,
   type Decision,
   type Decisions,
   selectRows,

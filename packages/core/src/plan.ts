@@ -1,7 +1,13 @@
 /** @file Plans: which components are kept, replaced by implants, or removed, under a budget. */
 import { EspalierError } from "@espalier/base";
 import { cost } from "@espalier/graph";
-import { type ComponentGroup, type Decision, type Decisions, selectRows } from "./components.ts";
+import {
+  type ComponentGroup,
+  countComponents,
+  type Decision,
+  type Decisions,
+  selectRows,
+} from "./components.ts";
 import type { Model, ModelGraph } from "./model.ts";
 import type { Sensitivity } from "./sensitivity.ts";
 
@@ -78,16 +84,15 @@ export function describePlan(
   decisions: Decisions,
   options: PlanOptions,
 ): Plan {
-  const all = [...decisions.values()].flat();
-  const left = all.filter((decision) => decision !== "prune").length;
+  const components = countComponents(groups);
   return {
     options,
     decisions,
-    before: { ...sizeOfModel(model), components: all.length },
+    before: { ...sizeOfModel(model), components },
     after: {
       ...sizeOfModel(applyDecisions(model, groups, decisions)),
-      components: left,
-      implants: all.filter((decision) => decision === "implant").length,
+      components: components - countOf(decisions, "prune"),
+      implants: countOf(decisions, "implant"),
     },
   };
 }

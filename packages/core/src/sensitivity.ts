@@ -9,15 +9,20 @@ import {
   softmax,
   subtract,
 } from "@espalier/graph";
+import { forEachBatch, oneHot } from "./batches.ts";
 import { bindParameters } from "./bind.ts";
-import { type ComponentGroup, componentGroups } from "./components.ts";
+import {
+  type ComponentGroup,
+  componentGroups,
+  countComponents,
+  parametersOf,
+} from "./components.ts";
 import {
   addReadings,
   type EstimateEvent,
   type Estimates,
   type Estimator,
   estimate,
-  forEachBatch,
   siteReadings,
 } from "./estimate.ts";
 import { fitBatch } from "./fit-batch.ts";
@@ -126,7 +131,7 @@ export async function measureSensitivity(
       "expected a model with removable components, found none",
     );
   }
-  const total = groups.reduce((sum, { count }) => sum + count, 0);
+  const total = countComponents(groups);
   const measured = await measure(model, groups, total, options);
 
   let offset = 0;
@@ -215,9 +220,8 @@ function rowMeanSquares(
   model: Model,
   groups: readonly ComponentGroup[],
 ): ReadonlyMap<string, Float64Array> {
-  const names = new Set(groups.flatMap(({ rows }) => rows.map(({ parameter }) => parameter)));
   return new Map(
-    [...names].map((name) => {
+    parametersOf(groups).map((name) => {
       const { shape, data } = model.parameters.get(name)!;
       const length = data.length / shape[0];
       const squares = new Float64Array(shape[0]);
@@ -273,9 +277,7 @@ async function gradientImportance(
   let pass = 0;
   try {
     await forEachBatch({ ...options, batchSize }, async (batch, _start, count) => {
-      const classes = model.classes.length;
-      const targets = new Float32Array(batchSize * classes);
-      for (let n = 0; n < batchSize; n++) targets[n * classes + batch.labels[n]] = 1;
+      const targets = oneHot(batch.labels, model.classes.length);
       const results = await program.run({ ...batch.feeds, targets });
       const data = Object.fromEntries(
         Object.entries(results).map(([name, tensor]) => [name, float32Data(tensor)]),

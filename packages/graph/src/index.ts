@@ -48,7 +48,6 @@ export {
 export {
   abs,
   add,
-  addAll,
   cast,
   divide,
   equal,

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import {
   applyDecisions,
   componentGroups,
+  countComponents,
   describePlan,
   drawSamples,
   type Model,
@@ -336,7 +337,7 @@ async function reduce(
 
 function costOf(model: Model, of: "components" | "parameters" | "macs"): number {
   if (of !== "components") return sizeOfModel(model)[of];
-  return componentGroups(model, "together").reduce((sum, { count }) => sum + count, 0);
+  return countComponents(componentGroups(model, "together"));
 }
 
 function zeroImplants(model: Model): Model {

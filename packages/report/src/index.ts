@@ -1,2 +1,3 @@
+export { formatBytes } from "./format.ts";
 export { type Report, renderReport } from "./render-report.ts";
 export type { Summary } from "./summary.ts";

@@ -6,8 +6,7 @@
  * channels. It uses them by itself where weights are constant. Where they are not, as in training,
  * the same operators can be asked for by name: see decisions/010.
  */
-import type { ConvEmitter } from "@espalier/graph";
-import { encodeOnnx, OnnxBuilder } from "@espalier/graph";
+import { type ConvEmitter, encodeOnnx } from "@espalier/graph";
 import { InferenceSession, Tensor } from "onnxruntime-node";
 
 const DOMAIN = "com.microsoft.nchwc";
@@ -22,19 +21,13 @@ export function blockSize(): Promise<number | undefined> {
 
 /** One channel is filled up to a whole block, which shows how large a block is. */
 async function probeBlockSize(): Promise<number | undefined> {
-  const builder = new OnnxBuilder();
-  builder.nodeList.push({
-    type: "ReorderInput",
-    domain: DOMAIN,
-    inputs: ["x"],
-    outputs: ["y"],
-    attributes: {},
-  });
   const bytes = encodeOnnx({
     inputs: [{ name: "x", dtype: "float32", shape: [1, 4, 1, 1] }],
     outputs: [{ name: "y", dtype: "float32", shape: [1, "channels", 1, 1] }],
-    nodes: builder.nodeList,
-    tensors: builder.tensors,
+    nodes: [
+      { type: "ReorderInput", domain: DOMAIN, inputs: ["x"], outputs: ["y"], attributes: {} },
+    ],
+    tensors: new Map(),
   });
   try {
     const session = await InferenceSession.create(bytes, { logSeverityLevel: 4 });

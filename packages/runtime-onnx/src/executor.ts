@@ -81,7 +81,7 @@ export function createOnnxExecutor(options: OnnxExecutorOptions = {}): Executor 
       const block = device === "cpu" ? await blockSize() : undefined;
       const graph = lowerToOnnx(Object.fromEntries(results), {
         ...source,
-        ...(block === undefined ? {} : { emitConv: blockedConv(block) }),
+        emitConv: block === undefined ? undefined : blockedConv(block),
       });
       return openProgram(graph, names, options);
     },
@@ -128,8 +128,7 @@ async function openProgram<Output extends string>(
       const results = await attempt("run", () => session.run(tensors));
       const output = {} as Record<Output, Tensor>;
       names.forEach((name, i) => {
-        const { data, dims, type } = results[`result.${i}`];
-        output[name] = { dtype: type as Tensor["dtype"], shape: dims, data: data as TensorData };
+        output[name] = fromOrt(results[`result.${i}`]);
       });
       return output;
     },
@@ -144,6 +143,11 @@ function checkFeed(name: string, data: TensorData | undefined, size: number): Te
     `input ${name}: expected ${size} elements, got ${data?.length ?? "none"}`,
     { name, expected: size, actual: data?.length },
   );
+}
+
+/** A result of ONNX Runtime, over the same memory. */
+export function fromOrt({ data, dims, type }: OrtTensor): Tensor {
+  return { dtype: type as Tensor["dtype"], shape: dims, data: data as TensorData };
 }
 
 export async function attempt<T>(action: "compile" | "run", work: () => Promise<T>): Promise<T> {

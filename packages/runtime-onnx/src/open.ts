@@ -1,7 +1,7 @@
 /** @file Runs finished ONNX files, as those who get one would. */
-import type { Tensor, TensorData } from "@espalier/graph";
+import type { Tensor } from "@espalier/graph";
 import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
-import { attempt, type OnnxExecutorOptions, sessionOptions } from "./executor.ts";
+import { attempt, fromOrt, type OnnxExecutorOptions, sessionOptions } from "./executor.ts";
 
 /** A loaded ONNX model. Dimensions that it leaves open take their sizes from what it is given. */
 export interface OnnxModel {
@@ -33,10 +33,7 @@ export async function openOnnxModel(
         return session.run(Object.fromEntries(tensors));
       });
       return Object.fromEntries(
-        Object.entries(results).map(([name, { type, dims, data }]) => [
-          name,
-          { dtype: type as Tensor["dtype"], shape: dims, data: data as TensorData },
-        ]),
+        Object.entries(results).map(([name, tensor]) => [name, fromOrt(tensor)]),
       );
     },
     dispose: () => session.release(),

@@ -1,6 +1,5 @@
 /** @file Accuracy and loss of a model on samples. */
-import { throwIfAborted } from "@espalier/base";
-import { type Batch, bindParameters, fitBatch, type Model, type Samples } from "@espalier/core";
+import { bindParameters, fitBatch, forEachBatch, type Model, type Samples } from "@espalier/core";
 import { cost, type Executor, float32Data } from "@espalier/graph";
 
 export interface Evaluation {
@@ -27,46 +26,26 @@ export interface EvaluateOptions {
 export async function evaluate(
   model: Model,
   samples: Samples,
-  options: EvaluateOptions,
+  { executor, batchSize: wanted, signal, onProgress }: EvaluateOptions,
 ): Promise<Evaluation> {
-  const score = new Score(model.classes.length);
-  await forEachLogits(model, samples, options, (logits, batch, count) => {
-    score.add(logits, batch.labels, count);
-  });
-  return score.result();
-}
-
-/**
- * Calls `visit` with the logits [batch, classes] of one batch after another. Only the first `count`
- * rows belong to samples; the last batch is filled up by repetition.
- */
-export async function forEachLogits(
-  model: Model,
-  samples: Samples,
-  { executor, batchSize, signal, onProgress }: EvaluateOptions,
-  visit: (logits: Float32Array, batch: Batch, count: number) => void,
-): Promise<void> {
-  const wanted = Math.min(batchSize, samples.count);
-  const prepared = fitBatch(executor, wanted, (batchSize) => {
+  const prepared = fitBatch(executor, Math.min(wanted, samples.count), (batchSize) => {
     const { graph, constants } = bindParameters(model, batchSize, "evaluation");
     const { logits } = graph;
     return { batchSize, constants, logits, peakBytes: cost([logits]).peakBytes };
   });
-  const { batchSize: size, logits, constants } = prepared;
+  const { batchSize, logits, constants } = prepared;
   const program = await executor.compile({ outputs: { logits }, constants });
+  const score = new Score(model.classes.length);
   try {
-    for (let start = 0; start < samples.count; start += size) {
-      throwIfAborted(signal);
-      const count = Math.min(size, samples.count - start);
-      const indices = Array.from({ length: size }, (_, i) => start + (i < count ? i : 0));
-      const batch = await samples.batch(indices);
-      const { logits } = await program.run(batch.feeds);
-      visit(float32Data(logits), batch, count);
+    await forEachBatch({ samples, batchSize, signal }, async (batch, start, count) => {
+      const results = await program.run(batch.feeds);
+      score.add(float32Data(results.logits), batch.labels, count);
       onProgress?.(start + count, samples.count);
-    }
+    });
   } finally {
     await program.dispose();
   }
+  return score.result();
 }
 
 /** Adds up accuracy and cross-entropy in float64. */

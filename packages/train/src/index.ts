@@ -1,4 +1,4 @@
-export { type EvaluateOptions, type Evaluation, evaluate, forEachLogits } from "./evaluate.ts";
+export { type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.ts";
 export type { AdamWOptions, OptimizerOptions, SgdOptions } from "./optimizer.ts";
 export { type ReestimateOptions, reestimateStatistics } from "./reestimate.ts";
 export { learningRateAt, type Schedule } from "./schedule.ts";

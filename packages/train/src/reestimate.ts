@@ -1,13 +1,13 @@
 /** @file Statistics of normalisation layers, estimated anew after pruning. */
-import { throwIfAborted } from "@espalier/base";
 import {
   bindParameters,
   type Model,
   type Parameter,
   type Random,
   type Samples,
+  sumOverBatches,
 } from "@espalier/core";
-import { type Executor, float32Data } from "@espalier/graph";
+import type { Executor } from "@espalier/graph";
 
 export interface ReestimateOptions {
   readonly executor: Executor;
@@ -34,29 +34,9 @@ export async function reestimateStatistics(
   const size = Math.min(batchSize, samples.count);
   const { graph, constants } = bindParameters(model, size, "training");
   if (graph.statistics.size === 0) return model;
-  const program = await executor.compile({
-    outputs: Object.fromEntries(graph.statistics),
-    constants,
-  });
-  const sums = new Map(
-    [...graph.statistics].map(([name, { shape }]) => [name, new Float64Array(shape[0])]),
-  );
-  const batches = Math.floor(samples.count / size);
-  try {
-    for (let batch = 0; batch < batches; batch++) {
-      throwIfAborted(signal);
-      const indices = Array.from({ length: size }, (_, i) => batch * size + i);
-      const { feeds } = await samples.batch(indices, augmentation?.stream("batch", batch));
-      const results = await program.run(feeds);
-      for (const [name, sum] of sums) {
-        float32Data(results[name]).forEach((value, i) => {
-          sum[i] += value;
-        });
-      }
-    }
-  } finally {
-    await program.dispose();
-  }
+  const source = { outputs: Object.fromEntries(graph.statistics), constants };
+  const options = { executor, samples, batchSize: size, augmentation, signal };
+  const { sums, batches } = await sumOverBatches(source, options);
   const parameters = new Map<string, Parameter>(model.parameters);
   for (const [name, sum] of sums) {
     const data = Float32Array.from(sum, (value) => value / batches);

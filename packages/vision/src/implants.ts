@@ -1,15 +1,14 @@
 /** @file Implants fitted to what they replace, by linear least squares. */
-import { throwIfAborted } from "@espalier/base";
 import {
   bindParameters,
   type FitOptions,
   type Model,
   type Parameter,
   type Samples,
+  sumOverBatches,
 } from "@espalier/core";
 import {
   findUses,
-  float32Data,
   gather,
   matmul,
   reshape,
@@ -102,31 +101,14 @@ export async function fitImplants(
     outputs[`${implant} x`] = sum(x, [0, 2]);
     outputs[`${implant} y`] = sum(y, [0, 2]);
   }
-  const program = await executor.compile({ outputs, constants });
-  const totals = new Map<string, Float64Array>();
-  let count = 0;
-  try {
-    for (let start = 0; start + size <= samples.count; start += size) {
-      throwIfAborted(signal);
-      const batch = await samples.batch(Array.from({ length: size }, (_, i) => start + i));
-      for (const [name, tensor] of Object.entries(await program.run(batch.feeds))) {
-        const data = float32Data(tensor);
-        const total = totals.get(name) ?? new Float64Array(data.length);
-        totals.set(name, total);
-        data.forEach((value, i) => {
-          total[i] += value;
-        });
-      }
-      count += size;
-    }
-  } finally {
-    await program.dispose();
-  }
+  const source = { outputs, constants };
+  const options = { executor, samples, batchSize: size, signal };
+  const { sums, batches } = await sumOverBatches(source, options);
   const parameters = new Map<string, Parameter>(pruned.parameters);
   for (const { implant, weight, rows, implantRows, columns } of implants) {
     const { user } = uses.get(graph.parameters.get(weight)!)!;
-    const observations = count * user.shape[2] * user.shape[3];
-    const part = (name: string) => totals.get(`${implant} ${name}`)!;
+    const observations = batches * size * user.shape[2] * user.shape[3];
+    const part = (name: string) => sums.get(`${implant} ${name}`)!;
     const solution = solve(part("xx"), part("xy"), part("x"), part("y"), observations);
     const { shape, kind, data } = pruned.parameters.get(implant)!;
     const fitted = Float32Array.from(data);

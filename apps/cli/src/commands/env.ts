@@ -1,11 +1,12 @@
 /** @file `espalier env`: what this machine offers. */
+
 import { readFileSync } from "node:fs";
 import { arch, availableParallelism, cpus, platform, totalmem } from "node:os";
 import { defaultCacheDirectory } from "@espalier/data";
+import { formatBytes } from "@espalier/report";
 import { onnxDevices, onnxVersion } from "@espalier/runtime-onnx";
 import type { Command } from "commander";
 import { formatOption } from "../options.ts";
-import { formatBytes } from "../progress.ts";
 
 /** The version of this package. */
 export function espalierVersion(): string {

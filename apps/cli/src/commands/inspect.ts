@@ -1,9 +1,10 @@
 /** @file `espalier inspect`: what a model is made of. */
+
 import { inspect, loadSource } from "@espalier/pipeline";
+import { formatBytes } from "@espalier/report";
 import type { Command } from "commander";
 import { type CommonOptions, createContext, families } from "../context.ts";
 import { addCommonOptions, sourceArgument } from "../options.ts";
-import { formatBytes } from "../progress.ts";
 import { formatTable } from "../table.ts";
 
 export function registerInspect(program: Command, signal: AbortSignal): void {

@@ -2,7 +2,7 @@
 import { availableParallelism, cpus } from "node:os";
 import { readBytes, readJson } from "@espalier/base";
 import { loadSource, type PlanRecord, type PruneResult, prune } from "@espalier/pipeline";
-import { renderReport } from "@espalier/report";
+import { formatBytes, renderReport } from "@espalier/report";
 import { onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
 import type { Command } from "commander";
 import { type CommonOptions, createContext, families } from "../context.ts";
@@ -14,7 +14,6 @@ import {
   pruneSettings,
   sourceArgument,
 } from "../options.ts";
-import { formatBytes } from "../progress.ts";
 import { formatTable } from "../table.ts";
 
 interface Options extends CommonOptions, Omit<PruneOptions, "seed" | "batchSize"> {

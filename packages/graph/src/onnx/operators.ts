@@ -3,7 +3,7 @@
  * emit, in the forms in which they emit them (https://onnx.ai/onnx/operators, operator set 20).
  */
 import { linear, matmul } from "../ops/contract.ts";
-import { conv, convInputGradient } from "../ops/convolution.ts";
+import { conv, convInputGradient, smallestInput } from "../ops/convolution.ts";
 import {
   abs,
   add,
@@ -336,17 +336,9 @@ function readConvTranspose(node: NodeReader): Value {
   const kernel = w.shape.slice(2);
   node.only("kernel_shape", kernel);
   const attributes = convolutionOf(node);
-  const { strides, padding, dilations } = attributes;
   const extra = node.list("output_padding", [0, 0], 0);
-  const inputSize = [0, 1].map(
-    (axis) =>
-      strides[axis] * (y.shape[axis + 2] - 1) +
-      dilations[axis] * (kernel[axis] - 1) +
-      1 -
-      padding[axis] -
-      padding[axis + 2] +
-      extra[axis],
-  ) as unknown as Pair;
+  const [height, width] = smallestInput(y.shape.slice(2), kernel, attributes);
+  const inputSize = [height + extra[0], width + extra[1]] as const;
   return withBias(node, convInputGradient(y, w, { ...attributes, inputSize }));
 }
 

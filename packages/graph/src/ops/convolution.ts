@@ -57,6 +57,19 @@ function outputSize(size: Shape, kernel: Shape, window: Window): [number, number
   ) as [number, number];
 }
 
+/** The smallest input of which a convolution makes an output of `size`. */
+export function smallestInput(size: Shape, kernel: Shape, window: Window): [number, number] {
+  const { strides, padding, dilations } = window;
+  return [0, 1].map(
+    (axis) =>
+      strides[axis] * (size[axis] - 1) +
+      dilations[axis] * (kernel[axis] - 1) +
+      1 -
+      padding[axis] -
+      padding[axis + 2],
+  ) as [number, number];
+}
+
 /** Visits every product of the form: flat offsets into x, w and y. */
 function forEachProduct(
   geometry: Geometry,
@@ -362,16 +375,10 @@ function emitTransposedConvolution(
   builder: OnnxBuilder,
   y: string,
   w: string,
-  { outputSize, inputSize, kernel, strides, padding, dilations, groups }: Geometry,
+  geometry: Geometry,
 ): string {
-  const reached = [0, 1].map(
-    (axis) =>
-      strides[axis] * (outputSize[axis] - 1) +
-      dilations[axis] * (kernel[axis] - 1) +
-      1 -
-      padding[axis] -
-      padding[axis + 2],
-  );
+  const { outputSize, inputSize, kernel, strides, padding, dilations, groups } = geometry;
+  const reached = smallestInput(outputSize, kernel, geometry);
   return builder.node("ConvTranspose", [y, w], {
     kernel_shape: kernel,
     strides,

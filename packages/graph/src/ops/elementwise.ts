@@ -370,11 +370,6 @@ export function square(x: Value): Value {
   return multiply(x, x);
 }
 
-/** Adds all `values`; at least one. */
-export function addAll(values: readonly Value[]): Value {
-  return values.reduce((total, value) => add(total, value));
-}
-
 const whereOperation: Operation<NoAttributes> = {
   name: "where",
   semantics: "a where the condition holds, else b; all of one shape",

@@ -1,0 +1,76 @@
+/** @file Programs over samples, one batch of fixed size after another. */
+import { throwIfAborted } from "@espalier/base";
+import { type Executor, float32Data, type ProgramSource } from "@espalier/graph";
+import type { Random } from "./random.ts";
+import type { Batch, Samples } from "./samples.ts";
+
+export interface BatchOptions {
+  readonly samples: Samples;
+  readonly batchSize: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * Visits all samples in batches of one size. Only the first `count` rows of a batch are samples of
+ * its own; the last batch is filled up by repetition.
+ */
+export async function forEachBatch(
+  { samples, batchSize, signal }: BatchOptions,
+  visit: (batch: Batch, start: number, count: number) => Promise<void>,
+): Promise<void> {
+  const size = Math.min(batchSize, samples.count);
+  for (let start = 0; start < samples.count; start += size) {
+    throwIfAborted(signal);
+    const count = Math.min(size, samples.count - start);
+    const indices = Array.from({ length: size }, (_, i) => start + (i < count ? i : 0));
+    await visit(await samples.batch(indices), start, count);
+  }
+}
+
+export interface SumOptions extends BatchOptions {
+  readonly executor: Executor;
+  /** Augments the samples, as in training. */
+  readonly augmentation?: Random | undefined;
+}
+
+/**
+ * Adds up the outputs of one program, built for `batchSize` samples, over all batches, in float64.
+ * Samples that do not fill a batch are left out.
+ */
+export async function sumOverBatches(
+  source: ProgramSource,
+  { samples, batchSize, signal, executor, augmentation }: SumOptions,
+): Promise<{ readonly sums: ReadonlyMap<string, Float64Array>; readonly batches: number }> {
+  const program = await executor.compile(source);
+  const sums = new Map<string, Float64Array>();
+  const batches = Math.floor(samples.count / batchSize);
+  try {
+    for (let batch = 0; batch < batches; batch++) {
+      throwIfAborted(signal);
+      const indices = Array.from({ length: batchSize }, (_, i) => batch * batchSize + i);
+      const { feeds } = await samples.batch(indices, augmentation?.stream("batch", batch));
+      for (const [name, tensor] of Object.entries(await program.run(feeds))) {
+        const data = float32Data(tensor);
+        const sum = sums.get(name) ?? new Float64Array(data.length);
+        sums.set(name, sum);
+        data.forEach((value, i) => {
+          sum[i] += value;
+        });
+      }
+    }
+  } finally {
+    await program.dispose();
+  }
+  return { sums, batches };
+}
+
+/** Target distributions [labels, classes] that are certain of the first `count` labels; the rest are zero. */
+export function oneHot(
+  labels: ArrayLike<number>,
+  classes: number,
+  count: number = labels.length,
+): Float32Array {
+  const targets = new Float32Array(labels.length * classes);
+  for (let n = 0; n < count; n++) targets[n * classes + labels[n]] = 1;
+  return targets;
+}
