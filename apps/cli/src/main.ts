@@ -42,4 +42,10 @@ async function main(): Promise<number> {
   }
 }
 
+// A reader that has seen enough, such as `head`, is no reason to stop the work.
+for (const stream of [process.stdout, process.stderr]) {
+  stream.on("error", (error: NodeJS.ErrnoException) => {
+    if (error.code !== "EPIPE") throw error;
+  });
+}
 process.exitCode = await main();

@@ -109,6 +109,13 @@ describe("help and usage", () => {
       devices: expect.arrayContaining(["cpu"]),
     });
   });
+
+  test("a reader that goes away is no error", async () => {
+    const { child, done } = start(["--help"]);
+    child.stdout?.destroy();
+    const { code, stderr } = await done;
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+  });
 });
 
 describe("reading models and data", () => {
@@ -483,8 +490,19 @@ describe("train", () => {
     expect(JSON.parse(inspection.stdout).preset).toBe("resnet20-cifar10");
     expectOneLine(
       await espalier(...args.slice(0, 1), "resnet21", ...args.slice(2), "-o", at("none")),
-      2,
-      /resnet21: expected one of resnet20-cifar10/,
+      1,
+      /resnet21: no such file or directory; known networks are resnet20-cifar10/,
     );
+  });
+
+  test("a model further", async () => {
+    const args = ["--data", data, "--epochs", "1", "--train-batch-size", "100", "--no-bars"];
+    const result = await espalier("train", at("trained"), ...args, "-o", at("further"));
+    expect(result.code).toBe(0);
+    const read = async (name: string) => JSON.parse(await readFile(at(name), "utf8"));
+    const [{ loss: first }] = await read("trained/training.json");
+    const [{ loss }] = await read("further/training.json");
+    expect(loss).toBeLessThan(first);
+    expect((await read("further/run.json")).sha256).toMatch(/^[0-9a-f]{64}$/);
   });
 });

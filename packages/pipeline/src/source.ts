@@ -36,7 +36,9 @@ export async function loadSource(
     return loadFile(source.slice(colon + 1), families, preset);
   }
   if (!existsSync(source)) {
-    const hint = colon > 1 ? `; known networks are ${known.join(", ")}` : "";
+    // A letter before a colon is a drive; a bare word may be a misspelt network.
+    const hint =
+      colon > 1 || /^[\w-]+$/.test(source) ? `; known networks are ${known.join(", ")}` : "";
     throw new EspalierError("missing-file", `${source}: no such file or directory${hint}`, {
       source,
     });

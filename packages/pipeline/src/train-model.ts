@@ -1,5 +1,4 @@
-/** @file A model from scratch. */
-import { EspalierError } from "@espalier/base";
+/** @file Training of a whole model, from scratch or further. */
 import { type Model, type ModelFamily, Random } from "@espalier/core";
 import { type EpochRecord, type Evaluation, evaluate } from "@espalier/train";
 import type { RunContext } from "./prune.ts";
@@ -9,8 +8,8 @@ import { loadSource } from "./source.ts";
 import { holdOut, trainInRun } from "./train-in-run.ts";
 
 export interface TrainRequest extends OpenRunOptions {
-  /** A ready-made network, such as "resnet20-cifar10". */
-  readonly preset: string;
+  /** A ready-made network, such as "resnet20-cifar10", or, to train a model further, its SOURCE. */
+  readonly source: string;
   readonly settings: TuneSettings;
   readonly seed: number;
   readonly batchSize: number;
@@ -24,20 +23,25 @@ export interface TrainModelResult {
   readonly evaluation: Evaluation;
 }
 
-/** Trains a fresh network in a run directory. */
+/**
+ * Trains a fresh network, or a model further, in a run directory.
+ *
+ * @throws EspalierError as `loadSource` does, if `source` is neither.
+ */
 export async function trainModel(
   request: TrainRequest,
   context: RunContext,
 ): Promise<TrainModelResult> {
-  const { preset, settings, seed, batchSize } = request;
+  const { source, settings, seed, batchSize } = request;
   const { executor, task, signal, onEvent } = context;
   const random = new Random(seed);
-  const model = freshModel(preset, context.families, random);
+  const { model, sha256 } = await startOf(source, context.families, random);
   const run = await RunDirectory.open(
     request.directory,
     {
       command: "train",
-      preset,
+      source,
+      sha256,
       data: task.spec,
       verified: task.verified,
       executor: executor.name,
@@ -71,15 +75,14 @@ export async function trainModel(
   return { directory: run.path, history, evaluation };
 }
 
-function freshModel(preset: string, families: readonly ModelFamily[], random: Random): Model {
-  const family = families.find(({ presets }) => preset in presets);
-  if (family === undefined) {
-    const known = families.flatMap(({ presets }) => Object.keys(presets));
-    throw new EspalierError(
-      "invalid-argument",
-      `network ${preset}: expected one of ${known.join(", ")}`,
-      { preset, known },
-    );
-  }
-  return family.initialize(family.presets[preset], random);
+/** Where training begins; a model that is fresh has no file and so no hash. */
+async function startOf(
+  source: string,
+  families: readonly ModelFamily[],
+  random: Random,
+): Promise<{ model: Model; sha256?: string }> {
+  const family = families.find(({ presets }) => Object.hasOwn(presets, source));
+  return family === undefined
+    ? loadSource(source, families)
+    : { model: family.initialize(family.presets[source], random) };
 }

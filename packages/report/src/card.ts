@@ -61,7 +61,7 @@ function frontMatter(summary: Summary): string {
   // A JSON string is a YAML string.
   const data = JSON.stringify(manifest.data);
   const lines =
-    manifest.command === "train"
+    manifest.sha256 === undefined
       ? ["# license: as you choose"]
       : [
           "# license: that of the model this one was made from",
@@ -105,7 +105,7 @@ function introduction(summary: Summary): string[] {
     case "train":
       return [
         `# ${code(run)}`,
-        `${model} trained from scratch on ${data} for ${epochs} with Espalier.`,
+        `${model} trained ${manifest.sha256 === undefined ? "from scratch" : "further"} on ${data} for ${epochs} with Espalier.`,
         report,
       ];
     case "sensitivity":
@@ -186,9 +186,8 @@ function use(summary: Summary): string[] {
 }
 
 function reproduction({ run, manifest }: Summary): string[] {
-  const source = "source" in manifest ? fileName(manifest.source) : undefined;
-  const command = commandOf(run, manifest, source);
-  const hash = "sha256" in manifest ? `The source has the SHA-256 ${code(manifest.sha256)}. ` : "";
+  const command = commandOf(run, manifest, fileName(manifest.source));
+  const hash = manifest.sha256 ? `The source has the SHA-256 ${code(manifest.sha256)}. ` : "";
   return [
     "## How to reproduce",
     command === undefined ? "The settings are in [run.json](run.json)." : codeBlock("sh", command),

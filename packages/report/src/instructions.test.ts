@@ -65,7 +65,7 @@ test("of a sensitivity run", () => {
 
 test("of a training run", () => {
   const command = commandOf("net", {
-    ...{ command: "train", preset: "resnet20-cifar10", data: "cifar10", executor: "onnx:cpu" },
+    ...{ command: "train", source: "resnet20-cifar10", data: "cifar10", executor: "onnx:cpu" },
     ...{ settings: { ...defaultTuning, epochs: 30 }, epochs: 30, seed: 0 },
   });
   expect(command).toMatch(/^espalier train resnet20-cifar10 --data cifar10 --epochs 30 /);

@@ -77,8 +77,14 @@ function prefixed(prefix: string, options: Readonly<Record<string, string>>) {
 export function commandOf(run: string, manifest: RunManifest, source?: string): string | undefined {
   const options = optionsOf(run, manifest);
   if (options === undefined) return undefined;
-  const subject = manifest.command === "train" ? manifest.preset : (source ?? manifest.source);
-  const words = ["espalier", manifest.command, subject, "--data", manifest.data, ...options];
+  const words = [
+    "espalier",
+    manifest.command,
+    source ?? manifest.source,
+    "--data",
+    manifest.data,
+    ...options,
+  ];
   // Executors are named after a runtime and a device, such as "onnx:cpu".
   const device = manifest.executor.split(":")[1] ?? "cpu";
   if (device !== "cpu") words.push("--device", device);

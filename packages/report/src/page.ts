@@ -62,9 +62,11 @@ function headline(summary: Summary): { title: string; lead: Html } {
   const epochs = describeEpochs(epochsOf(summary));
   const network = describeModel(summary);
   if (manifest.command === "train") {
+    const name = fileName(manifest.source);
+    const how = manifest.sha256 === undefined ? "from scratch" : "further";
     return {
-      title: `${manifest.preset}, trained on ${manifest.data}`,
-      lead: html`${network ?? manifest.preset}, trained from scratch for ${epochs}.`,
+      title: `${name}, trained ${manifest.sha256 === undefined ? "" : "further "}on ${manifest.data}`,
+      lead: html`${network ?? name}, trained ${how} for ${epochs}.`,
     };
   }
   const file = fileName(manifest.source);

@@ -70,7 +70,10 @@ export interface SensitivityManifest extends CommonManifest {
 
 export interface TrainManifest extends CommonManifest {
   readonly command: "train";
-  readonly preset: string;
+  /** A ready-made network, or the model that was trained further. */
+  readonly source: string;
+  /** Of the model that was trained further; a network from scratch has none. */
+  readonly sha256?: string | undefined;
   readonly epochs: number;
   readonly seed: number;
 }
@@ -169,8 +172,14 @@ const sensitivityManifest = object<
   Pick<SensitivityManifest, "source" | "sha256" | "seed" | "batchSize">
 >({ source: string, sha256: string, seed: count, batchSize: count });
 
-const trainManifest = object<{ preset: string; settings: { epochs: number }; seed: number }>({
-  preset: string,
+const trainManifest = object<{
+  source: string;
+  sha256: string | undefined;
+  settings: { epochs: number };
+  seed: number;
+}>({
+  source: string,
+  sha256: optional(string),
   settings: object({ epochs: count }),
   seed: count,
 });
@@ -181,8 +190,8 @@ const manifest: Decoder<RunManifest> = (value, at) => {
     return { command, ...sensitivityManifest(value, at), ...common };
   }
   if (command === "train") {
-    const { preset, seed, settings } = trainManifest(value, at);
-    return { command, preset, seed, epochs: settings.epochs, ...common };
+    const { source, sha256, seed, settings } = trainManifest(value, at);
+    return { command, source, sha256, seed, epochs: settings.epochs, ...common };
   }
   const { source, sha256, plan, settings } = pruneManifest(value, at);
   const { calibration, tune } = settings;

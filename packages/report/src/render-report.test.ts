@@ -327,7 +327,7 @@ describe("other runs", () => {
   test("of training", async () => {
     const directory = join(root, "trained");
     await writeJsonAtomic(join(directory, "run.json"), {
-      ...{ command: "train", preset: "resnet20-cifar10", data: "cifar10", executor: "onnx:cpu" },
+      ...{ command: "train", source: "resnet20-cifar10", data: "cifar10", executor: "onnx:cpu" },
       ...{ settings: { epochs: 2, batchSize: 128 }, seed: 0 },
     });
     await writeJsonAtomic(join(directory, "training.json"), syntheticTraining(2));

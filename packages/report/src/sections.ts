@@ -228,8 +228,8 @@ function speed(summary: Summary): Content {
 
 function reproduce({ manifest, command, run }: Summary): Content {
   const general: [string, Content][] =
-    manifest.command === "train"
-      ? [["network", manifest.preset]]
+    manifest.sha256 === undefined
+      ? [["network", manifest.source]]
       : [
           ["source", manifest.source],
           ["SHA-256", html`<code>${manifest.sha256}</code>`],

@@ -1,4 +1,4 @@
-/** @file `espalier train`: a network from scratch. */
+/** @file `espalier train`: a network from scratch, or a model further. */
 import { defaultTuning, trainModel } from "@espalier/pipeline";
 import type { Command } from "commander";
 import { Option } from "commander";
@@ -25,8 +25,11 @@ const share = number(0, 1, "a number from 0 to 1");
 export function registerTrain(program: Command, signal: AbortSignal): void {
   const command = program
     .command("train")
-    .argument("<network>", "a ready-made network, such as resnet20-cifar10")
-    .description("Trains a network from scratch.")
+    .argument(
+      "<source>",
+      "a ready-made network, such as resnet20-cifar10, or a model to train further",
+    )
+    .description("Trains a network from scratch, or a model further.")
     .requiredOption("--data <data>", "cifar10, or cifar10:DIR")
     .option("--epochs <n>", "passes over the training samples", integer(1), 30)
     .option("--learning-rate <rate>", "its peak", number(0, 100, "a number"), 0.1)
@@ -45,13 +48,13 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
       "after",
       "\nExample:\n  espalier train resnet20-cifar10 --data cifar10 --epochs 30 --learning-rate 0.15 -o runs/resnet20",
     )
-    .action(async (preset: string, options: Options) => {
+    .action(async (source: string, options: Options) => {
       const context = createContext(options, signal);
       const task = await context.openTask(options.data);
       const { epochs, schedule, learningRate: peak, warmup, labelSmoothing } = options;
       const result = await trainModel(
         {
-          preset,
+          source,
           settings: {
             ...defaultTuning,
             epochs,
