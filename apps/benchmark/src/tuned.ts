@@ -27,6 +27,7 @@ export interface TunedOptions {
 
 export interface TunedRow {
   readonly label: string;
+  readonly epochs: number;
   readonly macsShare: number;
   readonly parametersShare: number;
   readonly dense: number;
@@ -81,7 +82,7 @@ export async function measureTuned(options: TunedOptions): Promise<TunedRow[]> {
   const source = await loadSource(sourceName, [cifarResNet]);
   const rows: TunedRow[] = [];
   for (const { label, settings } of variants(epochs)) {
-    const earlier = known.find((row) => row.label === label);
+    const earlier = known.find((row) => row.label === label && row.epochs === epochs);
     if (earlier !== undefined) {
       rows.push(earlier);
       continue;
@@ -91,7 +92,7 @@ export async function measureTuned(options: TunedOptions): Promise<TunedRow[]> {
         source,
         sourceName,
         settings,
-        directory: join(directory, label.replace(/[^a-z0-9]+/gi, "-")),
+        directory: join(directory, `${label} ${epochs}`.replace(/[^a-z0-9]+/gi, "-")),
         resume: true,
         overwrite: false,
       },
@@ -108,6 +109,7 @@ export async function measureTuned(options: TunedOptions): Promise<TunedRow[]> {
     const { before, after } = result.plan;
     rows.push({
       label,
+      epochs,
       macsShare: after.macs / before.macs,
       parametersShare: after.parameters / before.parameters,
       dense: dense.accuracy,
@@ -120,14 +122,14 @@ export async function measureTuned(options: TunedOptions): Promise<TunedRow[]> {
   return rows;
 }
 
-export function tunedMarkdown(rows: readonly TunedRow[], epochs: number): string {
+export function tunedMarkdown(rows: readonly TunedRow[]): string {
   const percent = (share: number) => (100 * share).toFixed(2);
   return [
-    `| metric | MACs kept | parameters kept | straight after pruning | after ${epochs} epochs | change from dense |`,
-    "|---|---|---|---|---|---|",
+    "| metric | MACs kept | parameters kept | straight after pruning | epochs | tuned | change from dense |",
+    "|---|---|---|---|---|---|---|",
     ...rows.map(
-      ({ label, macsShare, parametersShare, dense, pruned, tuned }) =>
-        `| ${label} | ${percent(macsShare)} % | ${percent(parametersShare)} % | ${percent(pruned)} | ${percent(tuned)} | ${(100 * (tuned - dense)).toFixed(2)} |`,
+      ({ label, epochs, macsShare, parametersShare, dense, pruned, tuned }) =>
+        `| ${label} | ${percent(macsShare)} % | ${percent(parametersShare)} % | ${percent(pruned)} | ${epochs} | ${percent(tuned)} | ${(100 * (tuned - dense)).toFixed(2)} |`,
     ),
   ].join("\n");
 }

@@ -50,7 +50,7 @@ export interface Executor {
 /** @throws EspalierError `out-of-memory` if a program needs more than it may take. */
 export function expectMemory(limit: number | undefined, peakBytes: number): void {
   if (limit === undefined || peakBytes <= limit) return;
-  const megabytes = (bytes: number) => `${(bytes / 1e6).toPrecision(3)} MB`;
+  const megabytes = (bytes: number) => `${Number((bytes / 1e6).toPrecision(3))} MB`;
   throw new EspalierError(
     "out-of-memory",
     `memory: expected a program of at most ${megabytes(limit)}, got one of ${megabytes(peakBytes)}; a smaller batch or a higher limit helps`,

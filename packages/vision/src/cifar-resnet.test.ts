@@ -184,6 +184,11 @@ describe.each(["projection", "padding"] as const)("shortcut by %s", (shortcut) =
         expectClose(fitted.parameters.get(name)!.data, data, 1e-3);
     }
     expectClose(await logitsOf(fitted), await logitsOf(centred), 1e-2);
+
+    const limited = createOnnxExecutor({ memoryLimit: 2e6 });
+    const options = { executor: limited, batchSize: 64 };
+    const again = await centred.fitImplants(zeroed, noiseSamples(centred, 64), options);
+    expectClose(await logitsOf(again), await logitsOf(centred), 1e-2);
   });
 
   test("an implant costs a ninth of the row it replaces", () => {

@@ -2,16 +2,19 @@
 import {
   bindParameters,
   type FitOptions,
+  fitBatch,
   type Model,
   type Parameter,
   type Samples,
   sumOverBatches,
 } from "@espalier/core";
 import {
+  cost,
   findUses,
   gather,
   matmul,
   reshape,
+  simplify,
   slice,
   sum,
   transpose,
@@ -74,16 +77,41 @@ export async function fitImplants(
   { executor, batchSize, signal }: FitOptions,
 ): Promise<Model> {
   if (implants.length === 0) return pruned;
-  const size = Math.min(batchSize, samples.count);
-  const { graph, constants } = bindParameters(dense, size, "evaluation");
+  const wanted = Math.min(batchSize, samples.count);
+  const prepared = fitBatch(executor, wanted, (size) => prepareSums(dense, implants, size));
+  const { outputs, constants } = prepared;
+  const options = { executor, samples, batchSize: prepared.batchSize, signal };
+  const { sums, batches } = await sumOverBatches({ outputs, constants }, options);
+  const parameters = new Map<string, Parameter>(pruned.parameters);
+  for (const { implant, rows, implantRows, columns } of implants) {
+    const observations = batches * prepared.positions.get(implant)!;
+    const part = (name: string) => sums.get(`${implant} ${name}`)!;
+    const solution = solve(part("xx"), part("xy"), part("x"), part("y"), observations);
+    const { shape, kind, data } = pruned.parameters.get(implant)!;
+    const fitted = Float32Array.from(data);
+    implantRows.forEach((row, r) => {
+      for (let c = 0; c < columns.length; c++) {
+        fitted[row * columns.length + c] = solution[c * rows.length + r];
+      }
+    });
+    parameters.set(implant, { shape, kind, data: fitted });
+  }
+  return pruned.withParameters(parameters);
+}
+
+/** For each implant the sums over a batch that its normal equations are made of. */
+function prepareSums(dense: Model, implants: readonly Implant[], batchSize: number) {
+  const { graph, constants } = bindParameters(dense, batchSize, "evaluation");
   const uses = findUses(
     [graph.logits],
     implants.map(({ weight }) => graph.parameters.get(weight)!),
   );
   const outputs: Record<string, Value> = {};
+  const positions = new Map<string, number>();
   for (const { implant, weight, rows, columns } of implants) {
     const { user } = uses.get(graph.parameters.get(weight)!)!;
     const [n, , height, width] = user.shape;
+    positions.set(implant, n * height * width);
     const strides = user.attributes.strides as readonly [number, number];
     // The centre tap of the kernel saw every stride-th position of the input.
     const [, , inputHeight, inputWidth] = user.inputs[0].shape;
@@ -101,25 +129,8 @@ export async function fitImplants(
     outputs[`${implant} x`] = sum(x, [0, 2]);
     outputs[`${implant} y`] = sum(y, [0, 2]);
   }
-  const source = { outputs, constants };
-  const options = { executor, samples, batchSize: size, signal };
-  const { sums, batches } = await sumOverBatches(source, options);
-  const parameters = new Map<string, Parameter>(pruned.parameters);
-  for (const { implant, weight, rows, implantRows, columns } of implants) {
-    const { user } = uses.get(graph.parameters.get(weight)!)!;
-    const observations = batches * size * user.shape[2] * user.shape[3];
-    const part = (name: string) => sums.get(`${implant} ${name}`)!;
-    const solution = solve(part("xx"), part("xy"), part("x"), part("y"), observations);
-    const { shape, kind, data } = pruned.parameters.get(implant)!;
-    const fitted = Float32Array.from(data);
-    implantRows.forEach((row, r) => {
-      for (let c = 0; c < columns.length; c++) {
-        fitted[row * columns.length + c] = solution[c * rows.length + r];
-      }
-    });
-    parameters.set(implant, { shape, kind, data: fitted });
-  }
-  return pruned.withParameters(parameters);
+  const { peakBytes } = cost(simplify(Object.values(outputs)));
+  return { batchSize, constants, outputs, positions, peakBytes };
 }
 
 /**
