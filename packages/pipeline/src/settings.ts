@@ -49,8 +49,8 @@ export const defaultSensitivity: SensitivitySettings = {
   coupling: "together",
 };
 
-// Measured: benchmarks/results/speed.md, with widths of 1, 8 and 16.
-const ROUND_TO = 8;
+// Measured: benchmarks/results/speed.md, with widths of 1, 8 and 16; see decision 009.
+const ROUND_TO = 16;
 
 /** The plan for a budget. */
 export function defaultPlan(budget: Budget): PlanOptions {

@@ -4,7 +4,9 @@
  */
 import type { CheckpointSource, ImagePreprocessing } from "@espalier/core";
 import type { Value } from "@espalier/graph";
-import { defineVisionFamily, type VisionConfig } from "./family.ts";
+import * as z from "zod";
+import { cifarImage, cifarLabels } from "./cifar.ts";
+import { defineVisionFamily, layerCount, size, type VisionConfig, visionConfig } from "./family.ts";
 import type { Feature, Network } from "./network.ts";
 
 /**
@@ -15,23 +17,36 @@ export type Shortcut = "projection" | "padding";
 
 export interface CifarResNetConfig extends VisionConfig {
   readonly model_type: "cifar-resnet";
+  /** Convolutions, without those of the shortcuts, and the linear layer. */
   readonly depth: number;
   readonly shortcut: Shortcut;
+  /** Channels of the first convolution; by default as many as the first stage has. */
+  readonly stem?: number | undefined;
   /** Channels of the three stages. */
   readonly widths: readonly [number, number, number];
 }
 
-const classes = [
-  ...["airplane", "automobile", "bird", "cat", "deer"],
-  ...["dog", "frog", "horse", "ship", "truck"],
-];
-
-// CIFAR-10's own statistics, as most projects give them.
-const cifarImage: ImagePreprocessing = {
-  shape: [3, 32, 32],
-  mean: [0.4914, 0.4822, 0.4465],
-  std: [0.2023, 0.1994, 0.201],
-};
+const schema = visionConfig
+  .extend({
+    model_type: z.literal("cifar-resnet"),
+    depth: layerCount.refine((depth) => depth > 2 && depth % 6 === 2, { error: "expected 6n + 2" }),
+    shortcut: z.enum(["projection", "padding"]),
+    stem: size.optional(),
+    widths: z.tuple([size, size, size]),
+  })
+  .refine(
+    ({ shortcut, stem, widths }) => shortcut === "projection" || (stem ?? widths[0]) === widths[0],
+    {
+      error: "expected a stem as wide as the first stage where shortcuts are padded",
+      path: ["stem"],
+    },
+  )
+  .refine(
+    ({ shortcut, widths }) =>
+      shortcut === "projection" ||
+      [1, 2].every((i) => widths[i] >= widths[i - 1] && (widths[i] - widths[i - 1]) % 2 === 0),
+    { error: "expected each stage to be wider by an even number", path: ["widths"] },
+  );
 
 // ImageNet's, with which the public option-A checkpoints were trained (akamaster/pytorch_resnet_cifar10).
 const imagenetImage: ImagePreprocessing = {
@@ -45,14 +60,15 @@ export function cifarResNetConfig(
   depth: number,
   shortcut: Shortcut = "projection",
   widths: CifarResNetConfig["widths"] = [16, 32, 64],
+  stem?: number,
 ): CifarResNetConfig {
   return {
     model_type: "cifar-resnet",
     depth,
     shortcut,
+    ...(stem === undefined ? {} : { stem }),
     widths,
-    num_labels: classes.length,
-    id2label: Object.fromEntries(classes.map((name, i) => [String(i), name])),
+    ...cifarLabels(),
     image: shortcut === "projection" ? cifarImage : imagenetImage,
   };
 }
@@ -66,29 +82,26 @@ function forward(network: Network, image: Feature, config: CifarResNetConfig): V
       network.conv(name, x, { outputs, kernel: 3, stride, padding: 1 }),
     );
 
-  let x = network.relu(layer("conv1", image, widths[0], 1));
-  widths.forEach((width, stage) => {
+  let width = config.stem ?? widths[0];
+  let x = network.relu(layer("conv1", image, width, 1));
+  widths.forEach((outputs, stage) => {
     for (let block = 0; block < blocks; block++) {
       const name = `layer${stage + 1}.${block}`;
-      const narrows = stage > 0 && block === 0;
-      const stride = narrows ? 2 : 1;
-      const inner = network.relu(layer(`${name}.conv1`, x, width, stride));
-      const branch = layer(`${name}.conv2`, inner, width, 1);
+      const stride = stage > 0 && block === 0 ? 2 : 1;
+      const inner = network.relu(layer(`${name}.conv1`, x, outputs, stride));
+      const branch = layer(`${name}.conv2`, inner, outputs, 1);
       let shortcut = x;
-      if (narrows && config.shortcut === "projection") {
-        const projected = network.conv(`${name}.downsample.0`, x, {
-          outputs: width,
-          kernel: 1,
-          stride,
-        });
+      if (stride > 1 && config.shortcut === "padding") {
+        shortcut = network.subsample(x, stride, (outputs - width) / 2);
+      } else if (stride > 1 || width !== outputs) {
+        const projected = network.conv(`${name}.downsample.0`, x, { outputs, kernel: 1, stride });
         shortcut = network.batchNorm(`${name}.downsample.1`, projected);
-      } else if (narrows) {
-        shortcut = network.subsample(x, stride, (width - widths[stage - 1]) / 2);
       }
       x = network.relu(network.join([branch, shortcut]));
+      width = outputs;
     }
   });
-  return network.linear("fc", network.globalAverage(x), config.num_labels);
+  return network.linear("fc", network.globalAverage(x), config.num_labels, "normal-fan-in").value;
 }
 
 function canonicalName(name: string): string | undefined {
@@ -110,23 +123,27 @@ function recognize({ tensors }: CheckpointSource): CifarResNetConfig | undefined
   while (shapes.has(`layer1.${blocks}.conv1.weight`)) blocks++;
   const shortcut = shapes.has("layer2.0.downsample.0.weight") ? "projection" : "padding";
   const widths = stages.map((shape) => shape![0]) as [number, number, number];
-  const labels = shapes.get("fc.weight")?.[0] ?? classes.length;
-  const config = cifarResNetConfig(6 * blocks + 2, shortcut, widths);
-  if (labels === classes.length) return config;
-  const names = Array.from({ length: labels }, (_, i) => [String(i), `class ${i}`]);
-  return { ...config, num_labels: labels, id2label: Object.fromEntries(names) };
+  const stem = first[0] === widths[0] ? undefined : first[0];
+  const config = cifarResNetConfig(6 * blocks + 2, shortcut, widths, stem);
+  return { ...config, ...cifarLabels(shapes.get("fc.weight")?.[0]) };
 }
 
-const depths = [20, 32, 44, 56, 110];
+const presets: Readonly<Record<string, CifarResNetConfig>> = {
+  ...Object.fromEntries(
+    [20, 32, 44, 56, 110].map((depth) => [`resnet${depth}-cifar10`, cifarResNetConfig(depth)]),
+  ),
+  // The wide networks of HAP and EHAP (arXiv 2306.07030), which are ResNets of the kind above: their
+  // activations come after their convolutions. 28 counts two shortcuts.
+  "wideresnet32-cifar10": cifarResNetConfig(32, "projection", [64, 128, 256]),
+  "wideresnet28-8-cifar10": cifarResNetConfig(26, "projection", [128, 256, 512], 16),
+};
 
-/** ResNet-20, 32, 44, 56 and 110 for CIFAR-10, with either kind of shortcut. */
+/** ResNet-20, 32, 44, 56 and 110 for CIFAR-10, with either kind of shortcut, and wide ones. */
 export const cifarResNet = defineVisionFamily<CifarResNetConfig>({
   name: "cifar-resnet",
-  presets: Object.fromEntries(
-    depths.map((depth) => [`resnet${depth}-cifar10`, cifarResNetConfig(depth)]),
-  ),
-  presetOf: ({ depth, widths }) =>
-    depths.includes(depth) && widths.join() === "16,32,64" ? `resnet${depth}-cifar10` : undefined,
+  schema,
+  presets,
+  presetFields: ["depth", "widths", "stem"],
   piecewiseLinear: true,
   recognize,
   canonicalName,

@@ -13,6 +13,7 @@ import type {
   RowSelection,
 } from "@espalier/core";
 import { type Shape, sizeOf, type Value } from "@espalier/graph";
+import * as z from "zod";
 import { findImplants, fitImplants } from "./implants.ts";
 import { type Declaration, type Feature, Network, type Pruning, positionsOf } from "./network.ts";
 
@@ -23,16 +24,64 @@ export interface VisionConfig extends ModelConfig {
   /** How pixels become inputs; part of the model, since other constants cost accuracy. */
   readonly image: ImagePreprocessing;
   /** What is left of each layer; absent where the model is whole. */
-  readonly pruning?: Pruning;
+  readonly pruning?: Pruning | undefined;
 }
+
+// A network with more is a mistake or an attack: its graph would fill the memory.
+const MOST_LAYERS = 2000;
+const MOST_CHANNELS = 1 << 20;
+
+/** A number of channels, or of positions along an axis of an image. */
+export const size = z.int().min(1).max(MOST_CHANNELS);
+
+/** A number of layers or blocks. */
+export const layerCount = z.int().min(1).max(MOST_LAYERS);
+
+const image = z
+  .object({
+    shape: z.tuple([size, size, size]),
+    mean: z.array(z.number()),
+    std: z.array(z.number().positive()),
+  })
+  .refine(({ shape, mean, std }) => mean.length === shape[0] && std.length === shape[0], {
+    error: "expected a mean and a std for each channel of the shape",
+  });
+
+const pruning = z
+  .object({
+    channels: z.record(
+      z.string(),
+      z
+        .array(z.int().min(0).max(MOST_CHANNELS))
+        .refine((list) => new Set(list).size === list.length, {
+          error: "expected distinct channel numbers",
+        }),
+    ),
+    implants: z.record(z.string(), z.int().min(0)),
+  })
+  .refine(
+    ({ channels, implants }) =>
+      Object.entries(implants).every(([layer, n]) => !(n > (channels[layer]?.length ?? n))),
+    { error: "expected no more implants than channels" },
+  );
+
+/** The fields that all image classifiers share, to be extended with an architecture's own. */
+export const visionConfig = z.looseObject({
+  num_labels: size,
+  id2label: z.record(z.string(), z.string()),
+  image,
+  pruning: pruning.optional(),
+});
 
 /** What a family of image classifiers must say of itself. */
 export interface Architecture<Config extends VisionConfig> {
   /** Also the `model_type` of its configurations. */
   readonly name: string;
+  /** Checks a configuration, which may come from anywhere. */
+  readonly schema: z.ZodType<Config>;
   readonly presets: Readonly<Record<string, Config>>;
-  /** As in ModelFamily. */
-  presetOf(config: Config): string | undefined;
+  /** The fields that tell networks apart: a model that has a preset's is called like it. */
+  readonly presetFields: readonly (keyof Config)[];
   /** As in ModelFamily. */
   readonly piecewiseLinear: boolean;
   /** The configuration that the tensors of a foreign checkpoint imply; see ModelFamily.detect. */
@@ -50,13 +99,18 @@ export function defineVisionFamily<Config extends VisionConfig>(
     name: architecture.name,
     presets: architecture.presets,
     piecewiseLinear: architecture.piecewiseLinear,
-    presetOf: (config) => architecture.presetOf(config as Config),
+    presetOf: (config) => {
+      const described = (of: ModelConfig) =>
+        JSON.stringify(architecture.presetFields.map((field) => of[field as string]));
+      const { presets } = architecture;
+      return Object.keys(presets).find((name) => described(presets[name]) === described(config));
+    },
     detect: (source) => {
       if (source.config === undefined) return architecture.recognize(source);
       return source.config.model_type === architecture.name ? source.config : undefined;
     },
     load: (source, config) => {
-      const checked = checkConfig(config as Config, source.path);
+      const checked = checkConfig(architecture, config, source.path);
       const declarations = declareFrom(source.path, architecture, checked);
       return createModel(
         family,
@@ -86,6 +140,12 @@ function build<Config extends VisionConfig>(
   const network = new Network(mode, config.pruning);
   const image = network.image("pixel_values", [batch, ...config.image.shape]);
   const logits = forward(network, image, config);
+  if (logits.shape[1] !== config.num_labels) {
+    throw new EspalierError(
+      "mismatched-model",
+      `expected ${config.num_labels} logits, got ${logits.shape[1]}`,
+    );
+  }
   return { network, graph: network.graph(image, logits) };
 }
 
@@ -141,50 +201,22 @@ function createModel<Config extends VisionConfig>(
   return model;
 }
 
-/** Checks the fields that all image classifiers share; the file may come from anywhere. */
-function checkConfig<Config extends VisionConfig>(config: Config, path: string): Config {
-  const fail = (field: string, expected: string): never => {
-    throw new EspalierError(
-      "mismatched-model",
-      `${path}: config.${field}: expected ${expected}, got ${JSON.stringify(config[field])}`,
-      { path, field },
-    );
-  };
-  const { num_labels: labels, image, pruning } = config;
-  if (!Number.isInteger(labels) || labels < 1) fail("num_labels", "a positive whole number");
-  if (typeof config.id2label !== "object" || config.id2label === null)
-    fail("id2label", "an object");
-  const sized = (list: unknown, length: number) =>
-    Array.isArray(list) && list.length === length && list.every(Number.isFinite);
-  if (
-    typeof image !== "object" ||
-    image === null ||
-    !sized(image.shape, 3) ||
-    !image.shape.every((n) => Number.isInteger(n) && n > 0) ||
-    !sized(image.mean, image.shape[0]) ||
-    !sized(image.std, image.shape[0]) ||
-    !image.std.every((n) => n > 0)
-  ) {
-    fail("image", "shape [channels, height, width] with mean and std for each channel");
-  }
-  if (pruning === undefined) return config;
-  const isObject = (value: unknown) => typeof value === "object" && value !== null;
-  if (!isObject(pruning) || !isObject(pruning.channels) || !isObject(pruning.implants)) {
-    fail("pruning", "an object with channels and implants");
-  }
-  for (const [layer, channels] of Object.entries(pruning.channels)) {
-    const distinct = Array.isArray(channels) && new Set(channels).size === channels.length;
-    if (!distinct || !channels.every((n) => Number.isInteger(n) && n >= 0)) {
-      fail("pruning", `distinct channel numbers for ${layer}`);
-    }
-  }
-  for (const [layer, count] of Object.entries(pruning.implants)) {
-    const total = pruning.channels[layer]?.length ?? Number.POSITIVE_INFINITY;
-    if (!Number.isInteger(count) || count < 0 || count > total) {
-      fail("pruning", `no more implants than channels for ${layer}`);
-    }
-  }
-  return config;
+/** @throws EspalierError `mismatched-model` naming the field of a `config.json` that is wrong. */
+function checkConfig<Config extends VisionConfig>(
+  { schema }: Architecture<Config>,
+  config: ModelConfig,
+  path: string,
+): Config {
+  const { success, data, error } = schema.safeParse(config, { reportInput: true });
+  if (success) return data;
+  const [{ path: keys, message, input }] = error.issues;
+  const field = keys.join(".");
+  // Some of zod's messages say what came, others do not.
+  const got = message.includes("received") ? "" : `, got ${JSON.stringify(input)?.slice(0, 80)}`;
+  throw new EspalierError("mismatched-model", `${path}: config.${field}: ${message}${got}`, {
+    path,
+    field,
+  });
 }
 
 /** The tensors of a checkpoint as parameters, each exactly as declared. */
@@ -240,15 +272,15 @@ function collect<Config extends VisionConfig>(
 }
 
 function draw({ shape, initialization }: Declaration, random: Random): Float32Array {
-  const fanIn = sizeOf(shape.slice(1));
-  const next: Record<Declaration["initialization"], () => number> = {
-    // He et al. 2015, arXiv 1502.01852.
-    "he-normal": () => random.normal() * Math.sqrt(2 / fanIn),
-    "fan-in-uniform": () => (2 * random.uniform() - 1) / Math.sqrt(fanIn),
-    zeros: () => 0,
-    ones: () => 1,
-  };
-  return Float32Array.from({ length: sizeOf(shape) }, next[initialization]);
+  const data = new Float32Array(sizeOf(shape));
+  if ("value" in initialization) return data.fill(initialization.value);
+  for (let i = 0; i < data.length; i++) {
+    data[i] =
+      "normal" in initialization
+        ? random.normal() * initialization.normal
+        : (2 * random.uniform() - 1) * initialization.uniform;
+  }
+  return data;
 }
 
 /** What is left of each layer when only the selected rows are. */

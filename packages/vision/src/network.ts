@@ -3,17 +3,20 @@ import { EspalierError } from "@espalier/base";
 import type { Mode, ModelGraph, ParameterSpec, Site } from "@espalier/core";
 import {
   add,
+  averagePool,
   batchNorm,
   batchNormTraining,
   concat,
   conv,
   input,
   linear,
+  maxPool,
   mean,
   multiply,
   perChannel,
   place,
   relu,
+  reshape,
   type Shape,
   scalar,
   sizeOf,
@@ -50,11 +53,21 @@ export interface Feature {
    * The layer whose output rows these are, until something else than normalisation happens, and how
    * many of them are not implants.
    */
-  readonly producer?: { readonly name: string; readonly whole: number };
+  readonly producer?: { readonly name: string; readonly whole: number } | undefined;
 }
 
-/** How a parameter begins when nothing is loaded. */
-export type Initialization = "he-normal" | "fan-in-uniform" | "zeros" | "ones";
+/**
+ * How the weight of a layer begins when nothing is loaded: normally distributed with the variance
+ * 2 / fan (He et al. 2015, arXiv 1502.01852), or evenly from -1/√fan to 1/√fan, as PyTorch's layers do.
+ * The fan in is the number of weights of a row, the fan out that of rows times the kernel's positions.
+ */
+export type WeightInitialization = "normal-fan-in" | "normal-fan-out" | "uniform-fan-in";
+
+/** What a parameter is drawn from: a standard deviation, a bound, or a value for all. */
+export type Initialization =
+  | { readonly normal: number }
+  | { readonly uniform: number }
+  | { readonly value: number };
 
 export interface Declaration extends ParameterSpec {
   readonly initialization: Initialization;
@@ -70,9 +83,25 @@ export interface ConvLayer {
   readonly padding?: number;
   readonly groups?: number;
   readonly bias?: boolean;
+  /** Default: "normal-fan-in". */
+  readonly initialization?: WeightInitialization;
+}
+
+/** A window that moves over the positions of a feature. */
+export interface PoolLayer {
+  readonly kernel: number;
+  readonly stride: number;
+  readonly padding?: number;
 }
 
 const EPSILON = 1e-5;
+
+function weightInitialization(kind: WeightInitialization, shape: Shape): Initialization {
+  const row = sizeOf(shape.slice(1));
+  if (kind === "uniform-fan-in") return { uniform: 1 / Math.sqrt(row) };
+  const fan = kind === "normal-fan-in" ? row : shape[0] * sizeOf(shape.slice(2));
+  return { normal: Math.sqrt(2 / fan) };
+}
 
 /** The positions of the channels `wanted` in `channels`. */
 export function positionsOf(wanted: readonly number[], channels: readonly number[]): number[] {
@@ -115,6 +144,7 @@ export class Network {
    */
   conv(name: string, x: Feature, layer: ConvLayer): Feature {
     const { kernel, stride = 1, padding = 0, groups = 1 } = layer;
+    const { initialization = "normal-fan-in" } = layer;
     const channels = this.#pruning.channels[name] ?? range(layer.outputs);
     const layers = [...x.layers, name];
     if (x.channels.length === 0 || channels.length === 0) {
@@ -129,7 +159,7 @@ export class Network {
       return this.#parameter(`${of}.weight`, {
         shape,
         kind: "weight",
-        initialization: "he-normal",
+        initialization: weightInitialization(initialization, shape),
         channels: axes,
       });
     };
@@ -150,19 +180,23 @@ export class Network {
     if (kernel > 1 && padding === (kernel - 1) / 2) this.implantable.add(`${name}.weight`);
     let value = concat(parts, 1);
     if (layer.bias) {
-      value = add(value, perChannel(this.#vector(`${name}.bias`, channels, "bias", "zeros"), 4));
+      value = add(value, perChannel(this.#vector(`${name}.bias`, channels, "bias", 0), 4));
     }
     return this.#mark({ value, channels, layers, producer: { name, whole } });
   }
 
-  /** Batch normalisation `NAME.{weight,bias,running_mean,running_var}`, one number per channel. */
-  batchNorm(name: string, x: Feature): Feature {
+  /**
+   * Batch normalisation `NAME.{weight,bias,running_mean,running_var}`, one number per channel.
+   *
+   * @param initialScale The first value of the weight.
+   */
+  batchNorm(name: string, x: Feature, initialScale = 1): Feature {
     const { channels } = x;
     if (channels.length === 0) return x;
-    const scale = this.#vector(`${name}.weight`, channels, "normalization", "ones");
-    const bias = this.#vector(`${name}.bias`, channels, "normalization", "zeros");
-    const average = this.#vector(`${name}.running_mean`, channels, "statistic", "zeros");
-    const variance = this.#vector(`${name}.running_var`, channels, "statistic", "ones");
+    const scale = this.#vector(`${name}.weight`, channels, "normalization", initialScale);
+    const bias = this.#vector(`${name}.bias`, channels, "normalization", 0);
+    const average = this.#vector(`${name}.running_mean`, channels, "statistic", 0);
+    const variance = this.#vector(`${name}.running_var`, channels, "statistic", 1);
     if (this.#mode === "evaluation") {
       const value = batchNorm(x.value, { scale, bias, mean: average, variance }, EPSILON);
       return this.#mark({ ...x, value });
@@ -219,13 +253,49 @@ export class Network {
     return { ...x, value, channels: x.channels.map((channel) => channel + first) };
   }
 
-  /** The average over all positions: [N, C]. */
-  globalAverage(x: Feature): Feature {
-    return { ...x, value: mean(x.value, [2, 3]) };
+  /** The largest element of every window. */
+  maxPool(x: Feature, { kernel, stride, padding = 0 }: PoolLayer): Feature {
+    const value = maxPool(x.value, {
+      kernel: [kernel, kernel],
+      strides: [stride, stride],
+      padding: [padding, padding, padding, padding],
+    });
+    return { ...x, value, producer: undefined };
   }
 
-  /** A linear layer `NAME.{weight,bias}` on [N, C]: [N, outputs]. */
-  linear(name: string, x: Feature, outputs: number): Value {
+  /** The average of every window; nothing is padded. */
+  averagePool(x: Feature, { kernel, stride }: Omit<PoolLayer, "padding">): Feature {
+    const value = averagePool(x.value, {
+      kernel: [kernel, kernel],
+      strides: [stride, stride],
+      padding: [0, 0, 0, 0],
+    });
+    return { ...x, value, producer: undefined };
+  }
+
+  /** The average over all positions: [N, C]. */
+  globalAverage(x: Feature): Feature {
+    return { ...x, value: mean(x.value, [2, 3]), producer: undefined };
+  }
+
+  /** All positions of all channels as channels: [N, C H W]. */
+  flatten(x: Feature): Feature {
+    const [batch, , height, width] = x.value.shape;
+    const positions = range(height * width);
+    const channels = x.channels.flatMap((channel) =>
+      positions.map((position) => channel * positions.length + position),
+    );
+    const value = reshape(x.value, [batch, channels.length]);
+    return { ...x, value, channels, producer: undefined };
+  }
+
+  /** A linear layer `NAME.{weight,bias}` on [N, C]: [N, outputs]. The bias begins evenly if the weight does. */
+  linear(
+    name: string,
+    x: Feature,
+    outputs: number,
+    initialization: WeightInitialization = "uniform-fan-in",
+  ): Feature {
     const inputs = x.channels.length;
     if (inputs === 0) {
       throw new EspalierError(
@@ -233,20 +303,25 @@ export class Network {
         `${name}: expected channels to reach it, got none`,
       );
     }
-    const initialization = "fan-in-uniform";
+    const channels = this.#pruning.channels[name] ?? range(outputs);
+    const layers = [...x.layers, name];
+    if (channels.length === 0) return { value: x.value, channels, layers };
+    const shape = [channels.length, inputs];
+    const drawn = weightInitialization(initialization, shape);
     const w = this.#parameter(`${name}.weight`, {
-      shape: [outputs, inputs],
+      shape,
       kind: "weight",
-      initialization,
-      channels: [undefined, x.channels],
+      initialization: drawn,
+      channels: [channels, x.channels],
     });
     const b = this.#parameter(`${name}.bias`, {
-      shape: [outputs],
+      shape: [channels.length],
       kind: "bias",
-      initialization,
-      channels: [undefined],
+      initialization: "uniform" in drawn ? drawn : { value: 0 },
+      channels: [channels],
     });
-    return add(linear(x.value, w), b);
+    const value = add(linear(x.value, w), b);
+    return this.#mark({ value, channels, layers, producer: { name, whole: channels.length } });
   }
 
   /** The finished graph. */
@@ -268,9 +343,10 @@ export class Network {
     name: string,
     channels: readonly number[],
     kind: Declaration["kind"],
-    initialization: Initialization,
+    initial: number,
   ): Value {
     const shape = [channels.length];
+    const initialization = { value: initial };
     return this.#parameter(name, { shape, kind, initialization, channels: [channels] });
   }
 

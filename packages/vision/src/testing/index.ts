@@ -29,6 +29,11 @@ export function tinyResNet(options: TinyOptions = {}): Model {
     },
     random,
   );
+  return randomStatistics(model, random);
+}
+
+/** `model` with random statistics and factors of its normalisation, as if it had been trained. */
+export function randomStatistics(model: Model, random: Random): Model {
   const parameters = new Map<string, Parameter>();
   for (const [name, parameter] of model.parameters) {
     const { kind, data } = parameter;

@@ -1,0 +1,367 @@
+import {
+  applyDecisions,
+  bindParameters,
+  type CheckpointSource,
+  componentGroups,
+  type Decision,
+  type Model,
+  type ModelConfig,
+  type ModelFamily,
+  type Parameter,
+  Random,
+  sizeOfModel,
+} from "@espalier/core";
+import { coupleSlices, float32Data, sizeOf } from "@espalier/graph";
+import { createOnnxExecutor } from "@espalier/runtime-onnx";
+import { describe, expect, test } from "vitest";
+import { cifarResNet, cifarResNetConfig } from "./cifar-resnet.ts";
+import { preResNet, preResNetConfig } from "./pre-resnet.ts";
+import { resNet, resNetConfig } from "./resnet.ts";
+import { noiseSamples, randomStatistics } from "./testing/index.ts";
+import { vgg, vggConfig } from "./vgg.ts";
+
+const families: readonly ModelFamily[] = [cifarResNet, preResNet, vgg, resNet];
+const executor = createOnnxExecutor({ threads: 1 });
+
+async function logitsOf(model: Model): Promise<Float32Array> {
+  const count = 3;
+  const { graph, constants } = bindParameters(model, count, "evaluation");
+  const program = await executor.compile({ outputs: { logits: graph.logits }, constants });
+  const { feeds } = await noiseSamples(model, count).batch([...Array(count).keys()]);
+  const { logits } = await program.run(feeds);
+  await program.dispose();
+  return float32Data(logits);
+}
+
+function expectClose(actual: Float32Array, expected: Float32Array): void {
+  expect(actual).toHaveLength(expected.length);
+  const scale = Math.max(...expected.map(Math.abs), 1e-3);
+  actual.forEach((x, i) => {
+    expect(Math.abs(x - expected[i]) / scale).toBeLessThan(1e-4);
+  });
+}
+
+describe("parameters and multiply-accumulates equal those of the originals", () => {
+  const bare = { batch_norm: false, conv_bias: true };
+  test.each<[string, ModelFamily, ModelConfig, number, number]>([
+    [
+      "HAP's WideResNet32",
+      cifarResNet,
+      cifarResNet.presets["wideresnet32-cifar10"],
+      7_427_914,
+      1_100_679_680,
+    ],
+    [
+      "EHAP's WRN-28-8",
+      cifarResNet,
+      cifarResNet.presets["wideresnet28-8-cifar10"],
+      23_356_634,
+      3_360_084_992,
+    ],
+    ["ResNet-32", cifarResNet, cifarResNetConfig(32), 466_906, 69_124_736],
+    ["PreResNet29", preResNet, preResNetConfig(29), 2_235_850, 360_385_024],
+    ["VGG16 of HAP, without batch norm", vgg, vggConfig(16, bare), 14_719_818, 313_201_664],
+    ["VGG16-BN, convolutions without bias", vgg, vggConfig(16), 14_724_042, 313_201_664],
+    [
+      "VGG16-BN, convolutions with bias",
+      vgg,
+      vggConfig(16, { conv_bias: true }),
+      14_728_266,
+      313_201_664,
+    ],
+    ["VGG19 of HAP, without batch norm", vgg, vggConfig(19, bare), 20_029_514, 398_136_320],
+    // Torchvision's documentation: 138,365,992 and 143,678,248 parameters, 15.47 and 19.63 GMACs.
+    ["torchvision's vgg16_bn", vgg, vgg.presets["vgg16-bn-imagenet"], 138_365_992, 15_470_264_320],
+    ["torchvision's vgg19_bn", vgg, vgg.presets["vgg19-bn-imagenet"], 143_678_248, 19_632_062_464],
+    // Torchvision's documentation: 11,689,512, 21,797,672, 44,549,160 and 60,192,808 parameters, 1.81,
+    // 3.66, 7.80 and 11.51 GMACs.
+    ["ResNet-18", resNet, resNetConfig(18), 11_689_512, 1_814_073_344],
+    ["ResNet-34", resNet, resNetConfig(34), 21_797_672, 3_663_761_408],
+    ["ResNet-50", resNet, resNetConfig(50), 25_557_032, 4_089_184_256],
+    ["ResNet-101", resNet, resNetConfig(101), 44_549_160, 7_801_405_440],
+    ["ResNet-152", resNet, resNetConfig(152), 60_192_808, 11_513_626_624],
+  ])("%s", (_name, family, config, parameters, macs) => {
+    expect(countOf(family, config)).toEqual({ parameters, macs });
+  });
+
+  /** Without drawing numbers for millions of parameters. */
+  function countOf(family: ModelFamily, config: ModelConfig) {
+    return sizeOfModel(family.initialize(config, { ...zeros, stream: () => zeros } as Random));
+  }
+  const zeros = { normal: () => 0, uniform: () => 0 };
+});
+
+const small = { image: { shape: [3, 32, 32] as const, mean: [0, 0, 0], std: [1, 1, 1] } };
+const labels = { num_labels: 3, id2label: { 0: "a", 1: "b", 2: "c" } };
+const tiny: [string, ModelFamily, ModelConfig][] = [
+  [
+    "WRN with a narrow stem",
+    cifarResNet,
+    { ...cifarResNetConfig(8, "projection", [6, 8, 10], 4), ...labels },
+  ],
+  ["PreResNet", preResNet, { ...preResNetConfig(20, [6, 8, 10]), ...labels }],
+  ["VGG", vgg, { ...vggConfig(11), ...labels, hidden_sizes: [4, 6, 8, 8, 6] }],
+  [
+    "VGG without batch norm, with hidden neurons",
+    vgg,
+    {
+      ...vggConfig(11, {
+        batch_norm: false,
+        conv_bias: true,
+        last_pool: "max",
+        classifier: [9, 7],
+      }),
+      ...labels,
+      hidden_sizes: [4, 6, 8, 8, 6],
+      image: { ...small.image, shape: [3, 64, 64] },
+    },
+  ],
+  [
+    "ResNet of basic blocks",
+    resNet,
+    {
+      ...resNetConfig(18),
+      ...small,
+      ...labels,
+      embedding_size: 6,
+      hidden_sizes: [6, 8],
+      depths: [2, 2],
+    },
+  ],
+  [
+    "ResNet of bottlenecks",
+    resNet,
+    {
+      ...resNetConfig(50),
+      ...small,
+      ...labels,
+      embedding_size: 6,
+      hidden_sizes: [16, 24],
+      depths: [2, 2],
+    },
+  ],
+];
+
+describe.each(tiny)("%s", (_name, family, config) => {
+  const model = randomStatistics(family.initialize(config, new Random(3)), new Random(4));
+
+  /** The model with all slices of all removed components zeroed. */
+  function masked(decisions: ReadonlyMap<string, readonly Decision[]>): Model {
+    const graph = model.build(1, "evaluation");
+    const couplings = coupleSlices(
+      [graph.logits],
+      new Map(
+        [...graph.parameters].map(([name, value]) => [
+          name,
+          { value, producesRows: model.parameters.get(name)!.kind === "weight" },
+        ]),
+      ),
+    );
+    const parameters = new Map<string, Parameter>(
+      [...model.parameters].map(([name, { data, ...rest }]) => [
+        name,
+        { ...rest, data: data.slice() },
+      ]),
+    );
+    for (const { name, rows } of componentGroups(model, "together")) {
+      decisions.get(name)!.forEach((decision, i) => {
+        if (decision !== "prune") return;
+        const { slices } = couplings.find((coupling) =>
+          coupling.slices.some(
+            ({ parameter, axis, index }) =>
+              parameter === rows[0].parameter && axis === 0 && index === rows[0].indices[i],
+          ),
+        )!;
+        for (const { parameter, axis, index } of slices) {
+          const { shape, data } = parameters.get(parameter)!;
+          const inner = sizeOf(shape.slice(axis + 1));
+          data.forEach((_, k) => {
+            if (Math.floor(k / inner) % shape[axis] === index) data[k] = 0;
+          });
+        }
+      });
+    }
+    return model.withParameters(parameters);
+  }
+
+  function decide(coupling: "together" | "apart", seed: number, implants: boolean) {
+    const random = new Random(seed);
+    const groups = componentGroups(model, coupling);
+    const decisions = new Map(
+      groups.map(({ name, count, implantable }) => [
+        name,
+        Array.from({ length: count }, (_, i): Decision => {
+          if (i === 0 || random.uniform() < 0.5) return "keep";
+          return implants && implantable && random.uniform() < 0.5 ? "implant" : "prune";
+        }),
+      ]),
+    );
+    return { groups, decisions };
+  }
+
+  test("every layer has components, the last none", () => {
+    for (const coupling of ["together", "apart"] as const) {
+      const groups = componentGroups(model, coupling);
+      const weights = [...model.parameters].filter(([, { kind }]) => kind === "weight");
+      const covered = new Set(groups.flatMap(({ rows }) => rows.map(({ parameter }) => parameter)));
+      const bare = weights.map(([name]) => name).filter((name) => !covered.has(name));
+      expect(bare).toEqual([weights.at(-1)![0]]);
+    }
+  });
+
+  test("pruned, it computes what the masked model does", async () => {
+    for (const seed of [1, 2]) {
+      const { groups, decisions } = decide("together", seed, false);
+      const pruned = applyDecisions(model, groups, decisions);
+      expect(sizeOfModel(pruned).macs).toBeLessThan(sizeOfModel(model).macs);
+      expectClose(await logitsOf(pruned), await logitsOf(masked(decisions)));
+    }
+  });
+
+  test("pruned apart and with implants, it is rebuilt from its configuration and tensors", async () => {
+    for (const coupling of ["together", "apart"] as const) {
+      const { groups, decisions } = decide(coupling, 5, true);
+      const pruned = applyDecisions(model, groups, decisions);
+      const config = JSON.parse(JSON.stringify(pruned.config)) as ModelConfig;
+      const source = { config, path: "x", tensors: pruned.parameters };
+      const again = family.load(source, family.detect(source)!);
+      expect(await logitsOf(again)).toEqual(await logitsOf(pruned));
+      expect(sizeOfModel(pruned).parameters).toBeLessThan(sizeOfModel(model).parameters);
+    }
+  });
+
+  test("an implant is smaller than what it replaces", () => {
+    for (const { name, implantable, count } of componentGroups(model, "together")) {
+      if (!implantable) continue;
+      const groups = componentGroups(model, "together");
+      const decisions = new Map([
+        [name, Array<Decision>(count).fill("keep").fill("implant", 0, 1)],
+      ]);
+      const implanted = sizeOfModel(applyDecisions(model, groups, decisions));
+      expect(implanted.parameters).toBeLessThan(sizeOfModel(model).parameters);
+      expect(implanted.macs).toBeLessThan(sizeOfModel(model).macs);
+    }
+  });
+});
+
+describe("recognition from names and shapes alone", () => {
+  const recognizedBy = (source: CheckpointSource) =>
+    families.flatMap((family) => {
+      const config = family.detect(source);
+      return config === undefined ? [] : [{ family: family.name, config }];
+    });
+  const sourceOf = (family: ModelFamily, config: ModelConfig, rename = (name: string) => name) => ({
+    config: undefined,
+    path: "x",
+    tensors: new Map(
+      [...family.initialize(config, new Random(0)).parameters].map(([name, parameter]) => [
+        rename(name),
+        parameter,
+      ]),
+    ),
+  });
+
+  test.each(tiny.filter(([name]) => !name.includes("hidden neurons") && !name.includes("VGG")))(
+    "%s, by one family alone",
+    (_name, family, config) => {
+      const [found, ...others] = recognizedBy(sourceOf(family, config));
+      expect(others).toEqual([]);
+      const source = sourceOf(family, config);
+      const image = config.image;
+      expect(() => family.load(source, { ...found.config, image } as ModelConfig)).not.toThrow();
+    },
+  );
+
+  const torchvisionVgg = { conv_bias: true, last_pool: "max" as const };
+  test.each([
+    [
+      "torchvision, with hidden neurons",
+      vggConfig(16, { ...torchvisionVgg, classifier: [512, 512] }),
+      "features.",
+    ],
+    [
+      "torchvision, without batch norm",
+      vggConfig(13, { ...torchvisionVgg, batch_norm: false }),
+      "features.",
+    ],
+    ["network slimming", vggConfig(19), "feature."],
+  ])("VGG as of %s", (_name, config, prefix) => {
+    const narrow = { ...config, hidden_sizes: [8, 8, 16, 16, config.classifier[0] ?? 16] };
+    const source = sourceOf(vgg, narrow, (name) => name.replace(/^features\./, prefix));
+    expect(recognizedBy(source)).toEqual([{ family: "vgg", config: narrow }]);
+    expect(() => vgg.load(source, narrow)).not.toThrow();
+  });
+
+  test("Hugging Face's ResNetForImageClassification, with its configuration", async () => {
+    const config = resNetConfig(18, 3);
+    const narrow = { ...config, embedding_size: 8, hidden_sizes: [8, 8, 12, 12] };
+    const model = resNet.initialize(narrow, new Random(1));
+    const renamed = (name: string) =>
+      name
+        .replace(/^conv1\./, "resnet.embedder.embedder.convolution.")
+        .replace(/^bn1\./, "resnet.embedder.embedder.normalization.")
+        .replace(/^layer(\d)\.(\d)\./, (_, s, b) => `resnet.encoder.stages.${s - 1}.layers.${b}.`)
+        .replace(/\.conv(\d)\./, (_, i) => `.layer.${i - 1}.convolution.`)
+        .replace(/\.bn(\d)\./, (_, i) => `.layer.${i - 1}.normalization.`)
+        .replace(".downsample.0.", ".shortcut.convolution.")
+        .replace(".downsample.1.", ".shortcut.normalization.")
+        .replace(/^fc\./, "classifier.1.");
+    const tensors = new Map([...model.parameters].map(([name, data]) => [renamed(name), data]));
+    tensors.set("resnet.embedder.embedder.normalization.num_batches_tracked", {
+      shape: [],
+      data: new Float32Array(1),
+      kind: "statistic",
+    });
+    // As in the files of microsoft/resnet-18.
+    const theirs = {
+      architectures: ["ResNetForImageClassification"],
+      depths: [2, 2, 2, 2],
+      downsample_in_first_stage: false,
+      embedding_size: 8,
+      hidden_act: "relu",
+      hidden_sizes: [8, 8, 12, 12],
+      id2label: { "0": "class 0", "1": "class 1", "2": "class 2" },
+      label2id: { "class 0": 0, "class 1": 1, "class 2": 2 },
+      layer_type: "basic",
+      model_type: "resnet",
+      num_channels: 3,
+      torch_dtype: "float32",
+    };
+    const source = { config: theirs, path: "x", tensors };
+    const loaded = resNet.load(source, resNet.detect(source)!);
+    expect(loaded.classes).toEqual(["class 0", "class 1", "class 2"]);
+    const expected = model.parameters.get("layer2.0.downsample.0.weight")!.data;
+    expect(loaded.parameters.get("layer2.0.downsample.0.weight")!.data).toBe(expected);
+    expect(recognizedBy({ ...source, config: undefined })).toEqual([
+      { family: "resnet", config: narrow },
+    ]);
+  });
+});
+
+describe("fresh parameters", () => {
+  test.each([
+    // Variances: 2 / fan in, 2 / fan out, 2 / fan out.
+    ["resnet20-cifar10", "layer3.0.conv2.weight", cifarResNet, 2 / (64 * 9)],
+    ["preresnet29-cifar10", "layer2.0.conv3.weight", preResNet, 2 / 128],
+    ["preresnet29-cifar10", "layer2.0.conv2.weight", preResNet, 2 / (64 * 9)],
+    ["vgg16-bn-cifar10", "features.17.weight", vgg, 2 / (256 * 9)],
+    ["vgg16-bn-cifar10", "classifier.weight", vgg, 2 / 512],
+  ])("%s: %s", (preset, name, family, variance) => {
+    const { data } = family.initialize(family.presets[preset], new Random(0)).parameters.get(name)!;
+    const mean = data.reduce((sum, x) => sum + x, 0) / data.length;
+    const measured = data.reduce((sum, x) => sum + (x - mean) ** 2, 0) / data.length;
+    expect(Math.abs(mean)).toBeLessThan(4 * Math.sqrt(variance / data.length));
+    expect(measured / variance).toBeGreaterThan(1 - 6 / Math.sqrt(data.length));
+    expect(measured / variance).toBeLessThan(1 + 6 / Math.sqrt(data.length));
+  });
+
+  test("PreResNets begin with normalisations of one half, and PyTorch's linear layer", () => {
+    const { parameters } = preResNet.initialize(preResNetConfig(29), new Random(0));
+    expect(parameters.get("layer1.0.bn2.weight")!.data).toEqual(new Float32Array(64).fill(0.5));
+    for (const name of ["fc.weight", "fc.bias"]) {
+      const largest = Math.max(...parameters.get(name)!.data.map(Math.abs));
+      expect(largest).toBeLessThanOrEqual(1 / 16);
+      expect(largest).toBeGreaterThan(0.5 / 16);
+    }
+  });
+});
