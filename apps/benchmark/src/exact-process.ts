@@ -8,7 +8,7 @@ import { traceOptions } from "./trace-options.ts";
 const [source, threads, images] = process.argv.slice(2);
 const { model } = await loadSource(source, [cifarResNet]);
 const task = await openTask("cifar10");
-const samples = selectSamples(task.train(model.preprocessing), [...Array(Number(images)).keys()]);
+const samples = selectSamples(task.train(model), [...Array(Number(images)).keys()]);
 const start = performance.now();
 const executor = createOnnxExecutor({ threads: Number(threads) });
 await estimate(model, componentGroups(model, "apart"), traceOptions({ executor, samples }));

@@ -78,7 +78,7 @@ export async function measureSpeed(options: SpeedOptions) {
   const executor = createOnnxExecutor({ threads });
   const { model } = await loadSource(options.resnet20, families);
   const task = await openTask("cifar10");
-  const training = task.train(model.preprocessing);
+  const training = task.train(model);
   const batch: Samples = selectSamples(training, [...Array(IMAGES).keys()]);
   const groups = componentGroups(model, "apart");
   const common = traceOptions({ executor, samples: batch });

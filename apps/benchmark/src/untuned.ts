@@ -114,8 +114,8 @@ export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
   const cells: Cell[] = [];
   for (const [name, source] of Object.entries(options.sources)) {
     const { model: dense } = await loadSource(source, [cifarResNet]);
-    const train = task.train(dense.preprocessing);
-    const test = task.test(dense.preprocessing);
+    const train = task.train(dense);
+    const test = task.test(dense);
     const random = new Random(0);
     const scoring = drawSamples(train, 256, random.stream("scoring"));
     const calibration = drawSamples(train, 512, random.stream("calibration"));

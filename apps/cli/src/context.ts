@@ -5,11 +5,11 @@ import type { DatasetEvent } from "@espalier/data";
 import type { Executor } from "@espalier/graph";
 import { openTask, type PipelineEvent, type Task } from "@espalier/pipeline";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
-import { cifarResNet } from "@espalier/vision";
+import { cifarResNet, preResNet, resNet, vgg } from "@espalier/vision";
 import { createProgress, type Progress } from "./progress.ts";
 
 /** Every model family that the command knows. */
-export const families = [cifarResNet];
+export const families = [cifarResNet, preResNet, vgg, resNet];
 
 /** Options that every command takes. */
 export interface CommonOptions {
@@ -55,6 +55,9 @@ function showDataset(progress: Progress, event: DatasetEvent): void {
   switch (event.type) {
     case "download-fail":
       progress.log(`${event.error.message}; trying the next source`);
+      return;
+    case "image-skip":
+      progress.log(`${event.error.message}; left out`);
       return;
     case "cache-discard":
       progress.log(`${event.error.message}; fetching it anew`);

@@ -170,7 +170,7 @@ describe("reading models and data", () => {
     expectOneLine(
       await sensitivity("100kB"),
       1,
-      /memory: expected a program of at most 0\.100 MB, got one of/,
+      /memory: expected a program of at most 0\.1 MB, got one of/,
     );
   });
 

@@ -32,7 +32,7 @@ const first = (count: number) => [...Array(count).keys()];
 async function accuracyOf(source: string, count: number): Promise<number> {
   const { model } = await loadSource(source, families);
   const task = await openTask("cifar10");
-  const test = selectSamples(task.test(model.preprocessing), first(count));
+  const test = selectSamples(task.test(model), first(count));
   return (await evaluate(model, test, { executor, batchSize: 250 })).accuracy;
 }
 
@@ -62,7 +62,7 @@ describe.skipIf(!present)(
       const groups = componentGroups(model, "apart");
       const common = {
         executor,
-        samples: selectSamples(task.train(model.preprocessing), first(128)),
+        samples: selectSamples(task.train(model), first(128)),
         quantity: "trace" as const,
         draws: 1,
         temperature: 1,
@@ -81,7 +81,7 @@ describe.skipIf(!present)(
         families,
       );
       const task = await openTask("cifar10");
-      const training = task.train(model.preprocessing);
+      const training = task.train(model);
       const sensitivity = await measureSensitivity(model, {
         ...defaultSensitivity,
         estimator: "probe",
@@ -105,7 +105,7 @@ describe.skipIf(!present)(
         batchSize: 256,
         augmentation: new Random(1),
       });
-      const test = selectSamples(task.test(model.preprocessing), first(2000));
+      const test = selectSamples(task.test(model), first(2000));
       const { accuracy } = await evaluate(calibrated, test, { executor, batchSize: 250 });
       expect(accuracy).toBeGreaterThan(0.88);
     });
@@ -114,8 +114,8 @@ describe.skipIf(!present)(
       const path = join(checkpoints, "cifar10_resnet20-4118986f.pt");
       const { model } = await loadSource(path, families);
       const task = await openTask("cifar10");
-      const training = selectSamples(task.train(model.preprocessing), first(1024));
-      const test = selectSamples(task.test(model.preprocessing), first(2000));
+      const training = selectSamples(task.train(model), first(1024));
+      const test = selectSamples(task.test(model), first(2000));
       const accuracyWith = async (augmentation: Random | undefined) => {
         const options = { executor, batchSize: 256, augmentation };
         const calibrated = await reestimateStatistics(model, training, options);

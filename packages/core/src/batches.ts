@@ -4,6 +4,21 @@ import { type Executor, float32Data, type ProgramSource } from "@espalier/graph"
 import type { Random } from "./random.ts";
 import type { Batch, Samples } from "./samples.ts";
 
+/** What `prepare` gives for 0, 1, … below `count`, each prepared while the one before is used. */
+export async function* prefetch<T>(
+  count: number,
+  prepare: (i: number) => Promise<T>,
+): AsyncGenerator<T> {
+  let upcoming = count > 0 ? prepare(0) : undefined;
+  for (let i = 0; i < count; i++) {
+    const current = await upcoming!;
+    upcoming = i + 1 < count ? prepare(i + 1) : undefined;
+    // Where the loop ends early, nobody waits for it.
+    upcoming?.catch(() => {});
+    yield current;
+  }
+}
+
 export interface BatchOptions {
   readonly samples: Samples;
   readonly batchSize: number;
@@ -19,11 +34,17 @@ export async function forEachBatch(
   visit: (batch: Batch, start: number, count: number) => Promise<void>,
 ): Promise<void> {
   const size = Math.min(batchSize, samples.count);
-  for (let start = 0; start < samples.count; start += size) {
+  const countAt = (start: number) => Math.min(size, samples.count - start);
+  const prepare = (batch: number) => {
+    const start = batch * size;
+    const count = countAt(start);
+    return samples.batch(Array.from({ length: size }, (_, i) => start + (i < count ? i : 0)));
+  };
+  let start = 0;
+  for await (const batch of prefetch(Math.ceil(samples.count / size), prepare)) {
     throwIfAborted(signal);
-    const count = Math.min(size, samples.count - start);
-    const indices = Array.from({ length: size }, (_, i) => start + (i < count ? i : 0));
-    await visit(await samples.batch(indices), start, count);
+    await visit(batch, start, countAt(start));
+    start += size;
   }
 }
 
@@ -45,10 +66,12 @@ export async function sumOverBatches(
   const sums = new Map<string, Float64Array>();
   const batches = Math.floor(samples.count / batchSize);
   try {
-    for (let batch = 0; batch < batches; batch++) {
-      throwIfAborted(signal);
+    const prepare = (batch: number) => {
       const indices = Array.from({ length: batchSize }, (_, i) => batch * batchSize + i);
-      const { feeds } = await samples.batch(indices, augmentation?.stream("batch", batch));
+      return samples.batch(indices, augmentation?.stream("batch", batch));
+    };
+    for await (const { feeds } of prefetch(batches, prepare)) {
+      throwIfAborted(signal);
       for (const [name, tensor] of Object.entries(await program.run(feeds))) {
         const data = float32Data(tensor);
         const sum = sums.get(name) ?? new Float64Array(data.length);

@@ -25,7 +25,7 @@ test("a batch shrinks to the largest size found below the limit, but not to noth
 
 test("a limit below the need of one sample is an error that says both", () => {
   const attempt = () => fitBatch({ memoryLimit: 109 }, 64, prepare);
-  expect(attempt).toThrow(/at most 0\.000109 MB, got one of 0\.000110 MB/);
+  expect(attempt).toThrow(/at most 0\.000109 MB, got one of 0\.00011 MB/);
   try {
     attempt();
   } catch (error) {

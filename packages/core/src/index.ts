@@ -2,6 +2,7 @@ export {
   type BatchOptions,
   forEachBatch,
   oneHot,
+  prefetch,
   type SumOptions,
   sumOverBatches,
 } from "./batches.ts";

@@ -36,6 +36,11 @@ export interface ImagePreprocessing {
   /** Per channel, of pixels scaled to [0, 1]. */
   readonly mean: readonly number[];
   readonly std: readonly number[];
+  /**
+   * The share of an image's shorter side that is left when its centre is cut out, where images are of
+   * other sizes than `shape`; default: 1.
+   */
+  readonly crop?: number | undefined;
 }
 
 /** The result of a layer, after normalisation and before the activation. */
@@ -132,6 +137,8 @@ export interface ModelFamily {
    *   wrong shape; `not-finite` naming one with NaN or infinity.
    */
   load(source: CheckpointSource, config: ModelConfig): Model;
+  /** `config` for other classes than its own. */
+  withClasses(config: ModelConfig, classes: readonly string[]): ModelConfig;
   /** A fresh model, its parameters drawn as the family's literature says. */
   initialize(config: ModelConfig, random: Random): Model;
 }

@@ -7,6 +7,8 @@ export interface Batch {
   readonly feeds: Readonly<Record<string, TensorData>>;
   /** Class of each sample. */
   readonly labels: ArrayLike<number>;
+  /** Rows that repeat other samples, since their own could not be read. They are not judged. */
+  readonly substitutes?: ReadonlySet<number> | undefined;
 }
 
 /** A set of labelled samples in a fixed order. */

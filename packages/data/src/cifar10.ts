@@ -4,7 +4,8 @@ import { cachedDirectory } from "./cached-directory.ts";
 import type { NpmPackage } from "./download-package.ts";
 import { type DatasetFile, findDifference } from "./find-difference.ts";
 import { findDirectory } from "./find-directory.ts";
-import type { ImageDataset, ImageShape } from "./image-dataset.ts";
+import type { ImageDataset, ImageShape, ImageSplit } from "./image-dataset.ts";
+import { imageSamples } from "./image-samples.ts";
 import type { OpenOptions } from "./open-options.ts";
 import { readRecords } from "./read-records.ts";
 import { siteArchive } from "./site-archive.ts";
@@ -57,7 +58,7 @@ export async function openCifar10(
   directory: string | undefined,
   options: OpenOptions,
   { files, siteUrl, npmPackage }: Cifar10Publication = publication,
-): Promise<ImageDataset> {
+): Promise<ImageDataset & { readonly splits: Record<"train" | "test", ImageSplit> }> {
   const names = files.map((file) => file.name);
   let found: string;
   let verified = true;
@@ -71,11 +72,14 @@ export async function openCifar10(
   const paths = names.map((name) => join(found, name));
   const read = (some: readonly string[]) =>
     readRecords(some, shape, classes.length, options.signal);
+  const splits = { train: await read(paths.slice(0, -1)), test: await read(paths.slice(-1)) };
   return {
     name: "cifar10",
     classes,
-    shape,
     verified,
-    splits: { train: await read(paths.slice(0, -1)), test: await read(paths.slice(-1)) },
+    splits,
+    counts: { train: splits.train.count, test: splits.test.count },
+    train: (preprocessing) => imageSamples(splits.train, preprocessing),
+    test: (preprocessing) => imageSamples(splits.test, preprocessing),
   };
 }

@@ -1,9 +1,7 @@
 /** @file Image data sets as samples for models. */
-import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
-import { Worker } from "node:worker_threads";
 import { EspalierError } from "@espalier/base";
 import type { ImagePreprocessing, Random, Batch as SampleBatch, Samples } from "@espalier/core";
+import { startBackground } from "./background.ts";
 import { type Batch, makeBatch } from "./fill-batch.ts";
 import type { ImageSplit } from "./image-dataset.ts";
 
@@ -29,14 +27,18 @@ export function imageSamples(split: ImageSplit, preprocessing: ImagePreprocessin
       { expected: preprocessing.shape, actual: shape },
     );
   }
-  let fillInBackground: BackgroundFill | undefined;
+  let fill: ((request: FillRequest) => Promise<Batch>) | undefined;
   return {
     count: split.count,
     batch: async (indices, augmentation) => {
       if (augmentation === undefined) return asFeeds(makeBatch(split, indices, preprocessing));
       const placements = drawPlacements(indices.length, augmentation);
-      fillInBackground ??= startWorker(split, preprocessing);
-      return asFeeds(await fillInBackground(indices, placements));
+      fill ??= startBackground<FillWorkerData, FillRequest, Batch>(
+        new URL("./fill-worker.js", import.meta.url),
+        { split, preprocessing },
+        fillPlaced,
+      );
+      return asFeeds(await fill({ indices: Uint32Array.from(indices), placements }));
     },
   };
 }
@@ -56,53 +58,21 @@ function drawPlacements(count: number, random: Random): Int8Array {
   return placements;
 }
 
-/** What the worker is asked to fill. */
-export interface FillRequest {
-  readonly id: number;
-  readonly indices: ArrayLike<number>;
-  readonly placements: Int8Array;
-}
-
-/** What it answers: a batch, or why there is none. */
-export type FillReply =
-  | { readonly id: number; readonly batch: Batch }
-  | { readonly id: number; readonly error: string };
-
 export interface FillWorkerData {
   readonly split: ImageSplit;
   readonly preprocessing: ImagePreprocessing;
 }
 
-type BackgroundFill = (indices: ArrayLike<number>, placements: Int8Array) => Promise<Batch>;
+/** What the worker is asked to fill. */
+export interface FillRequest {
+  readonly indices: ArrayLike<number>;
+  readonly placements: Int8Array;
+}
 
-function startWorker(split: ImageSplit, preprocessing: ImagePreprocessing): BackgroundFill {
-  const path = fileURLToPath(new URL("./fill-worker.js", import.meta.url));
-  // Run from its TypeScript sources, the package has no script that a worker could load.
-  if (!existsSync(path)) {
-    return async (indices, placements) => makeBatch(split, indices, preprocessing, placements);
-  }
-  const workerData: FillWorkerData = { split, preprocessing };
-  const worker = new Worker(path, { workerData });
-  worker.unref();
-  const pending = new Map<number, { resolve(batch: Batch): void; reject(error: unknown): void }>();
-  worker.on("message", (reply: FillReply) => {
-    const request = pending.get(reply.id);
-    pending.delete(reply.id);
-    if (pending.size === 0) worker.unref();
-    if ("batch" in reply) request?.resolve(reply.batch);
-    else request?.reject(new EspalierError("runtime", `filling a batch: ${reply.error}`));
-  });
-  worker.on("error", (error) => {
-    for (const { reject } of pending.values()) reject(error);
-    pending.clear();
-  });
-  let nextId = 0;
-  return (indices, placements) =>
-    new Promise((resolve, reject) => {
-      const request: FillRequest = { id: nextId++, indices: Uint32Array.from(indices), placements };
-      pending.set(request.id, { resolve, reject });
-      // While an answer is awaited, the process must not end.
-      worker.ref();
-      worker.postMessage(request);
-    });
+/** What the worker does. */
+export async function fillPlaced(
+  { split, preprocessing }: FillWorkerData,
+  { indices, placements }: FillRequest,
+): Promise<Batch> {
+  return makeBatch(split, indices, preprocessing, placements);
 }

@@ -3,12 +3,12 @@ import { afterEach, describe, expect, test, vi } from "vitest";
 import { defaultCacheDirectory, openDataset } from "./index.ts";
 
 describe("openDataset", () => {
-  test.each(["cifar11", "", ":", "cifar10:", "CIFAR10"])(
+  test.each(["cifar11", "", ":", "cifar10:", "CIFAR10", "imagefolder", "imagefolder:", "toString"])(
     "refuses %j and lists what is known",
     async (spec) => {
       await expect(openDataset(spec)).rejects.toMatchObject({
         code: "invalid-argument",
-        message: `data set ${JSON.stringify(spec)}: expected cifar10 or cifar10:DIRECTORY`,
+        message: `data set ${JSON.stringify(spec)}: expected cifar10, cifar10:DIRECTORY, imagefolder:DIRECTORY`,
       });
     },
   );

@@ -2,16 +2,27 @@
 import { EspalierError } from "@espalier/base";
 import { openCifar10 } from "./cifar10.ts";
 import type { ImageDataset } from "./image-dataset.ts";
+import { openImageFolder } from "./image-folder.ts";
 import type { OpenOptions } from "./open-options.ts";
 
-const openers = new Map<
-  string,
-  (directory: string | undefined, options: OpenOptions) => Promise<ImageDataset>
->([["cifar10", openCifar10]]);
+interface Opener {
+  /** How it is asked for. */
+  readonly forms: readonly string[];
+  open(directory: string | undefined, options: OpenOptions): Promise<ImageDataset> | undefined;
+}
+
+const openers: Readonly<Record<string, Opener>> = {
+  cifar10: { forms: ["cifar10", "cifar10:DIRECTORY"], open: openCifar10 },
+  imagefolder: {
+    forms: ["imagefolder:DIRECTORY"],
+    open: (directory, options) =>
+      directory === undefined ? undefined : openImageFolder(directory, options),
+  },
+};
 
 /**
- * Opens `NAME`, downloaded and verified once and then cached, or `NAME:DIRECTORY`, files of your
- * own in the data set's format. Known names: `cifar10`.
+ * Opens `cifar10`, downloaded and verified once and then cached, `cifar10:DIRECTORY`, files of your
+ * own in that data set's format, or `imagefolder:DIRECTORY`, images in ImageNet's layout.
  *
  * @throws EspalierError `invalid-argument` for an unknown name, `missing-file` or `invalid-file`
  * for a directory that lacks files or holds other content, `network` when no source can be reached,
@@ -19,14 +30,13 @@ const openers = new Map<
  */
 export async function openDataset(spec: string, options: OpenOptions = {}): Promise<ImageDataset> {
   const [, name, , directory] = /^([^:]*)(:(.*))?$/s.exec(spec)!;
-  const open = openers.get(name!);
-  if (open === undefined || directory === "") {
-    const known = [...openers.keys()].map((each) => `${each} or ${each}:DIRECTORY`).join(", ");
-    throw new EspalierError(
-      "invalid-argument",
-      `data set ${JSON.stringify(spec)}: expected ${known}`,
-      { spec, known: [...openers.keys()] },
-    );
-  }
-  return open(directory, options);
+  const opener = Object.hasOwn(openers, name) ? openers[name] : undefined;
+  const opened = directory === "" ? undefined : opener?.open(directory, options);
+  if (opened !== undefined) return opened;
+  const known = Object.values(openers).flatMap(({ forms }) => forms);
+  throw new EspalierError(
+    "invalid-argument",
+    `data set ${JSON.stringify(spec)}: expected ${known.join(", ")}`,
+    { spec, known },
+  );
 }

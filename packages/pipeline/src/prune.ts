@@ -158,7 +158,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
   );
   const random = new Random(settings.seed);
   const dense = source.model;
-  const all = task.train(dense.preprocessing);
+  const all = task.train(dense);
   const { training, validation } = holdOut(all, settings.tune.validation, random);
 
   const plan = await reduce(run, request, context, dense, training, random);
@@ -168,7 +168,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
 
   const evaluation = await stage("evaluate", run, "evaluation.json", context, () =>
     run.json("evaluation.json", async (): Promise<EvaluationRecord> => {
-      const test = task.test(dense.preprocessing);
+      const test = task.test(dense);
       const judge = (subject: string, model: Model) =>
         evaluate(model, test, {
           executor,

@@ -1,6 +1,10 @@
 /** @file The samples that a model is pruned, tuned and judged on. */
-import type { ImagePreprocessing, Samples } from "@espalier/core";
-import { type DatasetEvent, type ImageDataset, imageSamples, openDataset } from "@espalier/data";
+import { EspalierError } from "@espalier/base";
+import type { Model, Samples } from "@espalier/core";
+import { type DatasetEvent, openDataset } from "@espalier/data";
+
+/** The model that samples are prepared for. */
+type Consumer = Pick<Model, "preprocessing" | "classes">;
 
 export interface Task {
   /** Such as "cifar10". */
@@ -10,10 +14,15 @@ export interface Task {
   readonly classes: readonly string[];
   /** Whether the files are those of the published data set. */
   readonly verified: boolean;
-  readonly trainCount: number;
-  readonly testCount: number;
-  train(preprocessing: ImagePreprocessing): Samples;
-  test(preprocessing: ImagePreprocessing): Samples;
+  readonly counts: { readonly train: number; readonly test: number };
+  /**
+   * The training samples for `model`, labelled with its classes.
+   *
+   * @throws EspalierError `mismatched-model` if images or classes do not fit the model.
+   */
+  train(model: Consumer): Samples;
+  /** The samples to judge it on; as `train`. */
+  test(model: Consumer): Samples;
 }
 
 export interface OpenTaskOptions {
@@ -21,18 +30,54 @@ export interface OpenTaskOptions {
   readonly onEvent?: ((event: DatasetEvent) => void) | undefined;
 }
 
-/** Opens DATA, such as `cifar10` or `cifar10:DIR`. @throws EspalierError as `openDataset`. */
+/**
+ * Opens DATA, such as `cifar10`, `cifar10:DIR` or `imagefolder:DIR`.
+ *
+ * @throws EspalierError as `openDataset`.
+ */
 export async function openTask(data: string, options: OpenTaskOptions = {}): Promise<Task> {
-  const dataset: ImageDataset = await openDataset(data, options);
-  const { name, classes, verified, splits } = dataset;
+  const dataset = await openDataset(data, options);
+  const { name, classes, verified, counts } = dataset;
+  const labelled = (samples: Samples, model: Consumer) =>
+    relabel(samples, labelsOf(classes, model.classes, name));
   return {
     name,
     spec: data,
     classes,
     verified,
-    trainCount: splits.train.count,
-    testCount: splits.test.count,
-    train: (preprocessing) => imageSamples(splits.train, preprocessing),
-    test: (preprocessing) => imageSamples(splits.test, preprocessing),
+    counts,
+    train: (model) => labelled(dataset.train(model.preprocessing), model),
+    test: (model) => labelled(dataset.test(model.preprocessing), model),
+  };
+}
+
+/**
+ * The model's label of each class of the data: by name where the model knows all the names, which may
+ * be some of its own, and otherwise by position.
+ */
+function labelsOf(
+  classes: readonly string[],
+  known: readonly string[],
+  name: string,
+): readonly number[] | undefined {
+  const labels = classes.map((each) => known.indexOf(each));
+  if (!labels.includes(-1)) return labels;
+  if (classes.length === known.length) return undefined;
+  const some = (list: readonly string[]) => `${list.slice(0, 3).join(", ")} …`;
+  throw new EspalierError(
+    "mismatched-model",
+    `expected a model of the ${classes.length} classes of ${name} (${some(classes)}), got one of ${known.length} (${some(known)})`,
+    { expected: classes.length, actual: known.length },
+  );
+}
+
+function relabel(samples: Samples, labels: readonly number[] | undefined): Samples {
+  if (labels === undefined || labels.every((label, i) => label === i)) return samples;
+  return {
+    count: samples.count,
+    batch: async (indices, augmentation) => {
+      const batch = await samples.batch(indices, augmentation);
+      return { ...batch, labels: Int32Array.from(batch.labels, (label) => labels[label]) };
+    },
   };
 }

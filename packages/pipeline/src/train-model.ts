@@ -1,5 +1,5 @@
 /** @file Training of a whole model, from scratch or further. */
-import { type Model, type ModelFamily, Random } from "@espalier/core";
+import { type Model, Random } from "@espalier/core";
 import { type EpochRecord, type Evaluation, evaluate } from "@espalier/train";
 import type { RunContext } from "./prune.ts";
 import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
@@ -35,7 +35,7 @@ export async function trainModel(
   const { source, settings, seed, batchSize } = request;
   const { executor, task, signal, onEvent } = context;
   const random = new Random(seed);
-  const { model, sha256 } = await startOf(source, context.families, random);
+  const { model, sha256 } = await startOf(source, context, random);
   const run = await RunDirectory.open(
     request.directory,
     {
@@ -50,11 +50,7 @@ export async function trainModel(
     },
     request,
   );
-  const { training, validation } = holdOut(
-    task.train(model.preprocessing),
-    settings.validation,
-    random,
-  );
+  const { training, validation } = holdOut(task.train(model), settings.validation, random);
   const history = await trainInRun(run, model, context, {
     ...settings,
     samples: training,
@@ -64,7 +60,7 @@ export async function trainModel(
   });
   const trained = (await loadSource(run.file(FINAL_MODEL), context.families)).model;
   const evaluation = await run.json("evaluation.json", () =>
-    evaluate(trained, task.test(trained.preprocessing), {
+    evaluate(trained, task.test(trained), {
       executor,
       batchSize,
       signal,
@@ -78,11 +74,11 @@ export async function trainModel(
 /** Where training begins; a model that is fresh has no file and so no hash. */
 async function startOf(
   source: string,
-  families: readonly ModelFamily[],
+  { families, task }: RunContext,
   random: Random,
 ): Promise<{ model: Model; sha256?: string }> {
   const family = families.find(({ presets }) => Object.hasOwn(presets, source));
-  return family === undefined
-    ? loadSource(source, families)
-    : { model: family.initialize(family.presets[source], random) };
+  if (family === undefined) return loadSource(source, families);
+  const config = family.withClasses(family.presets[source], task.classes);
+  return { model: family.initialize(config, random) };
 }

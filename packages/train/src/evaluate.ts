@@ -1,5 +1,12 @@
 /** @file Accuracy and loss of a model on samples. */
-import { bindParameters, fitBatch, forEachBatch, type Model, type Samples } from "@espalier/core";
+import {
+  type Batch,
+  bindParameters,
+  fitBatch,
+  forEachBatch,
+  type Model,
+  type Samples,
+} from "@espalier/core";
 import { cost, type Executor, float32Data } from "@espalier/graph";
 
 export interface Evaluation {
@@ -39,7 +46,7 @@ export async function evaluate(
   try {
     await forEachBatch({ samples, batchSize, signal }, async (batch, start, count) => {
       const results = await program.run(batch.feeds);
-      score.add(float32Data(results.logits), batch.labels, count);
+      score.add(float32Data(results.logits), batch, count);
       onProgress?.(start + count, samples.count);
     });
   } finally {
@@ -59,17 +66,22 @@ export class Score {
     this.#classes = classes;
   }
 
-  /** The first `count` rows of `logits` [·, classes]. */
-  add(logits: Float32Array, labels: ArrayLike<number>, count: number): void {
+  /** The first `count` rows of `logits` [·, classes], but for substitutes. */
+  add(
+    logits: Float32Array,
+    { labels, substitutes }: Pick<Batch, "labels" | "substitutes">,
+    count: number,
+  ): void {
     for (let n = 0; n < count; n++) {
+      if (substitutes?.has(n)) continue;
       const row = logits.subarray(n * this.#classes, (n + 1) * this.#classes);
       let best = 0;
       for (let c = 1; c < row.length; c++) if (row[c] > row[best]) best = c;
       const total = row.reduce((sum, x) => sum + Math.exp(x - row[best]), 0);
       this.#loss += Math.log(total) + row[best] - row[labels[n]];
       if (best === labels[n]) this.#correct++;
+      this.#count++;
     }
-    this.#count += count;
   }
 
   result(): Evaluation {

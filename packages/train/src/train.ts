@@ -1,6 +1,13 @@
 /** @file The training loop: tunes a pruned model, or trains a fresh one. */
 import { EspalierError, throwIfAborted } from "@espalier/base";
-import { type Batch, bindParameters, type Model, type Random, type Samples } from "@espalier/core";
+import {
+  type Batch,
+  bindParameters,
+  type Model,
+  prefetch,
+  type Random,
+  type Samples,
+} from "@espalier/core";
 import type { Executor, Program } from "@espalier/graph";
 import { float32Data } from "@espalier/graph";
 import { evaluate, Score } from "./evaluate.ts";
@@ -120,17 +127,14 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
   };
 
   try {
-    let upcoming = done < steps ? prepare(done) : undefined;
-    while (upcoming !== undefined) {
+    const first = done;
+    for await (const batch of prefetch(steps - first, (i) => prepare(first + i))) {
       const epoch = Math.floor(done / stepsPerEpoch);
       if (done % stepsPerEpoch === 0) onEvent?.({ type: "epoch-start", epoch: epoch + 1, epochs });
       if (signal?.aborted) {
         await checkpoint();
         throwIfAborted(signal);
       }
-      const batch: Batch = await upcoming;
-      // The next batch is prepared while this one is computed.
-      upcoming = done + 1 < steps ? prepare(done + 1) : undefined;
       const learningRate = learningRateAt(options.schedule, done, steps);
       const result = await program.run(state, {
         feeds: batch.feeds,
@@ -149,7 +153,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       state = result.state;
       done++;
       const score = new Score(model.classes.length);
-      score.add(result.logits, batch.labels, batchSize);
+      score.add(result.logits, { labels: batch.labels }, batchSize);
       partial = {
         loss: partial.loss + result.loss,
         correct: partial.correct + Math.round(score.result().accuracy * batchSize),

@@ -42,6 +42,7 @@ const image = z
     shape: z.tuple([size, size, size]),
     mean: z.array(z.number()),
     std: z.array(z.number().positive()),
+    crop: z.number().positive().max(1).optional(),
   })
   .refine(({ shape, mean, std }) => mean.length === shape[0] && std.length === shape[0], {
     error: "expected a mean and a std for each channel of the shape",
@@ -119,6 +120,11 @@ export function defineVisionFamily<Config extends VisionConfig>(
         collect(architecture, source, declarations),
       );
     },
+    withClasses: (config, classes) => ({
+      ...config,
+      num_labels: classes.length,
+      id2label: Object.fromEntries(classes.map((name, i) => [String(i), name])),
+    }),
     initialize: (config, random) => {
       const parameters = new Map<string, Parameter>();
       for (const [name, declaration] of declare(architecture, config as Config)) {

@@ -6,6 +6,8 @@ export const imagenetImage: ImagePreprocessing = {
   shape: [3, 224, 224],
   mean: [0.485, 0.456, 0.406],
   std: [0.229, 0.224, 0.225],
+  // 224 pixels from the middle of 256.
+  crop: 0.875,
 };
 
 /** Labels of `count` classes whose names are not known. */

@@ -8,13 +8,13 @@ import { addCommonOptions, sourceArgument } from "../options.ts";
 export function registerEvaluate(program: Command, signal: AbortSignal): void {
   addCommonOptions(program.command("evaluate").addArgument(sourceArgument))
     .description("Measures accuracy and loss on the test set.")
-    .requiredOption("--data <data>", "cifar10, or cifar10:DIR")
+    .requiredOption("--data <data>", "cifar10, cifar10:DIR or imagefolder:DIR")
     .addHelpText("after", "\nExample:\n  espalier evaluate runs/half --data cifar10")
     .action(async (source: string, options: CommonOptions & { data: string }) => {
       const { print, executor, openTask, onEvent } = createContext(options, signal);
       const { model, path, sha256 } = await loadSource(source, families);
       const task = await openTask(options.data);
-      const result = await evaluate(model, task.test(model.preprocessing), {
+      const result = await evaluate(model, task.test(model), {
         executor,
         batchSize: options.batchSize ?? 128,
         signal,

@@ -31,7 +31,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
     .description(
       "Prunes a model to a budget: scores components, decides which to keep, to replace by implants and to remove, tunes, judges and exports.",
     )
-    .requiredOption("--data <data>", "cifar10, or cifar10:DIR");
+    .requiredOption("--data <data>", "cifar10, cifar10:DIR or imagefolder:DIR");
   addCommonOptions(addPruneOptions(addRunOptions(command)))
     .addHelpText(
       "after",

@@ -31,7 +31,7 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
     .command("sensitivity")
     .addArgument(sourceArgument)
     .description("Scores every component of a model: how much is lost without it.")
-    .requiredOption("--data <data>", "cifar10, or cifar10:DIR");
+    .requiredOption("--data <data>", "cifar10, cifar10:DIR or imagefolder:DIR");
   addCommonOptions(addSensitivityOptions(addRunOptions(command)))
     .addHelpText(
       "after",
@@ -60,7 +60,7 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
         options,
       );
       const record = await run.json("sensitivity.json", () => {
-        const train = task.train(loaded.model.preprocessing);
+        const train = task.train(loaded.model);
         const random = new Random(options.seed);
         return sensitivityOf(loaded.model, train, settings, batchSize, random, context);
       });

@@ -30,8 +30,13 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
       "a ready-made network, such as resnet20-cifar10, or a model to train further",
     )
     .description("Trains a network from scratch, or a model further.")
-    .requiredOption("--data <data>", "cifar10, or cifar10:DIR")
-    .option("--epochs <n>", "passes over the training samples", integer(1), 30)
+    .requiredOption("--data <data>", "cifar10, cifar10:DIR or imagefolder:DIR")
+    .option(
+      "--epochs <n>",
+      "passes over the training samples; 0: the network as it begins",
+      integer(0),
+      30,
+    )
     .option("--learning-rate <rate>", "its peak", number(0, 100, "a number"), 0.1)
     .addOption(
       new Option("--schedule <name>", "how the learning rate falls")

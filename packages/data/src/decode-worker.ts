@@ -1,0 +1,5 @@
+/** @file The worker that decodes images; see folder-samples.ts. */
+import { serve } from "./background.ts";
+import { decodeBatch } from "./folder-samples.ts";
+
+serve(decodeBatch);
