@@ -60,7 +60,7 @@ describe("an image folder", () => {
     const data = await open();
     expect(data).toMatchObject({ classes: ["blue", "red"], counts: { train: 4, test: 4 } });
     const { feeds, labels } = await data.test(preprocessing).batch([3, 0, 1]);
-    expect([...labels]).toEqual([1, 0, 0]);
+    expect(Array.from(labels)).toEqual([1, 0, 0]);
     expect(colours(feeds.pixel_values as Float32Array)).toEqual([
       [1, 0, 0],
       [0, 0, 1],
@@ -145,7 +145,7 @@ describe("an image folder", () => {
     const samples = (await open((event) => events.push(event))).test(preprocessing);
     const batch = await samples.batch([5, 6, 7, 8]);
     expect(batch.substitutes).toEqual(new Set([1, 3]));
-    expect([...batch.labels]).toEqual([1, 1, 1, 1]);
+    expect(Array.from(batch.labels)).toEqual([1, 1, 1, 1]);
     await samples.batch([6]);
     const skipped = events.map((event) => event.type === "image-skip" && event.subject);
     expect(skipped.sort()).toEqual([join(root, "val/red/1.png"), join(root, "val/red/3.png")]);
