@@ -47,5 +47,5 @@ export function build() {
 
 /** Runs the espalier command. */
 export function espalier(args) {
-  return run(process.execPath, [join(root, "apps", "cli", "dist", "main.js"), ...args]);
+  return run(process.execPath, [join(root, "apps", "cli", "bin", "espalier.js"), ...args]);
 }

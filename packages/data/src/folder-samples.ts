@@ -158,5 +158,7 @@ export async function decodeBatch(
     }
   };
   await Promise.all(Array.from(indices, (_, row) => fill(row)));
+  // Images are decoded side by side; what is reported must not depend on which ended first.
+  failures.sort((a, b) => a.row - b.row);
   return { pixels, labels, failures };
 }

@@ -24,10 +24,10 @@ function manifestOf(changes: object): PruneManifest {
 test("says the budget and what is not as by default", () => {
   const settings = {
     seed: 7,
-    plan: { ...defaults.plan, implant: 0.1, roundTo: 16, wholeBranches: false },
+    plan: { ...defaults.plan, implant: 0.1, roundTo: 8, wholeBranches: false },
   };
   expect(commandOf("half", manifestOf(settings))).toBe(
-    "espalier prune weights.pt --data cifar10 --keep-macs 0.4 --implant 0.1 --no-whole-branches --round-to 16 --seed 7 -o half-again",
+    "espalier prune weights.pt --data cifar10 --keep-macs 0.4 --implant 0.1 --no-whole-branches --round-to 8 --seed 7 -o half-again",
   );
 });
 
