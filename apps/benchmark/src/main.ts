@@ -101,7 +101,7 @@ async function main(): Promise<void> {
     const intro = [
       "# Accuracy straight after pruning",
       "",
-      "Per cent of all 10,000 test images of CIFAR-10, as pruned / with batch-norm statistics estimated anew on 512 training images. Nothing is tuned. Scores by the estimator `exact` on 256 training images. `npm run bench -- untuned`",
+      "Per cent of all 10,000 test images of CIFAR-10, as pruned / with batch-norm statistics estimated anew on 512 training images. Nothing is tuned. Scores on 256 training images: by the estimator `exact` in one shot, by `probe` with 3 draws in rounds. `npm run bench -- untuned`",
     ].join("\n");
     const name = "untuned-accuracy";
     const markdown = (cells: readonly Cell[]) => `${intro}\n${untunedMarkdown(cells)}`;
