@@ -5,6 +5,7 @@ import { type EstimatorChoice, estimatorChoices, type Metric, metrics } from "@e
 import {
   defaultPruning,
   defaultSensitivity,
+  defaultTemperatures,
   type ImplantStart,
   type PruneSettings,
   type SensitivitySettings,
@@ -78,13 +79,13 @@ export interface SensitivityOptions {
   readonly metric: Metric;
   readonly estimator: EstimatorChoice;
   readonly draws?: number;
-  readonly temperature: number;
+  readonly temperature?: number;
   readonly samples: number;
   readonly coupling: "together" | "apart";
 }
 
 export function addSensitivityOptions(command: Command): Command {
-  const { metric, estimator, temperature, samples, coupling } = defaultSensitivity;
+  const { metric, estimator, samples, coupling } = defaultSensitivity;
   return command
     .addOption(
       new Option("--metric <metric>", "what a component's score measures")
@@ -97,7 +98,11 @@ export function addSensitivityOptions(command: Command): Command {
         .default(estimator),
     )
     .option("--draws <n>", "random probes of probe (default 3) and hutchinson (300)", integer(1))
-    .option("--temperature <t>", "softens the seeds of second-order metrics", positive, temperature)
+    .option(
+      "--temperature <t>",
+      `softens the seeds of second-order metrics (default: ${defaultTemperatures.removal} for removal, ${defaultTemperatures["hessian-trace"]} for hessian-trace)`,
+      positive,
+    )
     .option("--samples <n>", "training samples to measure on", integer(1), samples)
     .addOption(
       new Option("--coupling <kind>", "whether residual branches lose channels together or apart")
@@ -107,12 +112,12 @@ export function addSensitivityOptions(command: Command): Command {
 }
 
 export function sensitivitySettings(options: SensitivityOptions): SensitivitySettings {
-  const { metric, estimator, draws, temperature, samples, coupling } = options;
+  const { metric, estimator, draws, samples, coupling } = options;
   return {
     metric,
     estimator,
     ...(draws === undefined ? {} : { draws }),
-    temperature,
+    temperature: options.temperature ?? defaultTemperatures[metric],
     samples,
     coupling,
   };

@@ -36,6 +36,7 @@ export {
   defaultPlan,
   defaultPruning,
   defaultSensitivity,
+  defaultTemperatures,
   defaultTuning,
   type ImplantStart,
   type PruneSettings,

@@ -40,11 +40,24 @@ export interface PruneSettings {
   readonly batchSize: number;
 }
 
+/**
+ * The temperature of each metric where none is given. HAP's trace is that of the loss itself; the cost
+ * of removal ranks better with softened seeds (benchmarks/results/untuned-accuracy.md). The others
+ * have none.
+ */
+export const defaultTemperatures: Readonly<Record<Metric, number>> = {
+  "hessian-trace": 1,
+  removal: 4,
+  gradient: 1,
+  magnitude: 1,
+  random: 1,
+};
+
 // Measured: benchmarks/results/untuned-accuracy.
 export const defaultSensitivity: SensitivitySettings = {
   metric: "removal",
   estimator: "auto",
-  temperature: 4,
+  temperature: defaultTemperatures.removal,
   samples: 512,
   coupling: "together",
 };

@@ -38,6 +38,17 @@ test("quotes what a shell would take apart", () => {
   );
 });
 
+test("says a temperature that is not the metric's own", () => {
+  const command = (metric: string, temperature: number) =>
+    commandOf(
+      "half",
+      manifestOf({ sensitivity: { ...defaults.sensitivity, metric, temperature } }),
+    );
+  expect(command("hessian-trace", 1)).toContain("--metric hessian-trace -o");
+  expect(command("hessian-trace", 4)).toContain("--metric hessian-trace --temperature 4 -o");
+  expect(command("removal", 1)).toContain("0.4 --temperature 1 -o");
+});
+
 test("follows a plan that was given", () => {
   const manifest = { ...manifestOf({}), planGiven: true };
   expect(commandOf("half", manifest)).toContain("--plan half/plan.json");

@@ -1,6 +1,6 @@
 /** @file What to type: the command that repeats a run, the code that runs its model. */
-import type { Budget } from "@espalier/core";
-import { defaultPruning, defaultTuning } from "@espalier/pipeline";
+import type { Budget, Metric } from "@espalier/core";
+import { defaultPruning, defaultTemperatures, defaultTuning } from "@espalier/pipeline";
 import type { PruneManifest, RunManifest, Settings, TrainManifest } from "./read-run.ts";
 import type { Summary } from "./summary.ts";
 
@@ -113,7 +113,10 @@ function pruneOptionsOf(run: string, manifest: PruneManifest): string[] | undefi
     ? ["--plan", `${run}/plan.json`]
     : [budgetOptions[of], String(keep)];
   // What is as by default need not be said.
-  for (const [path, value] of flattenSettings({ ...defaultPruning({ of, keep }) })) {
+  const defaults = flattenSettings({ ...defaultPruning({ of, keep }) });
+  const metric = settings.get("sensitivity.metric") as Metric;
+  defaults.set("sensitivity.temperature", defaultTemperatures[metric]);
+  for (const [path, value] of defaults) {
     if (settings.get(path) === value) settings.delete(path);
   }
   const rest = select(settings, pruneOptions);
