@@ -7,6 +7,7 @@ import { parseArgs } from "node:util";
 import { EspalierError, readJson, writeFileAtomic, writeJsonAtomic } from "@espalier/base";
 import { openTask } from "@espalier/pipeline";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
+import { imagenetMarkdown, measureImagenet } from "./imagenet.ts";
 import { measureSpeed } from "./speed.ts";
 import { speedMarkdown } from "./speed-markdown.ts";
 import { measureTuned, type TunedRow, tunedMarkdown } from "./tuned.ts";
@@ -14,14 +15,17 @@ import { type Cell, measureUntuned, untunedMarkdown } from "./untuned.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
-const usage = `usage: npm run bench -- [speed|untuned|tuned] [options]
+const usage = `usage: npm run bench -- [speed|untuned|tuned|imagenet] [options]
 
   speed     time and memory of the main operations, beside PyTorch (default; some minutes)
   untuned   accuracy straight after pruning, every metric (an hour on 2 cores)
   tuned     accuracy before and after tuning, every metric (hours on 2 cores)
+  imagenet  time and memory of pruning a ResNet-50 at 224×224 (some minutes)
 
   --checkpoints DIR   where cifar10_resnet20-4118986f.pt, cifar10_resnet56-187c023a.pt and
                       resnet20-12fca82f.th are (default: ../shared/data/cifar10-resnets)
+  --images DIR        a folder of images in ImageNet's layout, for imagenet (default:
+                      ../shared/data/imagenette-mini)
   --python COMMAND    a Python with PyTorch; may be given several times (default: python3)
   --threads N         (default: all cores)
   --rounds N          turns of ours and PyTorch's (default: 3)
@@ -37,6 +41,7 @@ async function main(): Promise<void> {
     allowPositionals: true,
     options: {
       checkpoints: { type: "string", default: join(root, "../shared/data/cifar10-resnets") },
+      images: { type: "string", default: join(root, "../shared/data/imagenette-mini") },
       python: { type: "string", multiple: true, default: ["python3"] },
       threads: { type: "string", default: String(availableParallelism()) },
       rounds: { type: "string", default: "3" },
@@ -47,7 +52,7 @@ async function main(): Promise<void> {
     },
   });
   const [what = "speed"] = positionals;
-  if (values.help || !["speed", "untuned", "tuned"].includes(what)) {
+  if (values.help || !["speed", "untuned", "tuned", "imagenet"].includes(what)) {
     process.stderr.write(usage);
     process.exitCode = values.help ? 0 : 2;
     return;
@@ -60,8 +65,6 @@ async function main(): Promise<void> {
       path,
     });
   };
-  const resnet56 = checkpoint("cifar10_resnet56-187c023a.pt");
-  const executor = createOnnxExecutor({ threads });
   const machine = {
     processor: cpus()[0].model,
     cores: availableParallelism(),
@@ -72,6 +75,14 @@ async function main(): Promise<void> {
     await writeJsonAtomic(join(values.output, `${name}.json`), { machine, ...result });
     await writeFileAtomic(join(values.output, `${name}.md`), `${markdown}\n`);
   };
+  if (what === "imagenet") {
+    const result = await measureImagenet({ images: values.images, threads });
+    await write("imagenet", result, imagenetMarkdown(result));
+    process.stdout.write(`${imagenetMarkdown(result)}\n`);
+    return;
+  }
+  const resnet56 = checkpoint("cifar10_resnet56-187c023a.pt");
+  const executor = createOnnxExecutor({ threads });
   /** What an earlier run has left, unless it is to be measured anew. */
   const known = async <T>(name: string, key: string): Promise<readonly T[]> => {
     const path = join(values.output, `${name}.json`);

@@ -112,6 +112,16 @@ test("cost counts multiply-accumulates, parameters and live memory", () => {
   expect(peakBytes).toBe(4 * (3 * 64 + 108 + 40 + 2 * 4 * 64));
 });
 
+test("a reshape keeps the memory of its input alive", () => {
+  const x = input("x", [100]);
+  const doubled = multiply(x, scalar(2));
+  const viewed = reshape(doubled, [10, 10]);
+  const large = multiply(x, x);
+  // x, the doubled one in its new shape, the product, and their sum.
+  const { peakBytes } = cost([add(reshape(large, [10, 10]), viewed)]);
+  expect(peakBytes).toBe(4 * (4 * 100 + 1));
+});
+
 describe("errors name the operation and the shapes", () => {
   test.each<[string, () => unknown, RegExp]>([
     ["add", () => add(x, input("z", [4])), /^add: expected two shapes.*\[2,3\].*\[4\]/],
