@@ -185,12 +185,17 @@ const cases: Readonly<Record<string, Case>> = {
   },
   "concatenation of concatenations, each used twice": {
     build: (net) => {
-      const x = net.conv("a", net.image(), 1, 2);
-      const first = concat([x, net.conv("b", x, 1, 1)], 1);
-      const second = concat([first, net.conv("c", first, 1, 2)], 1);
-      return net.conv("d", second, 1, 3);
+      const x = net.conv("a", net.image(), 2, 2);
+      const first = concat([x, net.conv("b", x, 1, 2)], 1);
+      const second = concat([first, net.conv("c", first, 1, 3)], 1);
+      return net.conv("d", second, 1, 4);
     },
-    coupled: ["a.0[0] b.1[0] c.1[0] d.1[0]", "b.0[0] c.1[1] d.1[1]", "c.0[0] d.1[2]"],
+    coupled: [
+      "a.0[0] b.1[0] c.1[0] d.1[0]",
+      "a.0[1] b.1[1] c.1[1] d.1[1]",
+      "b.0[0] c.1[2] d.1[2]",
+      "c.0[0] d.1[3]",
+    ],
   },
   "split in equal parts, added": {
     build: (net) => {
