@@ -1,45 +1,31 @@
 import {
   applyDecisions,
-  bindParameters,
   type CheckpointSource,
   componentGroups,
   type Decision,
   type Model,
   type ModelConfig,
   type ModelFamily,
-  type Parameter,
   Random,
   sizeOfModel,
 } from "@espalier/core";
-import { coupleSlices, float32Data, sizeOf } from "@espalier/graph";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { describe, expect, test } from "vitest";
 import { cifarResNet, cifarResNetConfig } from "./cifar-resnet.ts";
 import { preResNet, preResNetConfig } from "./pre-resnet.ts";
 import { resNet, resNetConfig } from "./resnet.ts";
-import { noiseSamples, randomStatistics } from "./testing/index.ts";
+import {
+  logitsOf as logits,
+  prunedMinusMasked,
+  randomDecisions,
+  randomStatistics,
+} from "./testing/index.ts";
 import { vgg, vggConfig } from "./vgg.ts";
 
 const families: readonly ModelFamily[] = [cifarResNet, preResNet, vgg, resNet];
 const executor = createOnnxExecutor({ threads: 1 });
 
-async function logitsOf(model: Model): Promise<Float32Array> {
-  const count = 3;
-  const { graph, constants } = bindParameters(model, count, "evaluation");
-  const program = await executor.compile({ outputs: { logits: graph.logits }, constants });
-  const { feeds } = await noiseSamples(model, count).batch([...Array(count).keys()]);
-  const { logits } = await program.run(feeds);
-  await program.dispose();
-  return float32Data(logits);
-}
-
-function expectClose(actual: Float32Array, expected: Float32Array): void {
-  expect(actual).toHaveLength(expected.length);
-  const scale = Math.max(...expected.map(Math.abs), 1e-3);
-  actual.forEach((x, i) => {
-    expect(Math.abs(x - expected[i]) / scale).toBeLessThan(1e-4);
-  });
-}
+const logitsOf = (model: Model) => logits(model, executor);
 
 describe("parameters and multiply-accumulates equal those of the originals", () => {
   const bare = { batch_norm: false, conv_bias: true };
@@ -145,58 +131,9 @@ const tiny: [string, ModelFamily, ModelConfig][] = [
 describe.each(tiny)("%s", (_name, family, config) => {
   const model = randomStatistics(family.initialize(config, new Random(3)), new Random(4));
 
-  /** The model with all slices of all removed components zeroed. */
-  function masked(decisions: ReadonlyMap<string, readonly Decision[]>): Model {
-    const graph = model.build(1, "evaluation");
-    const couplings = coupleSlices(
-      [graph.logits],
-      new Map(
-        [...graph.parameters].map(([name, value]) => [
-          name,
-          { value, producesRows: model.parameters.get(name)!.kind === "weight" },
-        ]),
-      ),
-    );
-    const parameters = new Map<string, Parameter>(
-      [...model.parameters].map(([name, { data, ...rest }]) => [
-        name,
-        { ...rest, data: data.slice() },
-      ]),
-    );
-    for (const { name, rows } of componentGroups(model, "together")) {
-      decisions.get(name)!.forEach((decision, i) => {
-        if (decision !== "prune") return;
-        const { slices } = couplings.find((coupling) =>
-          coupling.slices.some(
-            ({ parameter, axis, index }) =>
-              parameter === rows[0].parameter && axis === 0 && index === rows[0].indices[i],
-          ),
-        )!;
-        for (const { parameter, axis, index } of slices) {
-          const { shape, data } = parameters.get(parameter)!;
-          const inner = sizeOf(shape.slice(axis + 1));
-          data.forEach((_, k) => {
-            if (Math.floor(k / inner) % shape[axis] === index) data[k] = 0;
-          });
-        }
-      });
-    }
-    return model.withParameters(parameters);
-  }
-
-  function decide(coupling: "together" | "apart", seed: number, implants: boolean) {
-    const random = new Random(seed);
+  function decide(coupling: "together" | "apart", seed: number) {
     const groups = componentGroups(model, coupling);
-    const decisions = new Map(
-      groups.map(({ name, count, implantable }) => [
-        name,
-        Array.from({ length: count }, (_, i): Decision => {
-          if (i === 0 || random.uniform() < 0.5) return "keep";
-          return implants && implantable && random.uniform() < 0.5 ? "implant" : "prune";
-        }),
-      ]),
-    );
-    return { groups, decisions };
+    return { groups, decisions: randomDecisions(groups, new Random(seed), true) };
   }
 
   test("every layer has components, the last none", () => {
@@ -211,16 +148,13 @@ describe.each(tiny)("%s", (_name, family, config) => {
 
   test("pruned, it computes what the masked model does", async () => {
     for (const seed of [1, 2]) {
-      const { groups, decisions } = decide("together", seed, false);
-      const pruned = applyDecisions(model, groups, decisions);
-      expect(sizeOfModel(pruned).macs).toBeLessThan(sizeOfModel(model).macs);
-      expectClose(await logitsOf(pruned), await logitsOf(masked(decisions)));
+      expect(await prunedMinusMasked(model, executor, { seed })).toBeLessThan(1e-4);
     }
   });
 
   test("pruned apart and with implants, it is rebuilt from its configuration and tensors", async () => {
     for (const coupling of ["together", "apart"] as const) {
-      const { groups, decisions } = decide(coupling, 5, true);
+      const { groups, decisions } = decide(coupling, 5);
       const pruned = applyDecisions(model, groups, decisions);
       const config = JSON.parse(JSON.stringify(pruned.config)) as ModelConfig;
       const source = { config, path: "x", tensors: pruned.parameters };
