@@ -38,6 +38,13 @@ test("quotes what a shell would take apart", () => {
   );
 });
 
+test("names the plugins", () => {
+  const manifest = { ...manifestOf({}), plugins: ["mobilenet-family", "./my family.js"] };
+  expect(commandOf("half", manifest)).toBe(
+    "espalier prune weights.pt --plugin mobilenet-family --plugin './my family.js' --data cifar10 --keep-macs 0.4 -o half-again",
+  );
+});
+
 test("follows a plan that was given", () => {
   const manifest = { ...manifestOf({}), planGiven: true };
   expect(commandOf("half", manifest)).toContain("--plan half/plan.json");

@@ -299,3 +299,101 @@ describe("fresh parameters", () => {
     }
   });
 });
+
+describe("networks as HAP prunes them", () => {
+  const [, , , [, , hiddenVgg], , [, , bottlenecks]] = tiny;
+  const layersOf = (model: Model) =>
+    componentGroups(model, "apart").map(({ name, count, implantable, rows }) => ({
+      name,
+      count,
+      implantable,
+      parameters: rows.map(({ parameter }) => parameter),
+    }));
+
+  test("the hidden layers of VGG's classifier lose neurons, with their biases and without implants", () => {
+    const model = vgg.initialize(hiddenVgg, new Random(0));
+    const layers = layersOf(model);
+    expect(layers.filter(({ name }) => name.startsWith("classifier"))).toEqual(
+      [9, 7].map((count, i) => ({
+        name: `classifier.${3 * i}`,
+        count,
+        implantable: false,
+        parameters: [`classifier.${3 * i}.weight`, `classifier.${3 * i}.bias`],
+      })),
+    );
+    // Scores hold all that goes with a channel: its bias, too.
+    expect(layers[0].parameters).toEqual(["features.0.weight", "features.0.bias"]);
+  });
+
+  test("a channel before the classifier takes all its positions along", () => {
+    const model = vgg.initialize(hiddenVgg, new Random(0));
+    const groups = componentGroups(model, "together");
+    const { name, count } = groups.findLast((group) => group.name.startsWith("features"))!;
+    const decisions = Array<Decision>(count).fill("keep").fill("prune", 1, 2);
+    const pruned = applyDecisions(model, groups, new Map([[name, decisions]]));
+    const columns = (of: Model) => of.parameters.get("classifier.0.weight")!.shape[1];
+    // 64 pixels leave 2×2 positions.
+    expect(columns(model) - columns(pruned)).toBe(4);
+  });
+
+  test.each([
+    ["bottlenecks", resNet, bottlenecks],
+    ["PreResNets", preResNet, { ...preResNetConfig(20, [6, 8, 10]), ...labels }],
+  ] as const)("of %s the 3×3 convolutions alone take implants", (_name, family, config) => {
+    const model = family.initialize(config as ModelConfig, new Random(0));
+    for (const { parameters, implantable } of layersOf(model)) {
+      const sides = parameters.map((name) => model.parameters.get(name)!.shape[2]);
+      expect(implantable, parameters.join()).toBe(sides.some((side) => side > 1));
+    }
+    const groups = componentGroups(model, "apart");
+    const decisions = new Map(
+      groups.map(({ name, count }) => [
+        name,
+        Array<Decision>(count).fill("implant", 1).fill("keep", 0, 1),
+      ]),
+    );
+    const implanted = applyDecisions(model, groups, decisions);
+    for (const name of implanted.parameters.keys()) {
+      if (!name.endsWith(".implant.weight")) continue;
+      const whole = model.parameters.get(name.replace(".implant.", "."))!;
+      expect(whole.shape[2], name).toBeGreaterThan(1);
+    }
+  });
+
+  test("every preset is a network that can be built for any classes, and knows its name", () => {
+    for (const family of families) {
+      for (const [name, preset] of Object.entries(family.presets)) {
+        expect(family.presetOf(preset)).toBe(name);
+        const config = family.withClasses(preset, ["x", "y", "z"]);
+        const none = { parameters: new Map(), config: JSON.parse(JSON.stringify(config)) };
+        // Checked, built, and found to lack its first tensor.
+        expect(() =>
+          family.load({ config: none.config, path: name, tensors: none.parameters }, none.config),
+        ).toThrow(/tensor \S+ is missing/);
+        expect(family.withClasses(preset, ["x"]).num_labels).toBe(1);
+      }
+    }
+  });
+
+  test("networks for ImageNet take ImageNet's statistics, not Tiny-ImageNet's", () => {
+    for (const family of [resNet, vgg]) {
+      for (const [name, { image }] of Object.entries(family.presets)) {
+        if (!name.endsWith("imagenet")) continue;
+        expect(image).toMatchObject({ mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] });
+      }
+    }
+  });
+
+  test("the masks of network slimming are no parameters", () => {
+    const config = { ...preResNetConfig(11, [4, 6, 8]), ...labels };
+    const model = preResNet.initialize(config, new Random(0));
+    const tensors = new Map(model.parameters);
+    tensors.set("layer1.0.select.indexes", {
+      shape: [4],
+      kind: "weight",
+      data: new Float32Array(4),
+    });
+    const loaded = preResNet.load({ config: undefined, path: "x", tensors }, config);
+    expect(sizeOfModel(loaded)).toEqual(sizeOfModel(model));
+  });
+});
