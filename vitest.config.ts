@@ -11,6 +11,7 @@ export default defineConfig({
       "packages/*/src/**/*.test.ts",
       "apps/*/src/**/*.test.ts",
       "apps/*/tests/**/*.test.ts",
+      "examples/*/src/**/*.test.ts",
     ],
     testTimeout: 120_000,
     pool: "forks",

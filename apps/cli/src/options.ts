@@ -62,6 +62,16 @@ export function addCommonOptions(command: Command): Command {
     .option("--no-bars", "no progress bars");
 }
 
+/** Options of every command that knows model families. */
+export function addPluginOption(command: Command): Command {
+  return command.option(
+    "--plugin <package-or-file>",
+    "adds the model families of a package or file, whose code is run; may be repeated",
+    (plugin: string, before: readonly string[]) => [...before, plugin],
+    [],
+  );
+}
+
 export function formatOption(): Option {
   return new Option("--format <format>", "how results are written to standard output")
     .choices(["table", "json"])
@@ -73,6 +83,14 @@ export function addRunOptions(command: Command): Command {
     .requiredOption("-o, --output <dir>", "the run directory")
     .option("--resume", "continue a run that was stopped", false)
     .option("--overwrite", "replace an earlier run", false);
+}
+
+/** The run that `options` ask to resume. */
+export function resumedRun(options: {
+  readonly output: string;
+  readonly resume: boolean;
+}): string | undefined {
+  return options.resume ? options.output : undefined;
 }
 
 export interface SensitivityOptions {

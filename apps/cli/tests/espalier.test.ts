@@ -1,5 +1,6 @@
 import { cp, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { digests, espalier, type Finished, makeWorkspace, start, writeRecords } from "./harness.ts";
 
@@ -72,6 +73,10 @@ describe("help and usage", () => {
     [["prune", "x", "--data", "cifar10", "-o", "y", "--tune", "-1"], /Expected a whole number/],
     [["inspect", "x", "--threads", "many"], /Expected a whole number/],
     [["inspect", "x", "--memory-limit", "2 bytes"], /Expected a size such as 500MB/],
+    [
+      ["prune", "x", "--data", "cifar10", "-o", "y", "--keep-macs", "0.5", "--resume", "false"],
+      /too many arguments/,
+    ],
   ])("%j is wrong usage", async (args, message) => {
     const result = await espalier(...args);
     expect(result.code).toBe(2);
@@ -158,6 +163,29 @@ describe("reading models and data", () => {
       expect(scores).toHaveLength(count);
       expect(standardErrors).toHaveLength(count);
     }
+  });
+
+  test("scores are those of the checkpoint, the seed and the options asked for, or none", async () => {
+    const copy = at("changing");
+    await cp(model, copy, { recursive: true });
+    const common = ["sensitivity", copy, "--data", data, "-o", at("kept"), "--no-bars"];
+    const sensitivity = (...more: string[]) => espalier(...common, "--samples", "16", ...more);
+    expect((await sensitivity()).code).toBe(0);
+    const before = await digests(at("kept"));
+    for (const [more, key] of [
+      [["--seed", "1"], "seed"],
+      [["--metric", "magnitude"], "settings"],
+      [["--batch-size", "8"], "batchSize"],
+    ] as const) {
+      const refused = await sensitivity("--resume", ...more);
+      expectOneLine(refused, 2, new RegExp(`run to be resumed had ${key}`));
+    }
+    const path = join(copy, "model.safetensors");
+    const bytes = await readFile(path);
+    bytes.writeFloatLE(0.5, bytes.length - 4);
+    await writeFile(path, bytes);
+    expectOneLine(await sensitivity("--resume"), 2, /run to be resumed had sha256/);
+    expect(await digests(at("kept"))).toEqual(before);
   });
 
   test("a memory limit makes batches smaller, down to what one sample needs", async () => {
@@ -320,6 +348,18 @@ describe("prune", () => {
     );
     expect(JSON.parse(evaluated.stdout).accuracy).toBe(result.evaluation.tuned.accuracy);
     expect((await espalier("report", at("run"))).code).toBe(0);
+  });
+
+  test("implants do not begin as zeros", async () => {
+    const { tensors } = await readCheckpoint(at("run", "pruned", "model.safetensors"));
+    const implants = [...tensors].filter(([name]) => name.endsWith(".implant.weight"));
+    expect(implants).not.toEqual([]);
+    for (const [name, tensor] of implants) {
+      expect(
+        toFloat32(tensor).some((weight) => weight !== 0),
+        name,
+      ).toBe(true);
+    }
   });
 
   test("the same seed gives the same bytes, whatever the timing of threads", async () => {

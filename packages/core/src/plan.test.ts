@@ -153,6 +153,24 @@ describe("decisions", () => {
     }
   });
 
+  test.each([0, 0.5])(
+    "floors hold at widths of 16 to 256, for equal scores, with an implant share of %f",
+    (implant) => {
+      const wide = tinyResNet({ widths: [16, 48, 256] });
+      const equal = scored(wide, () => 1);
+      const keep = implant === 0 ? 0.052 : 0.06;
+      const plan = makePlan(
+        wide,
+        equal,
+        options({ budget: { of: "components", keep }, floor: 0.05, implant }),
+      );
+      for (const { group } of equal.groups) {
+        const kept = count([plan.decisions.get(group.name)!], "keep");
+        expect(kept).toBeGreaterThanOrEqual(Math.ceil(0.05 * group.count));
+      }
+    },
+  );
+
   test("a layer is not protected because it is kept", () => {
     // The most sensitive layer keeps everything while others are cut, at any implant share.
     const proud = "layer3.0.conv1";

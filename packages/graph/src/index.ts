@@ -49,6 +49,7 @@ export {
   abs,
   add,
   cast,
+  clip,
   divide,
   equal,
   erf,

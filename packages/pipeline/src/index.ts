@@ -2,6 +2,7 @@ export type { OnPipelineEvent, PipelineEvent, Stage } from "./events.ts";
 export { exportModel } from "./export.ts";
 export { type Inspection, inspect, type LayerInspection } from "./inspect.ts";
 export { type Latency, measureLatencies, type Timed } from "./latency.ts";
+export { expectPlugins, loadPlugins } from "./plugins.ts";
 export {
   type EvaluationRecord,
   type LatencyRecord,

@@ -39,6 +39,8 @@ import { holdOut, trainInRun } from "./train-in-run.ts";
 
 export interface RunContext {
   readonly families: readonly ModelFamily[];
+  /** Where families beyond the usual ones come from, as `loadPlugins` takes them; default: none. */
+  readonly plugins?: readonly string[] | undefined;
   readonly executor: Executor;
   readonly task: Task;
   readonly signal?: AbortSignal | undefined;
@@ -145,6 +147,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
     request.directory,
     {
       command: "prune",
+      plugins: context.plugins,
       source: request.sourceName,
       sha256: source.sha256,
       model: source.model.config,

@@ -5,6 +5,7 @@ import { basename, join } from "node:path";
 import { EspalierError, hashFile, readJson } from "@espalier/base";
 import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
 import type { CheckpointSource, Model, ModelConfig, ModelFamily } from "@espalier/core";
+import { describePlugins, pluginsOfRun } from "./plugins.ts";
 import { FINAL_MODEL, MANIFEST } from "./run-directory.ts";
 
 /** A model and where it came from. */
@@ -130,9 +131,11 @@ async function detectAndLoad(
   }
   const names = families.map(({ name }) => name).join(", ");
   const what = source.config?.model_type ?? `the tensors of ${basename(source.path)}`;
+  const plugins = await pluginsOfRun(source.path);
+  const hint = plugins.length > 0 ? `; its run was made with ${describePlugins(plugins)}` : "";
   throw new EspalierError(
     "mismatched-model",
-    `${source.path}: no model family recognises ${what}; known families are ${names}`,
-    { path: source.path },
+    `${source.path}: no model family recognises ${what}; known families are ${names}${hint}`,
+    { path: source.path, plugins },
   );
 }

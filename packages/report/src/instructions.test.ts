@@ -49,6 +49,13 @@ test("says a temperature that is not the metric's own", () => {
   expect(command("removal", 1)).toContain("0.4 --temperature 1 -o");
 });
 
+test("names the plugins", () => {
+  const manifest = { ...manifestOf({}), plugins: ["mobilenet-family", "./my family.js"] };
+  expect(commandOf("half", manifest)).toBe(
+    "espalier prune weights.pt --plugin mobilenet-family --plugin './my family.js' --data cifar10 --keep-macs 0.4 -o half-again",
+  );
+});
+
 test("follows a plan that was given", () => {
   const manifest = { ...manifestOf({}), planGiven: true };
   expect(commandOf("half", manifest)).toContain("--plan half/plan.json");

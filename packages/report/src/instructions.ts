@@ -81,6 +81,7 @@ export function commandOf(run: string, manifest: RunManifest, source?: string): 
     "espalier",
     manifest.command,
     source ?? manifest.source,
+    ...(manifest.plugins ?? []).flatMap((plugin) => ["--plugin", plugin]),
     "--data",
     manifest.data,
     ...options,

@@ -42,6 +42,8 @@ import {
 export type Settings = Readonly<Record<string, unknown>>;
 
 interface CommonManifest {
+  /** Where model families come from that are not Espalier's own. */
+  readonly plugins?: readonly string[] | undefined;
   readonly data: string;
   readonly executor: string;
   readonly settings: Settings;
@@ -139,6 +141,7 @@ export interface Run {
 
 const commonManifest = object<CommonManifest & { command: RunManifest["command"] }>({
   command: oneOf(["prune", "sensitivity", "train"]),
+  plugins: optional(list(string)),
   data: string,
   executor: string,
   settings: anything,

@@ -328,13 +328,16 @@ function pruningOf<Config extends VisionConfig>(
     if (made.length > 0) implants[layer] = made.length;
     else delete implants[layer];
   }
-  // Of a branch that is gone, no layer has channels left.
+  // Of a branch that is gone, no layer has channels left, and a depthwise layer only those of its input.
   const left = declare(architecture, { ...config, pruning: { channels, implants } });
+  const heldBy = (name: string) => left.get(name)?.channels[0] ?? [];
   for (const name of network.sites.keys()) {
     const layer = name.replace(/(\.implant)?\.weight$/, "");
-    if (left.has(`${layer}.weight`) || left.has(`${layer}.implant.weight`)) continue;
-    channels[layer] = [];
-    delete implants[layer];
+    const made = heldBy(`${layer}.implant.weight`);
+    const held = [...heldBy(`${layer}.weight`), ...made];
+    if (held.length === 0 || Object.hasOwn(channels, layer)) channels[layer] = held;
+    if (made.length > 0) implants[layer] = made.length;
+    else delete implants[layer];
   }
   return { channels, implants };
 }

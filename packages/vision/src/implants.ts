@@ -13,6 +13,7 @@ import {
   findUses,
   gather,
   matmul,
+  multiply,
   reshape,
   simplify,
   slice,
@@ -33,8 +34,11 @@ export interface Implant {
   readonly rows: readonly number[];
   /** Where these are among the rows of the implant. */
   readonly implantRows: readonly number[];
-  /** Input channels of `weight` that the implant still sees. */
-  readonly columns: readonly number[];
+  /**
+   * Input channels of `weight` that the implant still sees; undefined where each row sees its own
+   * channel alone.
+   */
+  readonly columns: readonly number[] | undefined;
 }
 
 /** The implants that a pruned model has and the model before it had not. */
@@ -55,7 +59,7 @@ export function findImplants(
       weight,
       rows: positionsOf(fresh, source.channels[0]!),
       implantRows: positionsOf(fresh, channels[0]!),
-      columns: positionsOf(channels[1]!, source.channels[1]!),
+      columns: channels[1] && positionsOf(channels[1], source.channels[1]!),
     };
   });
 }
@@ -81,18 +85,18 @@ export async function fitImplants(
   const prepared = fitBatch(executor, wanted, (size) => prepareSums(dense, implants, size));
   const { outputs, constants } = prepared;
   const options = { executor, samples, batchSize: prepared.batchSize, signal };
-  const { sums, batches } = await sumOverBatches({ outputs, constants }, options);
+  const { sums: totals, batches } = await sumOverBatches({ outputs, constants }, options);
   const parameters = new Map<string, Parameter>(pruned.parameters);
   for (const { implant, rows, implantRows, columns } of implants) {
     const observations = batches * prepared.positions.get(implant)!;
-    const part = (name: string) => sums.get(`${implant} ${name}`)!;
-    const solution = solve(part("xx"), part("xy"), part("x"), part("y"), observations);
+    const part = (name: string) => totals.get(`${implant} ${name}`)!;
+    const sums = [part("xx"), part("xy"), part("x"), part("y"), observations] as const;
+    const solution = columns === undefined ? solveEach(...sums) : solve(...sums);
+    const width = columns?.length ?? 1;
     const { shape, kind, data } = pruned.parameters.get(implant)!;
     const fitted = Float32Array.from(data);
     implantRows.forEach((row, r) => {
-      for (let c = 0; c < columns.length; c++) {
-        fitted[row * columns.length + c] = solution[c * rows.length + r];
-      }
+      for (let c = 0; c < width; c++) fitted[row * width + c] = solution[c * rows.length + r];
     });
     parameters.set(implant, { shape, kind, data: fitted });
   }
@@ -122,10 +126,14 @@ function prepareSums(dense: Model, implants: readonly Implant[], batchSize: numb
       inputWidth,
       strides[1],
     );
-    const x = reshape(gather(seen, columns, 1), [n, columns.length, height * width]);
+    // Without columns of its own a row sees the channel of its number.
+    const channels = columns ?? rows;
+    const x = reshape(gather(seen, channels, 1), [n, channels.length, height * width]);
     const y = reshape(gather(user, rows, 1), [n, rows.length, height * width]);
-    outputs[`${implant} xx`] = sum(matmul(x, transpose(x)), [0]);
-    outputs[`${implant} xy`] = sum(matmul(x, transpose(y)), [0]);
+    const product = (a: Value, b: Value) =>
+      columns === undefined ? sum(multiply(a, b), [0, 2]) : sum(matmul(a, transpose(b)), [0]);
+    outputs[`${implant} xx`] = product(x, x);
+    outputs[`${implant} xy`] = product(x, y);
     outputs[`${implant} x`] = sum(x, [0, 2]);
     outputs[`${implant} y`] = sum(y, [0, 2]);
   }
@@ -157,4 +165,18 @@ function solve(
   const ridge = (RIDGE * diagonal) / columns || 1;
   for (let i = 0; i < columns; i++) centred.set(i, i, centred.get(i, i) + ridge);
   return Float64Array.from(new CholeskyDecomposition(centred).solve(target).to1DArray());
+}
+
+/** As `solve`, where each of y is predicted from the x of its number alone. */
+function solveEach(
+  xx: Float64Array,
+  xy: Float64Array,
+  x: Float64Array,
+  y: Float64Array,
+  n: number,
+): Float64Array {
+  return xx.map((square, i) => {
+    const variance = square - (x[i] * x[i]) / n;
+    return (xy[i] - (x[i] * y[i]) / n) / (variance * (1 + RIDGE) || 1);
+  });
 }

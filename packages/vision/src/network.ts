@@ -6,8 +6,10 @@ import {
   averagePool,
   batchNorm,
   batchNormTraining,
+  clip,
   concat,
   conv,
+  gather,
   input,
   linear,
   maxPool,
@@ -75,16 +77,21 @@ export interface Declaration extends ParameterSpec {
   readonly channels: readonly (readonly number[] | undefined)[];
 }
 
-export interface ConvLayer {
-  /** Output channels of the dense network. */
-  readonly outputs: number;
+/** A kernel that moves over the positions of every channel by itself. */
+export interface DepthwiseConvLayer {
   readonly kernel: number;
   readonly stride?: number;
   readonly padding?: number;
-  readonly groups?: number;
   readonly bias?: boolean;
   /** Default: "normal-fan-in". */
   readonly initialization?: WeightInitialization;
+}
+
+export interface ConvLayer extends DepthwiseConvLayer {
+  /** Output channels of the dense network. */
+  readonly outputs: number;
+  /** Of at least two input channels each. Layers in groups, and what feeds them, are left whole. */
+  readonly groups?: number;
 }
 
 /** A window that moves over the positions of a feature. */
@@ -107,6 +114,17 @@ function weightInitialization(kind: WeightInitialization, shape: Shape): Initial
 export function positionsOf(wanted: readonly number[], channels: readonly number[]): number[] {
   const index = new Map(channels.map((channel, position) => [channel, position]));
   return wanted.map((channel) => index.get(channel)!);
+}
+
+/** The channels `wanted` of a feature, in that order. */
+function select({ value, channels }: Feature, wanted: readonly number[]): Value {
+  const positions = positionsOf(wanted, channels);
+  const [first] = positions;
+  const consecutive = positions.every((position, i) => position === first + i);
+  if (!consecutive) return gather(value, positions, 1);
+  return wanted.length === channels.length
+    ? value
+    : slice(value, 1, first, first + positions.length);
 }
 
 function range(count: number): number[] {
@@ -141,48 +159,46 @@ export class Network {
   /**
    * A convolution `NAME.weight` [outputs, inputs / groups, kernel, kernel], with a bias if asked
    * for. Rows that are implants come from `NAME.implant.weight` [rows, inputs / groups, 1, 1].
+   *
+   * @throws EspalierError `invalid-graph` for as many groups as channels: see `depthwiseConv`.
    */
   conv(name: string, x: Feature, layer: ConvLayer): Feature {
-    const { kernel, stride = 1, padding = 0, groups = 1 } = layer;
-    const { initialization = "normal-fan-in" } = layer;
-    const channels = this.#pruning.channels[name] ?? range(layer.outputs);
-    const layers = [...x.layers, name];
-    if (x.channels.length === 0 || channels.length === 0) {
-      return { value: x.value, channels: [], layers };
+    const { outputs, groups = 1 } = layer;
+    const inputs = x.channels.length;
+    if (groups > 1 && inputs > 0 && (inputs % groups !== 0 || inputs === groups)) {
+      throw new EspalierError(
+        "invalid-graph",
+        `${name}: expected ${groups} groups of at least two channels each, got ${inputs} channels`,
+      );
     }
-    const implants = this.#pruning.implants[name] ?? 0;
-    const columns = groups === 1 ? x.channels : undefined;
-    const whole = channels.length - implants;
-    const weight = (of: string, rows: readonly number[], size: number) => {
-      const shape = [rows.length, x.channels.length / groups, size, size];
-      const axes = [rows, columns, undefined, undefined];
-      return this.#parameter(`${of}.weight`, {
-        shape,
-        kind: "weight",
-        initialization: weightInitialization(initialization, shape),
-        channels: axes,
-      });
-    };
-    const strides = [stride, stride] as const;
-    const parts: Value[] = [];
-    if (whole > 0) {
-      const w = weight(name, channels.slice(0, whole), kernel);
-      const pads = [padding, padding, padding, padding] as const;
-      parts.push(conv(x.value, w, { strides, padding: pads, groups }));
-    }
-    if (implants > 0) {
-      // A 1×1 kernel sees what the centre tap of the k×k kernel saw.
-      const w = weight(`${name}.implant`, channels.slice(whole), 1);
-      parts.push(conv(x.value, w, { strides, groups }));
-      this.implants.add(`${name}.implant.weight`);
-    }
-    // A 1×1 kernel is no smaller than its implant, and an off-centre one has no centre tap.
-    if (kernel > 1 && padding === (kernel - 1) / 2) this.implantable.add(`${name}.weight`);
-    let value = concat(parts, 1);
-    if (layer.bias) {
-      value = add(value, perChannel(this.#vector(`${name}.bias`, channels, "bias", 0), 4));
-    }
-    return this.#mark({ value, channels, layers, producer: { name, whole } });
+    const channels = this.#pruning.channels[name] ?? range(outputs);
+    const present = inputs === 0 ? [] : channels;
+    const whole = present.length - (this.#pruning.implants[name] ?? 0);
+    return this.#convolution(name, x, layer, present, whole, (rows) => ({
+      input: x.value,
+      groups,
+      shape: [rows.length, inputs / groups],
+      columns: groups === 1 ? x.channels : undefined,
+    }));
+  }
+
+  /**
+   * A convolution of every channel by itself, `NAME.weight` [channels, 1, kernel, kernel], otherwise
+   * as `conv`. Its channels are those of its input, as far as it has not lost them by itself.
+   */
+  depthwiseConv(name: string, x: Feature, layer: DepthwiseConvLayer): Feature {
+    const wanted = this.#pruning.channels[name] ?? x.channels;
+    const whole = wanted.length - (this.#pruning.implants[name] ?? 0);
+    const held = new Set(x.channels);
+    const [kept, implanted] = [wanted.slice(0, whole), wanted.slice(whole)].map((part) =>
+      part.filter((channel) => held.has(channel)),
+    );
+    return this.#convolution(name, x, layer, [...kept, ...implanted], kept.length, (rows) => ({
+      input: select(x, rows),
+      groups: rows.length,
+      shape: [rows.length, 1],
+      columns: undefined,
+    }));
   }
 
   /**
@@ -214,6 +230,11 @@ export class Network {
 
   relu({ value, channels, layers }: Feature): Feature {
     return { value: channels.length === 0 ? value : relu(value), channels, layers };
+  }
+
+  /** ReLU that stops at 6 (MobileNet's). */
+  relu6({ value, channels, layers }: Feature): Feature {
+    return { value: channels.length === 0 ? value : clip(value, 0, 6), channels, layers };
   }
 
   /**
@@ -329,6 +350,53 @@ export class Network {
     const { parameters, sites, implantable, implants, emptiable, statistics } = this;
     const inputs = { [image.value.attributes.name]: image.value };
     return { inputs, parameters, logits, sites, implantable, implants, emptiable, statistics };
+  }
+
+  /**
+   * A convolution whose first `whole` channels have kernels, and whose others are implants.
+   *
+   * @param operandsOf For some rows of the weight: what is convolved, in how many groups, the first
+   *   two axes of their kernels, and which channels the second of them stands for.
+   */
+  #convolution(
+    name: string,
+    x: Feature,
+    { kernel, stride = 1, padding = 0, bias, initialization = "normal-fan-in" }: DepthwiseConvLayer,
+    channels: readonly number[],
+    whole: number,
+    operandsOf: (rows: readonly number[]) => {
+      readonly input: Value;
+      readonly groups: number;
+      readonly shape: Shape;
+      readonly columns: readonly number[] | undefined;
+    },
+  ): Feature {
+    const layers = [...x.layers, name];
+    if (channels.length === 0) return { value: x.value, channels, layers };
+    const strides = [stride, stride] as const;
+    const part = (of: string, rows: readonly number[], size: number, pad: number) => {
+      const { input, groups, shape: matrix, columns } = operandsOf(rows);
+      const shape = [...matrix, size, size];
+      const weight = this.#parameter(`${of}.weight`, {
+        shape,
+        kind: "weight",
+        initialization: weightInitialization(initialization, shape),
+        channels: [rows, columns, undefined, undefined],
+      });
+      return conv(input, weight, { strides, padding: [pad, pad, pad, pad], groups });
+    };
+    const parts: Value[] = [];
+    if (whole > 0) parts.push(part(name, channels.slice(0, whole), kernel, padding));
+    if (whole < channels.length) {
+      // A 1×1 kernel sees what the centre tap of the k×k kernel saw.
+      parts.push(part(`${name}.implant`, channels.slice(whole), 1, 0));
+      this.implants.add(`${name}.implant.weight`);
+    }
+    // A 1×1 kernel is no smaller than its implant, and an off-centre one has no centre tap.
+    if (kernel > 1 && padding === (kernel - 1) / 2) this.implantable.add(`${name}.weight`);
+    let value = concat(parts, 1);
+    if (bias) value = add(value, perChannel(this.#vector(`${name}.bias`, channels, "bias", 0), 4));
+    return this.#mark({ value, channels, layers, producer: { name, whole } });
   }
 
   #parameter(name: string, declaration: Declaration): Value {

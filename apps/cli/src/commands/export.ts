@@ -2,22 +2,23 @@
 import { rm } from "node:fs/promises";
 import { expectEmpty, exportModel, loadSource } from "@espalier/pipeline";
 import type { Command } from "commander";
-import { type CommonOptions, createContext, families } from "../context.ts";
-import { addCommonOptions, sourceArgument } from "../options.ts";
+import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
+import { addCommonOptions, addPluginOption, sourceArgument } from "../options.ts";
 
-interface Options extends CommonOptions {
+interface Options extends CommonOptions, ModelOptions {
   readonly to: string;
   readonly overwrite: boolean;
 }
 
 export function registerExport(program: Command, signal: AbortSignal): void {
-  addCommonOptions(program.command("export").addArgument(sourceArgument))
+  addCommonOptions(addPluginOption(program.command("export").addArgument(sourceArgument)))
     .description("Writes config.json, model.safetensors and onnx/model.onnx.")
     .requiredOption("--to <dir>", "an empty or new directory")
     .option("--overwrite", "replace an earlier export", false)
     .addHelpText("after", "\nExample:\n  espalier export runs/half --to resnet56-half")
     .action(async (source: string, options: Options) => {
       const { print } = createContext(options, signal);
+      const { families } = await openFamilies(options);
       const { model, sha256 } = await loadSource(source, families);
       if (options.overwrite) {
         // Only what an export consists of is replaced.

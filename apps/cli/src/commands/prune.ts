@@ -5,18 +5,20 @@ import { loadSource, type PlanRecord, type PruneResult, prune } from "@espalier/
 import { formatBytes, renderReport } from "@espalier/report";
 import { onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
 import type { Command } from "commander";
-import { type CommonOptions, createContext, families } from "../context.ts";
+import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
 import {
   addCommonOptions,
+  addPluginOption,
   addPruneOptions,
   addRunOptions,
   type PruneOptions,
   pruneSettings,
+  resumedRun,
   sourceArgument,
 } from "../options.ts";
 import { formatTable } from "../table.ts";
 
-interface Options extends CommonOptions, Omit<PruneOptions, "seed" | "batchSize"> {
+interface Options extends CommonOptions, ModelOptions, Omit<PruneOptions, "seed" | "batchSize"> {
   readonly data: string;
   readonly output: string;
   readonly resume: boolean;
@@ -32,7 +34,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
       "Prunes a model to a budget: scores components, decides which to keep, to replace by implants and to remove, tunes, judges and exports.",
     )
     .requiredOption("--data <data>", "cifar10, cifar10:DIR or imagefolder:DIR");
-  addCommonOptions(addPruneOptions(addRunOptions(command)))
+  addCommonOptions(addPruneOptions(addRunOptions(addPluginOption(command))))
     .addHelpText(
       "after",
       [
@@ -46,6 +48,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
     .action(async (sourceName: string, options: Options) => {
       const settings = pruneSettings(options, options.plan !== undefined);
       const context = createContext(options, signal);
+      const { families, plugins } = await openFamilies(options, resumedRun(options));
       const source = await loadSource(sourceName, families);
       const plan =
         options.plan === undefined
@@ -71,7 +74,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
               openForTiming(path, batch, source.model.preprocessing.shape, options),
           },
         },
-        { ...context, families, task },
+        { ...context, families, plugins, task },
       );
       await renderReport(result.directory);
       context.print(result, () => pruneSummary(result));

@@ -189,10 +189,14 @@ const convOperation: Operation<ConvolutionAttributes> = {
     const [outputs, perGroup] = w.shape;
     if (groups === 1) {
       coupling.unite(inputs, columns);
-    } else if (perGroup === 1 && inputs !== undefined) {
+    } else if (perGroup === 1) {
       // Depthwise: a group goes with its channel.
-      rows?.forEach((row, k) => {
-        coupling.uniteChannels(inputs[Math.floor(k / (outputs / groups))], row);
+      if (inputs === undefined) coupling.fix(rows);
+      inputs?.forEach((channel, c) => {
+        const multiplier = outputs / groups;
+        for (let k = c * multiplier; k < (c + 1) * multiplier; k++) {
+          coupling.uniteChannels(channel, rows![k]);
+        }
       });
     } else {
       // Groups must stay of equal size: the same place is kept or removed in all of them.
