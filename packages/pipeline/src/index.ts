@@ -15,9 +15,13 @@ export {
   type Timing,
 } from "./prune.ts";
 export {
+  type BudgetPlan,
+  type BudgetsRecord,
   decodeDecisions,
   decodeSensitivity,
+  encodeBudgets,
   encodePlan,
+  encodeRuns,
   encodeSensitivity,
   type GroupPlan,
   type GroupRecord,
@@ -33,6 +37,7 @@ export {
 } from "./run-directory.ts";
 export { expectEmpty, saveModel } from "./save-model.ts";
 export {
+  budgetShares,
   defaultPlan,
   defaultPruning,
   defaultSensitivity,
