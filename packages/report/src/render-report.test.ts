@@ -8,6 +8,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   evaluation,
   latency,
+  renameGroup,
   syntheticTraining,
   writeSyntheticRun,
 } from "../fixtures/synthetic-run.ts";
@@ -531,18 +532,7 @@ test("foreign text stays text", async () => {
     ...{ model_type: evil, [evil]: evil, id2label: { 0: evil } },
   }));
   await edit("latency.json", (record: object) => ({ ...record, executor: evil }));
-  await edit("sensitivity.json", (record: { groups: { name: string }[] }) => {
-    record.groups[1].name = evil;
-    return record;
-  });
-  await edit("plan.json", ({ groups, ...plan }: { groups: Record<string, unknown> }) => ({
-    ...plan,
-    groups: { ...groups, [evil]: groups["layer1.0.conv1"], "layer1.0.conv1": undefined },
-  }));
-  await edit("budgets.json", (record: { budgets: { groups: Record<string, unknown> }[] }) => {
-    for (const { groups } of record.budgets) groups[evil] = groups["layer1.0.conv1"];
-    return record;
-  });
+  await renameGroup(directory, "layer1.0.conv1", evil);
   const { html, card, elements, data } = await open("evil");
   expect(data!.groups[1].name).toBe(evil);
   expect(html).toContain("&lt;img src=x onerror=alert(1)&gt;");
@@ -565,6 +555,7 @@ test("the page of a ResNet-50 with all its components is light", async () => {
     preset: "resnet50-imagenet",
     coupling: "apart",
     implant: 0.2,
+    budgets: [0.3, 0.7],
   });
   const { report, data } = await open("large");
   expect(data!.groups.flatMap(({ components }) => components)).toHaveLength(26_560);
