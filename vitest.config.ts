@@ -13,6 +13,7 @@ export default defineConfig({
       "apps/*/tests/**/*.test.ts",
     ],
     testTimeout: 120_000,
+    hookTimeout: 120_000,
     pool: "forks",
     maxWorkers: 2,
   },
