@@ -5,7 +5,7 @@ import { percent } from "./chart.ts";
 import { budgetNames } from "./explain.ts";
 import { formatCount, formatPercent, formatShare } from "./format.ts";
 import { type Html, html } from "./html.ts";
-import { scoredGroups } from "./score-panels.ts";
+import { type ScoredGroup, scoredGroups } from "./score-panels.ts";
 import { addCounts, type DecisionCounts, type PlanSummary, type Summary } from "./summary.ts";
 import { table } from "./table.ts";
 
@@ -15,15 +15,19 @@ export interface BudgetPosition extends BudgetPlan {
   readonly isRun: boolean;
 }
 
+/** The run's decisions on a group, as `BudgetPlan` has them. */
+export function runsOf({ scores, decisions }: ScoredGroup): number[] | undefined {
+  return decisions && encodeRuns(leastSensitiveFirst(scores).map((i) => decisions[i]));
+}
+
 /** From the smallest share kept to the largest, the run among them; empty if no other is known. */
 export function budgetPositions(summary: Summary): BudgetPosition[] {
   const { budgets, rounds, plan, sizes } = summary;
   const groups = scoredGroups(summary.groups);
-  const decided = groups.flatMap(({ name, scores, decisions }) =>
-    decisions === undefined
-      ? []
-      : [[name, encodeRuns(leastSensitiveFirst(scores).map((i) => decisions[i]))] as const],
-  );
+  const decided = groups.flatMap((group) => {
+    const runs = runsOf(group);
+    return runs === undefined ? [] : [[group.name, runs] as const];
+  });
   if (budgets.length === 0 || plan === undefined || decided.length < groups.length) return [];
   const [after] = rounds;
   const run: BudgetPosition = {

@@ -3,8 +3,7 @@
  * the script works nothing out.
  */
 import { type Decision, leastSensitiveFirst } from "@espalier/core";
-import { encodeRuns } from "@espalier/pipeline";
-import { budgetFacts, budgetPositions } from "./budgets.ts";
+import { budgetFacts, budgetPositions, runsOf } from "./budgets.ts";
 import { fates } from "./explain.ts";
 import { formatNumber } from "./format.ts";
 import { Html } from "./html.ts";
@@ -61,10 +60,8 @@ export function pageData(summary: Summary): PageData | undefined {
   };
 }
 
-function groupData(
-  { name, scores, standardErrors, decisions }: ScoredGroup,
-  { height }: ScoreScale,
-): GroupData {
+function groupData(group: ScoredGroup, { height }: ScoreScale): GroupData {
+  const { name, scores, standardErrors } = group;
   const components = leastSensitiveFirst(scores);
   const errors = components.map((i) => (standardErrors[i] ? formatNumber(standardErrors[i]) : ""));
   const levels = new Array<number>(LEVELS).fill(0);
@@ -77,7 +74,7 @@ function groupData(
     scores: components.map((i) => formatNumber(scores[i])),
     errors: errors.some((error) => error !== "") ? errors : [],
     levels,
-    decisions: decisions && encodeRuns(components.map((i) => decisions[i])),
+    decisions: runsOf(group),
   };
 }
 
