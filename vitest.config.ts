@@ -14,6 +14,7 @@ export default defineConfig({
       "examples/*/src/**/*.test.ts",
     ],
     testTimeout: 120_000,
+    hookTimeout: 120_000,
     pool: "forks",
     maxWorkers: 2,
   },

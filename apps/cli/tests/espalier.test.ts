@@ -314,6 +314,7 @@ describe("prune", () => {
         "run.json",
         "sensitivity.json",
         "plan.json",
+        "budgets.json",
         "pruned",
         "model",
         "export",

@@ -3,7 +3,14 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type ComponentGroup, componentGroups, type Decision } from "./components.ts";
 import type { Model } from "./model.ts";
-import { applyDecisions, makePlan, type PlanOptions, sizeOfModel } from "./plan.ts";
+import {
+  applyDecisions,
+  leastSensitiveFirst,
+  makePlan,
+  makePlans,
+  type PlanOptions,
+  sizeOfModel,
+} from "./plan.ts";
 import { Random } from "./random.ts";
 import type { Sensitivity } from "./sensitivity.ts";
 
@@ -219,6 +226,34 @@ describe("decisions", () => {
       expect(count([plan.decisions.get(group.name)!], "implant")).toBe(0);
     }
     expect(plan.after.implants).toBeGreaterThan(0);
+  });
+});
+
+describe("plans for several budgets", () => {
+  test.each(["macs", "parameters", "components"] as const)(
+    "of %s are those made one by one",
+    (of) => {
+      const common = options({ budget: { of, keep: 0.9 }, implant: 0.2, roundTo: 4 });
+      const shares = [0.4, 0.8, 0.6, 1];
+      const plans = makePlans(model, sensitivity, common, shares);
+      expect(plans).toEqual(
+        shares.map((keep) => makePlan(model, sensitivity, { ...common, budget: { of, keep } })),
+      );
+    },
+  );
+
+  test("leave out what cannot be reached", () => {
+    const plans = makePlans(model, sensitivity, options({ floor: 0.5 }), [0.05, 0.9]);
+    expect(plans.map(({ options }) => options.budget.keep)).toEqual([0.9]);
+  });
+
+  test("give up a group's components in order, and ties by number", () => {
+    expect(leastSensitiveFirst(Float64Array.of(2, 0, 1, 0))).toEqual([1, 3, 2, 0]);
+    const [plan] = makePlans(model, sensitivity, options(), [0.5]);
+    for (const { group, scores } of sensitivity.groups) {
+      const fates = leastSensitiveFirst(scores).map((i) => plan.decisions.get(group.name)![i]);
+      expect(fates.indexOf("keep")).toBe(count([fates], "prune"));
+    }
   });
 });
 

@@ -126,48 +126,101 @@ export function applyDecisions(
  * @throws EspalierError `unreachable-budget`, saying what can be reached.
  */
 export function makePlan(model: Model, sensitivity: Sensitivity, options: PlanOptions): Plan {
-  checkOptions(options);
-  const groups = sensitivity.groups.map(({ group }) => group);
-  const graph = model.build(1, "evaluation");
   const { of, keep } = options.budget;
-  const costOf = (decisions: Decisions): number =>
-    of === "components"
-      ? countOf(decisions, "keep")
-      : sizeOfModel(model.prune(selectRows(groups, decisions, graph)))[of];
-  const blocks = rank(model, sensitivity, options, graph);
-  const decide = (given: readonly Block[]) => decideBlocks(groups, given, options);
+  const search = new PlanSearch(model, sensitivity, options);
+  const plan = search.plan(keep);
+  if (plan !== undefined) return plan;
+  const share = search.reachable;
+  throw new EspalierError(
+    "unreachable-budget",
+    `keep-${of} ${keep}: at least ${share.toFixed(4)} has to be kept with floor ${options.floor}, implant share ${options.implant} and widths rounded to ${options.roundTo}`,
+    { budget: options.budget, reachable: share },
+  );
+}
 
-  const whole = costOf(decide([]));
-  const target = keep * whole;
-  const least = costOf(decide(blocks));
-  if (least > target) {
-    const share = least / whole;
-    throw new EspalierError(
-      "unreachable-budget",
-      `keep-${of} ${keep}: at least ${share.toFixed(4)} has to be kept with floor ${options.floor}, implant share ${options.implant} and widths rounded to ${options.roundTo}`,
-      { budget: options.budget, reachable: share },
-    );
+/**
+ * The plans that `makePlan` makes where other shares are to be kept of what the budget is about, for
+ * those of `shares` that can be reached. Components are ranked once for all of them.
+ */
+export function makePlans(
+  model: Model,
+  sensitivity: Sensitivity,
+  options: PlanOptions,
+  shares: readonly number[],
+): Plan[] {
+  const search = new PlanSearch(model, sensitivity, options);
+  return shares.flatMap((share) => search.plan(share) ?? []);
+}
+
+/** Finds plans for budgets that differ in the share to be kept alone. */
+class PlanSearch {
+  private readonly model: Model;
+  private readonly options: PlanOptions;
+  private readonly groups: readonly ComponentGroup[];
+  private readonly graph: ModelGraph;
+  private readonly blocks: readonly Block[];
+  /** What the model costs with the first blocks given up, by their number. */
+  private readonly costs = new Map<number, number>();
+
+  constructor(model: Model, sensitivity: Sensitivity, options: PlanOptions) {
+    checkOptions(options);
+    this.model = model;
+    this.options = options;
+    this.groups = sensitivity.groups.map(({ group }) => group);
+    this.graph = model.build(1, "evaluation");
+    this.blocks = rank(model, sensitivity, options, this.graph);
   }
-  // The smallest number of blocks that meets the budget when given up.
-  let [low, high] = [0, blocks.length];
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    if (costOf(decide(blocks.slice(0, middle))) <= target) high = middle;
-    else low = middle + 1;
+
+  /** The smallest share that can be kept. */
+  get reachable(): number {
+    return this.costAfter(this.blocks.length) / this.costAfter(0);
   }
-  let given = blocks.slice(0, low);
-  let current = costOf(decide(given));
-  // Some of them may be taken back, the most sensitive first; the last was needed.
-  for (const block of given.slice(0, -1).reverse().slice(0, FILL_ATTEMPTS)) {
-    if (target - current <= TOLERANCE * whole) break;
-    // A group gives up its blocks in order.
-    const rest = given.slice(given.indexOf(block) + 1);
-    if (rest.some(({ group }) => group === block.group)) continue;
-    const fewer = given.filter((other) => other !== block);
-    const next = costOf(decide(fewer));
-    if (next <= target) [given, current] = [fewer, next];
+
+  /** The plan that keeps at most `share`; undefined if there is none. */
+  plan(share: number): Plan | undefined {
+    const whole = this.costAfter(0);
+    const target = share * whole;
+    if (this.costAfter(this.blocks.length) > target) return undefined;
+    // The smallest number of blocks that meets the budget when given up.
+    let [low, high] = [0, this.blocks.length];
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      if (this.costAfter(middle) <= target) high = middle;
+      else low = middle + 1;
+    }
+    let given = this.blocks.slice(0, low);
+    let current = this.costAfter(low);
+    // Some of them may be taken back, the most sensitive first; the last was needed.
+    for (const block of given.slice(0, -1).reverse().slice(0, FILL_ATTEMPTS)) {
+      if (target - current <= TOLERANCE * whole) break;
+      // A group gives up its blocks in order.
+      const rest = given.slice(given.indexOf(block) + 1);
+      if (rest.some(({ group }) => group === block.group)) continue;
+      const fewer = given.filter((other) => other !== block);
+      const next = this.costOf(fewer);
+      if (next <= target) [given, current] = [fewer, next];
+    }
+    const { budget } = this.options;
+    const options = { ...this.options, budget: { ...budget, keep: share } };
+    return describePlan(this.model, this.groups, this.decide(given), options);
   }
-  return describePlan(model, groups, decide(given), options);
+
+  private decide(given: readonly Block[]): Decisions {
+    return decideBlocks(this.groups, given, this.options);
+  }
+
+  private costAfter(count: number): number {
+    const known = this.costs.get(count) ?? this.costOf(this.blocks.slice(0, count));
+    this.costs.set(count, known);
+    return known;
+  }
+
+  private costOf(given: readonly Block[]): number {
+    const { of } = this.options.budget;
+    const decisions = this.decide(given);
+    if (of === "components") return countOf(decisions, "keep");
+    return sizeOfModel(this.model.prune(selectRows(this.groups, decisions, this.graph)))[of];
+  }
 }
 
 function countOf(decisions: Decisions, wanted: Decision): number {
@@ -206,6 +259,11 @@ function checkOptions({ budget, implant, floor, roundTo }: PlanOptions): void {
   }
 }
 
+/** The numbers of a group's components in the order in which it gives them up. */
+export function leastSensitiveFirst(scores: ArrayLike<number>): number[] {
+  return Array.from(scores, (_, i) => i).sort((a, b) => scores[a] - scores[b]);
+}
+
 /** All blocks that may be given up, the least sensitive first; those of a group are in order. */
 function rank(
   model: Model,
@@ -227,7 +285,7 @@ function rank(
       const without = sizeOfModel(model.prune(selectRows(groups, decisions, graph)));
       perComponent = whole[budget.of] - without[budget.of];
     }
-    const order = Array.from({ length: count }, (_, i) => i).sort((a, b) => scores[a] - scores[b]);
+    const order = leastSensitiveFirst(scores);
     const removable = count - floorOf(group, options);
     const own: Block[] = [];
     // The first block is smaller where that leaves a multiple.

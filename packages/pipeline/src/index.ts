@@ -16,9 +16,13 @@ export {
   type Timing,
 } from "./prune.ts";
 export {
+  type BudgetPlan,
+  type BudgetsRecord,
   decodeDecisions,
   decodeSensitivity,
+  encodeBudgets,
   encodePlan,
+  encodeRuns,
   encodeSensitivity,
   type GroupPlan,
   type GroupRecord,
@@ -34,6 +38,7 @@ export {
 } from "./run-directory.ts";
 export { expectEmpty, saveModel } from "./save-model.ts";
 export {
+  budgetShares,
   defaultPlan,
   defaultPruning,
   defaultSensitivity,

@@ -12,6 +12,7 @@ import {
   type ModelFamily,
   type ModelSize,
   makePlan,
+  makePlans,
   measureSensitivity,
   Random,
   type Samples,
@@ -25,6 +26,7 @@ import { type Latency, measureLatencies, type Timed } from "./latency.ts";
 import {
   decodeDecisions,
   decodeSensitivity,
+  encodeBudgets,
   encodePlan,
   encodeSensitivity,
   type PlanRecord,
@@ -32,7 +34,7 @@ import {
 } from "./records.ts";
 import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
 import { saveModel } from "./save-model.ts";
-import type { PruneSettings, SensitivitySettings } from "./settings.ts";
+import { budgetShares, type PruneSettings, type SensitivitySettings } from "./settings.ts";
 import { type LoadedSource, loadSource } from "./source.ts";
 import type { Task } from "./task.ts";
 import { holdOut, trainInRun } from "./train-in-run.ts";
@@ -271,8 +273,8 @@ async function reduce(
           )
         : undefined;
     const coupling = settings.sensitivity.coupling;
-    plan = await stage("plan", run, `${prefix}plan.json`, context, () =>
-      run.json(`${prefix}plan.json`, async () => {
+    plan = await stage("plan", run, `${prefix}plan.json`, context, async () => {
+      const made = await run.json(`${prefix}plan.json`, async () => {
         if (sensitivity === undefined) {
           const { record, path } = request.plan!;
           const groups = componentGroups(model, coupling);
@@ -297,8 +299,16 @@ async function reduce(
           sensitivity.metric,
           sensitivity.groups,
         );
-      }),
-    );
+      });
+      // With several rounds, later scores follow from what earlier rounds removed.
+      if (sensitivity !== undefined && rounds === 1) {
+        await run.json("budgets.json", async () => {
+          const scored = decodeSensitivity(sensitivity);
+          return encodeBudgets(makePlans(model, scored, settings.plan, budgetShares), scored);
+        });
+      }
+      return made;
+    });
     const followed = plan;
     const name = last ? "pruned" : `${prefix}model`;
     await stage("apply", run, name, context, () =>

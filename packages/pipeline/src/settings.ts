@@ -78,6 +78,9 @@ export function defaultPlan(budget: Budget): PlanOptions {
   };
 }
 
+/** Shares to keep for which a run also records what their plans would be: 5 % to 100 %. */
+export const budgetShares: readonly number[] = Array.from({ length: 20 }, (_, i) => (i + 1) / 20);
+
 export const defaultTuning: TuneSettings = {
   epochs: 0,
   batchSize: 128,

@@ -10,6 +10,8 @@ import {
   type PlanOptions,
 } from "@espalier/core";
 import {
+  type BudgetPlan,
+  type BudgetsRecord,
   decodeDecisions,
   FINAL_MODEL,
   type GroupRecord,
@@ -125,6 +127,8 @@ export interface Run {
   readonly manifest: RunManifest;
   /** The first round, and those after it that have begun. */
   readonly rounds: readonly Round[];
+  /** What other budgets would do to the components of the only round. */
+  readonly budgets: readonly BudgetPlan[];
   readonly training: readonly EpochRecord[] | undefined;
   /** Of a training run: the model trained. */
   readonly trained: Evaluation | undefined;
@@ -236,6 +240,13 @@ const sensitivity = object<SensitivityRecord>({
   rankStability: number,
 });
 
+const sizeAfter = object<PlanRecord["after"]>({
+  parameters: count,
+  macs: count,
+  components: count,
+  implants: count,
+});
+
 const plan = object<PlanRecord>({
   metric: oneOf(metrics),
   options: object<PlanOptions>({
@@ -248,10 +259,14 @@ const plan = object<PlanRecord>({
     roundTo: number,
   }),
   before: object({ parameters: count, macs: count, components: count }),
-  after: object({ parameters: count, macs: count, components: count, implants: count }),
+  after: sizeAfter,
   groups: record(
     object({ layers: list(string), components: count, implant: list(count), prune: list(count) }),
   ),
+});
+
+const budgets = object<BudgetsRecord>({
+  budgets: list(object({ keep: number, after: sizeAfter, groups: record(list(count)) })),
 });
 
 const training = list(
@@ -334,11 +349,14 @@ export async function readRun(directory: string): Promise<Run> {
   while (rounds.length < total && rounds[rounds.length - 1].plan !== undefined) {
     rounds.push(await readNext(rounds.length + 1));
   }
+  const other = total === 1 ? await read("budgets.json", budgets) : undefined;
+  if (other !== undefined) checkBudgets(other, rounds[0].groups, path("budgets.json"));
   const trains = asked.command === "train";
   return {
     name: basename(resolve(directory)),
     manifest: asked,
     rounds,
+    budgets: other?.budgets ?? [],
     training: await read("training.json", training),
     trained: trains ? await read("evaluation.json", evaluation) : undefined,
     evaluation: trains ? undefined : await read("evaluation.json", evaluations),
@@ -383,6 +401,21 @@ function checkLengths({ groups }: SensitivityRecord, path: string): void {
       `${path}: group ${name}: expected ${count} numbers in each list, got ${wrong.length}`,
       { path, group: name },
     );
+  }
+}
+
+function checkBudgets({ budgets }: BudgetsRecord, groups: readonly ComponentGroup[], path: string) {
+  for (const [i, budget] of budgets.entries()) {
+    for (const { name, count } of groups) {
+      const runs = Object.hasOwn(budget.groups, name) ? budget.groups[name] : [];
+      const total = runs.reduce((sum, length) => sum + length, 0);
+      if (total === count) continue;
+      throw new EspalierError(
+        "invalid-file",
+        `${path}: budgets[${i}]: group ${name}: expected decisions on ${count} components, got ${total}`,
+        { path, group: name },
+      );
+    }
   }
 }
 

@@ -26,6 +26,7 @@ const runFiles: readonly RunFile[] = [
     path: "plan.json",
     content: "what happens to each component; can be edited and followed again",
   },
+  { path: "budgets.json", content: "what other budgets would have done" },
   { path: "rounds", content: "scores, plan and model of each round" },
   { path: "pruned/model.safetensors", content: "the model straight after pruning" },
   { path: "training.json", content: "the epochs of training" },
@@ -33,7 +34,9 @@ const runFiles: readonly RunFile[] = [
   { path: "model/model.safetensors", content: "its parameters" },
   { path: "evaluation.json", content: "accuracy and loss on the test set" },
   { path: "export/pruned/onnx/model.onnx", content: "the final model as ONNX" },
+  { path: "export/pruned/model.safetensors", content: "the final model's parameters, to hand on" },
   { path: "export/dense/onnx/model.onnx", content: "the model before, as ONNX" },
+  { path: "export/dense/model.safetensors", content: "the parameters of the model before" },
   { path: "sizes.json", content: "parameters, multiply-accumulates and bytes" },
   { path: "latency.json", content: "measured times" },
 ];

@@ -1,6 +1,13 @@
 /** @file The numbers of a run, worked out once: page, card and `summary.json` all show these. */
-import type { Budget, ComponentGroup, Decision, Estimator, Metric } from "@espalier/core";
-import type { Latency, LatencyRecord } from "@espalier/pipeline";
+import type {
+  Budget,
+  ComponentGroup,
+  Decision,
+  Estimator,
+  Metric,
+  ModelSize,
+} from "@espalier/core";
+import type { BudgetPlan, Latency, LatencyRecord } from "@espalier/pipeline";
 import { commandOf } from "./instructions.ts";
 import type {
   EpochRecord,
@@ -42,6 +49,8 @@ export interface PlanSummary {
   readonly budget: Budget;
   /** The share of what the budget is about that the plans leave of the dense model. */
   readonly reached: number;
+  /** The dense model. */
+  readonly before: ModelSize;
   readonly rankBy: string;
   readonly scope: string;
 }
@@ -100,6 +109,8 @@ export interface Summary {
   readonly groups: readonly GroupSummary[];
   readonly counts: DecisionCounts | undefined;
   readonly rounds: readonly RoundSummary[];
+  /** What other budgets would have done, from the smallest share kept to the largest. */
+  readonly budgets: readonly BudgetPlan[];
   readonly widths: readonly LayerWidth[];
   readonly training: readonly EpochRecord[] | undefined;
   /** Of a training run: the trained model. */
@@ -136,6 +147,7 @@ export function summarize(run: Run): Summary {
     rounds: rounds.flatMap(({ plan, sensitivity }) =>
       plan === undefined ? [] : { ...plan.after, rankStability: sensitivity?.rankStability },
     ),
+    budgets: [...run.budgets].sort((a, b) => a.keep - b.keep),
     widths: widthsOf(run),
     training,
     trained: trained && judge(trained),
@@ -211,7 +223,9 @@ function summarizePlan({ rounds, manifest }: Run): PlanSummary | undefined {
       ? last.after.components - last.after.implants
       : last.after[budget.of];
   const { rankBy, scope } = last.options;
-  return { budget, reached: left / first.before[budget.of], rankBy, scope };
+  const { parameters, macs } = first.before;
+  const reached = left / first.before[budget.of];
+  return { budget, reached, before: { parameters, macs }, rankBy, scope };
 }
 
 function countDecisions(decisions: readonly Decision[]): DecisionCounts {
@@ -220,7 +234,7 @@ function countDecisions(decisions: readonly Decision[]): DecisionCounts {
   return counts;
 }
 
-function addCounts(a: DecisionCounts, b: DecisionCounts): DecisionCounts {
+export function addCounts(a: DecisionCounts, b: DecisionCounts): DecisionCounts {
   return { keep: a.keep + b.keep, implant: a.implant + b.implant, prune: a.prune + b.prune };
 }
 

@@ -182,6 +182,8 @@ function createModel<Config extends VisionConfig>(
   config: Config,
   parameters: Parameters,
 ): Model {
+  // A plan prunes one model many times.
+  let network: Network | undefined;
   const model: Model = {
     family,
     config,
@@ -193,8 +195,10 @@ function createModel<Config extends VisionConfig>(
     ),
     build: (batch, mode) => build(architecture, config, batch, mode).graph,
     prune: (selection) => {
-      const pruned = { ...config, pruning: pruningOf(architecture, config, selection) };
-      const kept = reduce(parameters, declare(architecture, config), declare(architecture, pruned));
+      network ??= build(architecture, config, 1, "evaluation").network;
+      const pruning = pruningOf(architecture, config, network, selection);
+      const pruned = { ...config, pruning };
+      const kept = reduce(parameters, network.declarations, declare(architecture, pruned));
       return createModel(family, architecture, pruned, kept);
     },
     fitImplants: (pruned, samples, options) => {
@@ -293,9 +297,9 @@ function draw({ shape, initialization }: Declaration, random: Random): Float32Ar
 function pruningOf<Config extends VisionConfig>(
   architecture: Architecture<Config>,
   config: Config,
+  network: Network,
   selection: RowSelection,
 ): Pruning {
-  const { network } = build(architecture, config, 1, "evaluation");
   const { declarations } = network;
   const channels: Record<string, readonly number[]> = { ...config.pruning?.channels };
   const implants: Record<string, number> = { ...config.pruning?.implants };
@@ -342,7 +346,10 @@ function pruningOf<Config extends VisionConfig>(
   return { channels, implants };
 }
 
-/** The slices of `parameters` that the declarations `after` ask for. */
+/**
+ * The slices of `parameters` that the declarations `after` ask for. They are copied when they are
+ * first read: most pruned models are built for their cost alone.
+ */
 function reduce(
   parameters: Parameters,
   before: ReadonlyMap<string, Declaration>,
@@ -350,22 +357,39 @@ function reduce(
 ): Parameters {
   const reduced = new Map<string, Parameter>();
   for (const [name, declaration] of after) {
-    const { shape, kind, channels } = declaration;
-    const own = before.get(name);
-    const data = new Float32Array(sizeOf(shape));
-    const rowLength = data.length / shape[0];
-    const rows = channels[0] ?? Array.from({ length: shape[0] }, (_, row) => row);
-    rows.forEach((channel, row) => {
-      const held = own?.channels[0]?.indexOf(channel) ?? row;
-      const taken =
-        own !== undefined && held >= 0
-          ? sliceRow(parameters.get(name)!, own, held, channels)
-          : centreTap(parameters, before, name, channel, channels);
-      data.set(taken, row * rowLength);
+    const { shape, kind } = declaration;
+    let data: Float32Array | undefined;
+    reduced.set(name, {
+      shape,
+      kind,
+      get data() {
+        data ??= sliceOf(name, declaration, parameters, before);
+        return data;
+      },
     });
-    reduced.set(name, { shape, kind, data });
   }
   return reduced;
+}
+
+function sliceOf(
+  name: string,
+  { shape, channels }: Declaration,
+  parameters: Parameters,
+  before: ReadonlyMap<string, Declaration>,
+): Float32Array {
+  const own = before.get(name);
+  const data = new Float32Array(sizeOf(shape));
+  const rowLength = data.length / shape[0];
+  const rows = channels[0] ?? Array.from({ length: shape[0] }, (_, row) => row);
+  rows.forEach((channel, row) => {
+    const held = own?.channels[0]?.indexOf(channel) ?? row;
+    const taken =
+      own !== undefined && held >= 0
+        ? sliceRow(parameters.get(name)!, own, held, channels)
+        : centreTap(parameters, before, name, channel, channels);
+    data.set(taken, row * rowLength);
+  });
+  return data;
 }
 
 /** Row `row` of a parameter, with the wanted columns of axis 1 alone. */
