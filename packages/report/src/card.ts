@@ -37,7 +37,7 @@ export function renderExportCard(summary: Summary): string {
     ...introduction(summary),
     ...results(summary),
     ...layers(summary),
-    ...useExport(),
+    ...useExport(true),
     ...reproduction(summary),
   ]);
 }
@@ -62,7 +62,7 @@ export function renderPlainCard(name: string, model: ModelDescription): string {
     head,
     `# ${code(name)}`,
     `${kind} for ${classes}${pruned ? ", pruned" : ""}, exported with Espalier.`,
-    ...useExport(),
+    ...useExport(false),
   ]);
 }
 
@@ -71,13 +71,13 @@ function join(parts: readonly string[]): string {
 }
 
 /** What an exported directory holds and how to run it. */
-function useExport(): string[] {
+function useExport(recorded: boolean): string[] {
   const files = [
     ["onnx/model.onnx", "float32"],
     ["onnx/model_fp16.onnx", 'weights and most of the computation in float16 (`dtype: "fp16"`)'],
     ["onnx/model_quantized.onnx", 'weights and activations in 8 bits (`dtype: "q8"`)'],
     ["model.safetensors", "the parameters, for Espalier: this directory is a SOURCE"],
-    ["pruning.json", "what was kept, replaced and removed, and why"],
+    ...(recorded ? [["pruning.json", "what was kept, replaced and removed, and why"]] : []),
   ];
   return [
     "## Use",

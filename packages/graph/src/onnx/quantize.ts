@@ -77,14 +77,20 @@ export function quantize(
 
   /** Weight and bias of a node, as bytes and what makes numbers of them. */
   function parametersOf({ inputs: [, name, bias] }: OnnxNode, weight: Weight, step: number) {
-    const { bytes, steps } = quantizeWeight(weight);
+    const biases = bias === undefined ? undefined : numbersOf(bias);
+    // Sums have 32 bits, in which the bias has to fit, however small the weights of its channel are.
+    const least = biases?.map((number) => Math.abs(number) / (step * 2 ** 30));
+    const { bytes, steps } = quantizeWeight(weight, least);
     const weights = dequantized(name, bytes, steps, weight.axis);
-    if (bias === undefined) return [weights];
+    if (biases === undefined) return [weights];
     // Products of bytes are whole multiples of this, so the bias is added to their sums as it is.
     const units = steps.map((each) => each * step);
-    const numbers = (graph.tensors.get(bias) as OnnxTensor).data as Float32Array;
-    const data = Int32Array.from(numbers, (number, i) => limit(number / units[i], 2 ** 31 - 1));
+    const data = Int32Array.from(biases, (number, i) => Math.round(number / units[i]));
     return [weights, dequantized(bias, { dtype: "int32", shape: [data.length], data }, units, 0)];
+  }
+
+  function numbersOf(name: string): Float32Array {
+    return graph.tensors.get(name)!.data as Float32Array;
   }
 
   function dequantized(
@@ -181,8 +187,8 @@ function transposed(weight: Weight): Weight {
   return { tensor: { dtype: "float32", shape: [columns, rows], data: result }, axis: 1 };
 }
 
-/** The nearest multiples of one step for each output channel. */
-function quantizeWeight({ tensor, axis }: Weight) {
+/** The nearest multiples of one step for each output channel, which is at least as large as `least`. */
+function quantizeWeight({ tensor, axis }: Weight, least?: Float32Array) {
   const numbers = tensor.data as Float32Array;
   const channels = tensor.shape[axis];
   const inner = tensor.shape.slice(axis + 1).reduce((a, b) => a * b, 1);
@@ -192,7 +198,7 @@ function quantizeWeight({ tensor, axis }: Weight) {
     const channel = channelOf(i);
     largest[channel] = Math.max(largest[channel], Math.abs(number));
   });
-  const steps = largest.map((most) => most / LARGEST_WEIGHT || 1);
+  const steps = largest.map((most, i) => Math.max(most / LARGEST_WEIGHT, least?.[i] ?? 0) || 1);
   const data = Int8Array.from(numbers, (number, i) => {
     return limit(number / steps[channelOf(i)], LARGEST_WEIGHT);
   });
