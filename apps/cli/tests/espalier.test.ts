@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { cp, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
@@ -240,6 +241,19 @@ describe("reading models and data", () => {
     );
   });
 
+  test("an exported configuration that is damaged", async () => {
+    const damaged = at("damaged-config");
+    await cp(model, damaged, { recursive: true });
+    for (const own of [null, 7, {}, { model_type: "oak" }]) {
+      await writeFile(join(damaged, "config.json"), JSON.stringify({ espalier: own }));
+      expectOneLine(
+        await espalier("inspect", damaged),
+        1,
+        /config\.json: espalier: expected an object with model_type|no model family recognises oak/,
+      );
+    }
+  });
+
   test("NaN in a tensor, by name", async () => {
     const damaged = at("not-finite");
     await cp(model, damaged, { recursive: true });
@@ -333,7 +347,31 @@ describe("prune", () => {
     expect(inspection.parameters).toBe(result.plan.after.parameters);
     const { code } = await espalier("export", at("run"), "--to", at("exported"));
     expect(code).toBe(0);
-    expect(await readdir(at("exported"))).toEqual(["config.json", "model.safetensors", "onnx"]);
+    expect((await readdir(at("exported"))).sort()).toEqual([
+      ...["README.md", "config.json", "model.safetensors", "onnx"],
+      ...["preprocessor_config.json", "pruning.json"],
+    ]);
+    expect(await readdir(at("run", "export", "pruned", "onnx"))).toEqual([
+      ...["model.onnx", "model_fp16.onnx", "model_quantized.onnx"],
+    ]);
+    const pruning = JSON.parse(
+      await readFile(at("run", "export", "pruned", "pruning.json"), "utf8"),
+    );
+    for (const group of Object.values<Record<string, number[]>>(pruning.rounds[0].groups)) {
+      const { kept, implanted, removed, scores, standardErrors } = group;
+      const numbers = [...kept, ...implanted, ...removed].sort((a, b) => a - b);
+      expect(numbers).toEqual(scores.map((_, i) => i));
+      expect(standardErrors).toHaveLength(scores.length);
+    }
+    for (const [name, sha256] of Object.entries(pruning.files)) {
+      const bytes = await readFile(at("run", "export", "pruned", name));
+      expect(createHash("sha256").update(bytes).digest("hex")).toBe(sha256);
+    }
+    const card = await readFile(at("exported", "README.md"), "utf8");
+    expect(card).toMatch(/^library_name: transformers\.js$/m);
+    expect(card).toMatch(/^- pruned$/m);
+    expect(card).toContain("Multiply-accumulates");
+    expect(card).not.toContain(workspace.path);
     const size = async (path: string) => (await stat(path)).size;
     expect(await size(at("exported", "model.safetensors"))).toBeLessThan(
       await size(join(model, "model.safetensors")),

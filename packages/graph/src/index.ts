@@ -31,12 +31,20 @@ export {
   type OnnxNode,
   type OnnxPort,
   type OnnxTensor,
+  type StoredType,
 } from "./onnx/builder.ts";
 export { decodeOnnx, type OnnxFile } from "./onnx/decode.ts";
 export { encodeOnnx } from "./onnx/encode.ts";
-export { type ExportOptions, exportOnnx, type InferenceGraph } from "./onnx/export.ts";
+export {
+  type ExportOptions,
+  exportOnnx,
+  type InferenceGraph,
+  inferenceOnnx,
+} from "./onnx/export.ts";
+export { toFloat16 } from "./onnx/float16.ts";
 export { type LowerOptions, lowerToOnnx } from "./onnx/lower.ts";
-export { type OnnxValues, type ReadOnnxOptions, readOnnx } from "./onnx/read.ts";
+export { quantize, type Range, tensorsToCalibrate } from "./onnx/quantize.ts";
+export { graphValues, type OnnxValues, type ReadOnnxOptions, readOnnx } from "./onnx/read.ts";
 export { tidyForInference } from "./onnx/tidy.ts";
 export { linear, matmul } from "./ops/contract.ts";
 export {

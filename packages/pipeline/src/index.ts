@@ -1,5 +1,14 @@
 export type { OnPipelineEvent, PipelineEvent, Stage } from "./events.ts";
-export { exportModel } from "./export.ts";
+export {
+  CALIBRATION_SAMPLES,
+  type ExportedFile,
+  type ExportOptions,
+  exportedNames,
+  exportModel,
+  fileName,
+  onnxFiles,
+  type Precision,
+} from "./export.ts";
 export { type Inspection, inspect, type LayerInspection } from "./inspect.ts";
 export { type Latency, measureLatencies, type Timed } from "./latency.ts";
 export { expectPlugins, loadPlugins } from "./plugins.ts";
@@ -15,6 +24,12 @@ export {
   sensitivityOf,
   type Timing,
 } from "./prune.ts";
+export {
+  type PrunedGroup,
+  type PruningRecord,
+  type PruningRound,
+  readPruning,
+} from "./pruning-record.ts";
 export {
   type BudgetPlan,
   type BudgetsRecord,

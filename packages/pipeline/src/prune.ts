@@ -2,6 +2,7 @@
 
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { readJson } from "@espalier/base";
 import {
   applyDecisions,
   componentGroups,
@@ -21,8 +22,9 @@ import {
 import type { Executor } from "@espalier/graph";
 import { type EpochRecord, type Evaluation, evaluate, reestimateStatistics } from "@espalier/train";
 import type { OnPipelineEvent, Stage } from "./events.ts";
-import { exportModel } from "./export.ts";
+import { CALIBRATION_SAMPLES, exportModel, fileName } from "./export.ts";
 import { type Latency, measureLatencies, type Timed } from "./latency.ts";
+import { type PruningRecord, type PruningRound, pruningRound } from "./pruning-record.ts";
 import {
   decodeDecisions,
   decodeSensitivity,
@@ -203,8 +205,20 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
 
   await stage("export", run, "export", context, () =>
     run.directory("export", async (path) => {
-      await exportModel(tuned, join(path, "pruned"), metadataOf(request));
-      await exportModel(dense, join(path, "dense"), metadataOf(request));
+      const { signal, onEvent } = context;
+      const options = { executor, metadata: metadataOf(request), signal, onEvent };
+      const calibration = drawSamples(
+        training,
+        Math.min(settings.calibration, CALIBRATION_SAMPLES),
+        random.stream("export"),
+      );
+      await exportModel(tuned, join(path, "pruned"), {
+        ...options,
+        calibration: calibration.count > 0 ? calibration : undefined,
+        pruning: await recordPruning(run, request, task.name),
+      });
+      // To compare the other with.
+      await exportModel(dense, join(path, "dense"), { ...options, precisions: ["fp32"] });
     }),
   );
   const sizes = await run.json("sizes.json", async () => ({
@@ -222,7 +236,36 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
 }
 
 function metadataOf({ sourceName, source }: PruneRequest): Record<string, string> {
-  return { "espalier.source": sourceName, "espalier.source.sha256": source.sha256 };
+  return { "espalier.source": fileName(sourceName), "espalier.source.sha256": source.sha256 };
+}
+
+/** What the run has done, from the files that it left. */
+async function recordPruning(
+  run: RunDirectory,
+  { settings, source, sourceName, plan }: PruneRequest,
+  data: string,
+): Promise<PruningRecord> {
+  const rounds: PruningRound[] = [];
+  for (const prefix of roundPrefixes(settings.rounds, plan)) {
+    const planned = (await readJson(run.file(`${prefix}plan.json`))) as PlanRecord;
+    const scored = `${prefix}sensitivity.json`;
+    const measured = run.has(scored)
+      ? ((await readJson(run.file(scored))) as SensitivityRecord)
+      : undefined;
+    rounds.push(pruningRound(planned, measured));
+  }
+  return {
+    source: { name: fileName(sourceName), sha256: source.sha256 },
+    data,
+    seed: settings.seed,
+    rounds,
+  };
+}
+
+/** Where the files of each round are. A plan that was given is followed in one. */
+function roundPrefixes(rounds: number, plan: PruneRequest["plan"]): string[] {
+  if (rounds === 1 || plan !== undefined) return [""];
+  return Array.from({ length: rounds }, (_, i) => `rounds/${i + 1}/`);
 }
 
 async function stage<T>(
@@ -250,12 +293,13 @@ async function reduce(
 ): Promise<PlanRecord> {
   const { settings } = request;
   const { executor, signal } = context;
-  const rounds = request.plan === undefined ? settings.rounds : 1;
+  const prefixes = roundPrefixes(settings.rounds, request.plan);
+  const rounds = prefixes.length;
   let model = dense;
   let plan: PlanRecord | undefined;
   for (let round = 1; round <= rounds; round++) {
     const last = round === rounds;
-    const prefix = rounds === 1 ? "" : `rounds/${round}/`;
+    const prefix = prefixes[round - 1];
     const stream = random.stream("round", round);
     const sensitivity =
       request.plan === undefined

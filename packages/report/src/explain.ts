@@ -146,16 +146,11 @@ export function epochsOf({ manifest }: Summary): number {
 }
 
 /** "cifar-resnet (depth 20, shortcut projection)". */
-export function describeModel({ model }: Summary): string | undefined {
+export function describeModel({ model }: Pick<Summary, "model">): string | undefined {
   if (model === undefined) return undefined;
   const details = model.details.filter(([key]) => key !== "num_labels");
   const said = details.map(([key, value]) => `${spellOut(key)} ${value}`).join(", ");
   return said === "" ? model.type : `${model.type} (${said})`;
-}
-
-/** A source without the directories that it lies in. */
-export function fileName(source: string): string {
-  return source.replace(/[/\\]+$/, "").replace(/[^:]*[/\\]/, "");
 }
 
 /** "1 epoch", "2 epochs". */

@@ -1,3 +1,3 @@
 export { formatBytes } from "./format.ts";
-export { type Report, renderReport } from "./render-report.ts";
+export { type Report, renderReport, writeExportCard } from "./render-report.ts";
 export type { Summary } from "./summary.ts";

@@ -154,7 +154,14 @@ export function quoteWord(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** JavaScript that runs the exported model. */
+/** JavaScript that classifies an image by an exported model. */
+export const pipelineExample = `import { pipeline } from "@huggingface/transformers";
+
+// The name of the repository that these files are in, or their directory.
+const classify = await pipeline("image-classification", "OWNER/NAME", { dtype: "q8" });
+console.log(await classify("image.png"));`;
+
+/** JavaScript that runs the exported model without Transformers.js. */
 export function onnxExample({ model }: Pick<Summary, "model">): string {
   const [channels, height, width] = model?.image?.shape ?? [3, 32, 32];
   const normalisation =

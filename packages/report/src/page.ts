@@ -1,5 +1,7 @@
 /** @file The page of a run: one HTML file that needs nothing else. */
+
 import { createHash } from "node:crypto";
+import { fileName } from "@espalier/pipeline";
 import {
   budgetNames,
   describeAccuracyChange,
@@ -8,7 +10,6 @@ import {
   describeModel,
   describeReduction,
   epochsOf,
-  fileName,
 } from "./explain.ts";
 import { formatCount, formatLarge, formatPercent, formatRatio } from "./format.ts";
 import { type Content, Html, html } from "./html.ts";

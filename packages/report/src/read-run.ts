@@ -335,6 +335,19 @@ const model: Decoder<ModelDescription> = (value, at) => {
   };
 };
 
+/**
+ * The model of an exported directory, as the configuration in it says.
+ *
+ * @throws EspalierError naming the file and the field that is malformed.
+ */
+export async function readExportedModel(directory: string): Promise<ModelDescription> {
+  const { espalier } = await readDecoded(
+    join(directory, "config.json"),
+    object<{ espalier: ModelDescription }>({ espalier: model }),
+  );
+  return espalier;
+}
+
 /** Reads the run in `directory`. @throws EspalierError naming the file that is malformed. */
 export async function readRun(directory: string): Promise<Run> {
   const path = (name: string) => join(directory, name);

@@ -20,19 +20,25 @@ export interface ExportOptions {
   readonly metadata?: Readonly<Record<string, string>>;
 }
 
-// Primes, so that no other dimension is a multiple of them by chance.
-const BATCHES = [1009, 1013] as const;
-
-/**
- * An ONNX model whose inputs and outputs have an open first dimension, "batch".
- *
- * @param build Builds the model for a given batch size. Nothing runs at that size, which is large.
- * @throws EspalierError `invalid-graph` naming the first node that depends on the batch size.
- */
+/** A file of `inferenceOnnx(build)`. */
 export function exportOnnx(
   build: (batch: number) => InferenceGraph,
   options: ExportOptions = {},
 ): Uint8Array {
+  return encodeOnnx(inferenceOnnx(build), options.metadata);
+}
+
+// Primes, so that no other dimension is a multiple of them by chance.
+const BATCHES = [1009, 1013] as const;
+
+/**
+ * An ONNX model whose inputs and outputs have an open first dimension, "batch", ready to be encoded
+ * or converted.
+ *
+ * @param build Builds the model for a given batch size. Nothing runs at that size, which is large.
+ * @throws EspalierError `invalid-graph` naming the first node that depends on the batch size.
+ */
+export function inferenceOnnx(build: (batch: number) => InferenceGraph): OnnxGraph {
   const [graph, other] = BATCHES.map((batch) => {
     const { outputs, constants } = build(batch);
     const values = simplify(Object.values(outputs));
@@ -41,7 +47,7 @@ export function exportOnnx(
   });
   // Equal graphs are tidied alike.
   requireEqual(graph, other);
-  return encodeOnnx(tidyForInference(graph), options.metadata);
+  return tidyForInference(graph);
 }
 
 function requireEqual(graph: OnnxGraph, other: OnnxGraph): void {

@@ -2,7 +2,7 @@
 import { EspalierError, quote } from "@espalier/base";
 import { constantOperation, input } from "../ops/leaf.ts";
 import { apply, sizeOf, type Value } from "../value.ts";
-import type { OnnxPort } from "./builder.ts";
+import type { OnnxGraph, OnnxPort } from "./builder.ts";
 import { decodeOnnx, LARGEST_TENSOR } from "./decode.ts";
 import { type Fail, failIn } from "./invalid-file.ts";
 import { Ranges } from "./node-reader.ts";
@@ -36,16 +36,24 @@ export function readOnnx(
   options: ReadOnnxOptions = {},
 ): OnnxValues {
   const { graph, metadata } = decodeOnnx(bytes, origin);
+  const values = graphValues(graph, origin, options);
+  const named = (ports: readonly OnnxPort[]) =>
+    Object.fromEntries(ports.map(({ name }) => [name, values.get(name)!]));
+  return { inputs: named(graph.inputs), outputs: named(graph.outputs), metadata };
+}
+
+/** What each tensor of a graph is, by its name; as `readOnnx`. */
+export function graphValues(
+  graph: OnnxGraph,
+  origin: string,
+  options: ReadOnnxOptions = {},
+): ReadonlyMap<string, Value> {
   const fail = failIn(origin);
   const values = new Map<string, Value>();
   for (const [name, tensor] of graph.tensors) {
     values.set(name, apply(constantOperation, [], { ...tensor }));
   }
-  const inputs = graph.inputs.map((port): [string, Value] => [
-    port.name,
-    readInput(port, options.batch, fail),
-  ]);
-  for (const [name, value] of inputs) values.set(name, value);
+  for (const port of graph.inputs) values.set(port.name, readInput(port, options.batch, fail));
   const ranges = new Ranges();
   for (const node of graph.nodes) {
     const operands = node.inputs.map((name) => values.get(name));
@@ -54,11 +62,7 @@ export function readOnnx(
       if (name !== "") values.set(name, results[i]);
     });
   }
-  return {
-    inputs: Object.fromEntries(inputs),
-    outputs: Object.fromEntries(graph.outputs.map(({ name }) => [name, values.get(name)!])),
-    metadata,
-  };
+  return values;
 }
 
 function readInput({ name, dtype, shape }: OnnxPort, batch: number | undefined, fail: Fail): Value {

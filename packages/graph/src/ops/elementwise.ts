@@ -126,6 +126,8 @@ export const reluOperation: Operation<NoAttributes> = {
   vjp: (value, cotangent) => [reluGradient(cotangent, value)],
   jvp: (value, [tangent]) => tangent && reluGradient(tangent, value),
   onnx: (builder, inputs) => builder.node("Relu", inputs),
+  // Where a residual branch is gone, the activations before and after it meet.
+  simplify: ({ inputs: [x] }) => (x.operation === reluOperation ? x : undefined),
   couple: coupleUnary,
 };
 
