@@ -46,10 +46,13 @@ export { Moments } from "./moments.ts";
 export {
   applyDecisions,
   type Budget,
+  costOf,
   describePlan,
+  type LatencyOf,
   type ModelSize,
   makePlan,
   type Plan,
+  type PlannedSize,
   type PlanOptions,
   type Scope,
   sizeOfModel,
