@@ -1,18 +1,32 @@
 export type { OnPipelineEvent, PipelineEvent, Stage } from "./events.ts";
 export { exportModel } from "./export.ts";
 export { type Inspection, inspect, type LayerInspection } from "./inspect.ts";
-export { type Latency, measureLatencies, type Timed } from "./latency.ts";
+export {
+  createTiming,
+  type Latency,
+  type Machine,
+  measureLatencies,
+  type OpenModel,
+  type Timed,
+  type TimedModel,
+  type Timing,
+} from "./latency.ts";
+export {
+  LATENCY_TABLE,
+  type LatencyOutcome,
+  type LatencyPromise,
+  latencyOutcome,
+} from "./latency-budget.ts";
+export { decodeLatencyTable, type LatencyTable, predictLatency } from "./latency-table.ts";
 export {
   type EvaluationRecord,
   type LatencyRecord,
-  type Machine,
   type PruneRequest,
   type PruneResult,
   prune,
   type RunContext,
   type SizeRecord,
   sensitivityOf,
-  type Timing,
 } from "./prune.ts";
 export {
   decodeDecisions,
@@ -38,6 +52,7 @@ export {
   defaultSensitivity,
   defaultTuning,
   type ImplantStart,
+  type PlanSettings,
   type PruneSettings,
   type SensitivitySettings,
   type TuneSettings,

@@ -14,6 +14,7 @@ import {
   FINAL_MODEL,
   type GroupRecord,
   type Latency,
+  type LatencyPromise,
   type LatencyRecord,
   MANIFEST,
   type PlanRecord,
@@ -144,7 +145,10 @@ const commonManifest = object<CommonManifest & { command: RunManifest["command"]
   settings: anything,
 });
 
-const budget = object<Budget>({ of: oneOf(["components", "parameters", "macs"]), keep: number });
+const budget = object<Budget>({
+  of: oneOf(["components", "parameters", "macs", "latency"]),
+  keep: number,
+});
 
 const pruneManifest = object<{
   source: string;
@@ -233,6 +237,8 @@ const sensitivity = object<SensitivityRecord>({
   rankStability: number,
 });
 
+const plannedSize = { parameters: count, macs: count, latency: optional(number) };
+
 const plan = object<PlanRecord>({
   metric: oneOf(metrics),
   options: object<PlanOptions>({
@@ -244,8 +250,18 @@ const plan = object<PlanRecord>({
     wholeBranches: boolean,
     roundTo: number,
   }),
-  before: object({ parameters: count, macs: count, components: count }),
-  after: object({ parameters: count, macs: count, components: count, implants: count }),
+  before: object({ ...plannedSize, components: count }),
+  after: object({ ...plannedSize, components: count, implants: count }),
+  latency: optional(
+    object<LatencyPromise>({
+      batch: count,
+      multiple: count,
+      keep: number,
+      tolerance: number,
+      attempts: list(object({ target: number, predicted: number, measured: number })),
+      chosen: count,
+    }),
+  ),
   groups: record(
     object({ layers: list(string), components: count, implant: list(count), prune: list(count) }),
   ),

@@ -1,6 +1,11 @@
 /** @file The numbers of a run, worked out once: page, card and `summary.json` all show these. */
 import type { Budget, ComponentGroup, Decision, Estimator, Metric } from "@espalier/core";
-import type { Latency, LatencyRecord } from "@espalier/pipeline";
+import {
+  type Latency,
+  type LatencyOutcome,
+  type LatencyRecord,
+  latencyOutcome,
+} from "@espalier/pipeline";
 import { commandOf } from "./instructions.ts";
 import type {
   EpochRecord,
@@ -44,6 +49,8 @@ export interface PlanSummary {
   readonly reached: number;
   readonly rankBy: string;
   readonly scope: string;
+  /** Of budgets of latency: predicted and measured shares of the dense model's time. */
+  readonly latency?: LatencyOutcome | undefined;
 }
 
 /** What a round left of the model. */
@@ -199,7 +206,7 @@ function summarizeSensitivity({ rounds }: Run): SensitivitySummary | undefined {
   };
 }
 
-function summarizePlan({ rounds, manifest }: Run): PlanSummary | undefined {
+function summarizePlan({ rounds, manifest, latency }: Run): PlanSummary | undefined {
   // A plan that was given may have been edited since it said what it leaves.
   if (manifest.command !== "prune" || manifest.planGiven) return undefined;
   const [first, last] = [rounds[0].plan, rounds[manifest.rounds - 1]?.plan];
@@ -210,8 +217,12 @@ function summarizePlan({ rounds, manifest }: Run): PlanSummary | undefined {
     budget.of === "components"
       ? last.after.components - last.after.implants
       : last.after[budget.of];
+  const whole = first.before[budget.of];
+  // Only plans by latency know of it.
+  if (left === undefined || whole === undefined) return undefined;
   const { rankBy, scope } = last.options;
-  return { budget, reached: left / first.before[budget.of], rankBy, scope };
+  const outcome = last.latency && latencyOutcome(last.latency, latency?.batches);
+  return { budget, reached: left / whole, rankBy, scope, latency: outcome };
 }
 
 function countDecisions(decisions: readonly Decision[]): DecisionCounts {

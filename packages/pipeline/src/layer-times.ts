@@ -1,0 +1,92 @@
+/** @file How long single layers take. */
+import { Random } from "@espalier/core";
+import {
+  concat,
+  encodeOnnx,
+  input,
+  type Layer,
+  lowerToOnnx,
+  maxPool,
+  relu,
+  sizeOf,
+  type TensorData,
+  tidyForInference,
+  type Value,
+} from "@espalier/graph";
+import type { Latency, TimedModel, Timing } from "./latency.ts";
+
+// Copies beyond the first: as many as make the difference large beside noise.
+const MOST_COPIES = 8;
+const ENOUGH_MULTIPLY_ACCUMULATES = 5e7;
+// As short as fair turns allow.
+const SECONDS = 0.1;
+
+/** A layer at certain widths, and what was measured of it so far. */
+export class LayerTimer {
+  readonly #models: readonly TimedModel[];
+  readonly #more: number;
+  readonly #passes: (readonly Latency[])[] = [];
+
+  constructor(layer: Layer, inputs: number, outputs: number) {
+    const { x, w } = layer.shapes(inputs, outputs);
+    const single = layer.apply(input("x", x), input("w", w));
+    const macs = single.operation.macs?.(single) ?? 0;
+    this.#more = Math.min(MOST_COPIES, Math.max(1, Math.ceil(ENOUGH_MULTIPLY_ACCUMULATES / macs)));
+    this.#models = [1, 1 + this.#more].map((count) => copies(layer, inputs, outputs, count));
+  }
+
+  async measure(timing: Timing): Promise<void> {
+    this.#passes.push(await timing.measure(this.#models, SECONDS));
+  }
+
+  /**
+   * Milliseconds: how much longer a model of several copies takes than one of a single copy, so that
+   * calling the runtime does not count. Of all passes the least disturbed, since other programs only
+   * ever make one slower.
+   */
+  get milliseconds(): number {
+    return this.#difference(this.#passes);
+  }
+
+  /** The time by each pass alone. */
+  get readings(): readonly number[] {
+    return this.#passes.map((pass) => this.#difference([pass]));
+  }
+
+  #difference(passes: readonly (readonly Latency[])[]): number {
+    const [one, several] = this.#models.map((_, i) =>
+      Math.min(...passes.map((pass) => pass[i].quartiles[0])),
+    );
+    return Math.max(0, (several - one) / this.#more);
+  }
+}
+
+/** A model of `count` copies of a layer, which differ in their weights, on one tensor. */
+function copies(layer: Layer, inputs: number, outputs: number, count: number): TimedModel {
+  const { x: shape, w } = layer.shapes(inputs, outputs);
+  const x = input("x", shape);
+  const constants = new Map<Value, TensorData>();
+  const results = Array.from({ length: count }, (_, i) => {
+    const weight = input(`w${i}`, w);
+    // Equal weights would be merged by the runtime.
+    const random = new Random("layer").stream(i);
+    constants.set(
+      weight,
+      Float32Array.from({ length: sizeOf(w) }, () => random.normal()),
+    );
+    return corner(relu(layer.apply(x, weight)));
+  });
+  const graph = lowerToOnnx({ y: concat(results, 1) }, { constants });
+  return { onnx: encodeOnnx(tidyForInference(graph)), inputs: { x: shape } };
+}
+
+/** One position of a feature map, so that passing results on takes no time. */
+function corner(value: Value): Value {
+  const [, , ...size] = value.shape;
+  if (size.length !== 2) return value;
+  return maxPool(value, {
+    kernel: [1, 1],
+    strides: [size[0], size[1]],
+    padding: [0, 0, 0, 0],
+  });
+}
