@@ -12,12 +12,16 @@ export {
   type Timing,
 } from "./latency.ts";
 export {
-  LATENCY_TABLE,
   type LatencyOutcome,
   type LatencyPromise,
   latencyOutcome,
 } from "./latency-budget.ts";
-export { decodeLatencyTable, type LatencyTable, predictLatency } from "./latency-table.ts";
+export {
+  decodeLatencyTable,
+  LATENCY_TABLE,
+  type LatencyTable,
+  predictLatency,
+} from "./latency-table.ts";
 export {
   type EvaluationRecord,
   type LatencyRecord,

@@ -3,7 +3,7 @@ import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { EspalierError, readJson, writeJsonAtomic } from "@espalier/base";
+import { EspalierError, readJson, throwIfAborted, writeJsonAtomic } from "@espalier/base";
 import {
   applyDecisions,
   type Model,
@@ -14,17 +14,16 @@ import {
 } from "@espalier/core";
 import { z } from "zod";
 import type { OnPipelineEvent } from "./events.ts";
-import { type Latency, latencySchema, type Timing } from "./latency.ts";
+import { type Latency, latencySchema, type Timing, undisturbed } from "./latency.ts";
 import {
   decodeLatencyTable,
+  LATENCY_TABLE,
   type LatencyTable,
   type LatencyTableOptions,
   predictLatency,
 } from "./latency-table.ts";
 import { measureLatencyTable, timedModel } from "./measure-latency-table.ts";
 import type { RunDirectory } from "./run-directory.ts";
-
-export const LATENCY_TABLE = "latency/table.json";
 
 /** What a plan by latency promises; all shares are of the dense model's time. */
 export interface LatencyPromise {
@@ -143,7 +142,7 @@ export interface LatencyPlanRequest {
 
 const TOLERANCE = 0.05;
 const CORRECTIONS = 2;
-const SECONDS_PER_CHECK = 4;
+const SECONDS_PER_CHECK = 6;
 
 /** The plan for a share of the dense model's time, by the table alone. */
 export function planByLatency({
@@ -180,7 +179,7 @@ export async function keepLatency(
   const tried: { plan: Plan; target: number; predicted: number; measured: number }[] = [];
   let target = keep;
   while (tried.length <= CORRECTIONS) {
-    signal?.throwIfAborted();
+    throwIfAborted(signal);
     const plan = planWithTarget(request, target, tried.length > 0);
     // What cannot be reached, or would be tried again, is no correction.
     if (plan === undefined) break;
@@ -188,7 +187,7 @@ export async function keepLatency(
     const name = `latency/check-${tried.length + 1}.json`;
     const { dense: whole, pruned } = await checkLatency(run, name, request, planned);
     const predicted = predictLatency(table, planned) / predictLatency(table, dense);
-    const measured = pruned.median / whole.median;
+    const measured = undisturbed(pruned) / undisturbed(whole);
     tried.push({ plan, target, predicted, measured });
     const accepted = Math.abs(measured / keep - 1) <= TOLERANCE;
     onEvent?.({ type: "latency-check", keep, target, predicted, measured, accepted });
@@ -279,7 +278,8 @@ export function latencyOutcome(
   { batch, keep, tolerance, attempts, chosen }: LatencyPromise,
   times: Readonly<Record<string, { readonly dense: Latency; readonly pruned: Latency }>> = {},
 ): LatencyOutcome {
-  const measured = times[batch] && times[batch].pruned.median / times[batch].dense.median;
+  const timed = times[batch];
+  const measured = timed && undisturbed(timed.pruned) / undisturbed(timed.dense);
   return {
     ...{ batch, keep, tolerance, measured },
     predicted: attempts[chosen].predicted,

@@ -4,6 +4,9 @@ import type { Model } from "@espalier/core";
 import { bytesOf, isInput, type Layer, topologicalOrder } from "@espalier/graph";
 import { z } from "zod";
 
+/** Where a run has its table. */
+export const LATENCY_TABLE = "latency/table.json";
+
 const milliseconds = z.number().min(0).max(1e9);
 const width = z.int().min(1).max(1e6);
 
@@ -109,7 +112,7 @@ function timeOf(
   if (entry === undefined) {
     throw new EspalierError(
       "mismatched-model",
-      `latency table: expected times of ${layer.kind}, got none`,
+      `${LATENCY_TABLE}: expected times of ${layer.kind}, got none`,
     );
   }
   const rows = locate(entry.inputs, layer.inputs, multiple);

@@ -16,6 +16,14 @@ export interface Latency {
   readonly runs: number;
 }
 
+/**
+ * Milliseconds with little disturbance by other programs, which only ever make runs slower: the first
+ * quartile. Predictions and shares are of these.
+ */
+export function undisturbed({ quartiles }: Latency): number {
+  return quartiles[0];
+}
+
 const milliseconds = z.number().positive();
 
 export const latencySchema: z.ZodType<Latency> = z.strictObject({

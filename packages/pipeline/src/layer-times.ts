@@ -13,7 +13,7 @@ import {
   tidyForInference,
   type Value,
 } from "@espalier/graph";
-import type { Latency, TimedModel, Timing } from "./latency.ts";
+import { type Latency, type TimedModel, type Timing, undisturbed } from "./latency.ts";
 
 // Copies beyond the first: as many as make the difference large beside noise.
 const MOST_COPIES = 8;
@@ -55,7 +55,7 @@ export class LayerTimer {
 
   #difference(passes: readonly (readonly Latency[])[]): number {
     const [one, several] = this.#models.map((_, i) =>
-      Math.min(...passes.map((pass) => pass[i].quartiles[0])),
+      Math.min(...passes.map((pass) => undisturbed(pass[i]))),
     );
     return Math.max(0, (several - one) / this.#more);
   }

@@ -1,4 +1,5 @@
 /** @file Measures how long the layers of a network take at the widths that pruning may give them. */
+import { throwIfAborted } from "@espalier/base";
 import {
   applyDecisions,
   bindParameters,
@@ -10,7 +11,7 @@ import {
 } from "@espalier/core";
 import { exportOnnx, input, type Layer } from "@espalier/graph";
 import { Matrix, solve } from "ml-matrix";
-import type { TimedModel, Timing } from "./latency.ts";
+import { type TimedModel, type Timing, undisturbed } from "./latency.ts";
 import {
   type LatencyTable,
   type LatencyTableOptions,
@@ -78,7 +79,7 @@ export async function measureLatencyTable(
       pruneAtRandom(model, groups, multiple, options.implants, random.stream("model", i)),
     ),
   ];
-  signal?.throwIfAborted();
+  throwIfAborted(signal);
   const measured = await timing.measure(
     models.map((each) => timedModel(each, batch)),
     SECONDS_FOR_MODELS,
@@ -87,7 +88,7 @@ export async function measureLatencyTable(
     const parts = partsOf(each, batch);
     return [1, sumOfLayers({ layers, multiple }, parts.layers), parts.megabytes];
   });
-  const times = measured.map(({ median }) => median);
+  const times = measured.map(undisturbed);
   const [run, perLayer, megabyte] = fitNonNegative(features, times);
   return {
     machine: timing.machine,
@@ -109,7 +110,7 @@ export async function measureLatencyTable(
   ): Promise<void> {
     for (let pass = 0; pass < PASSES; pass++) {
       for (const [done, at] of random.stream("order", pass).permutation(list.length).entries()) {
-        signal?.throwIfAborted();
+        throwIfAborted(signal);
         await list[at].measure(timing);
         report?.(pass * list.length + done + 1, PASSES * list.length);
       }

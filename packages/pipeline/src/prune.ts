@@ -26,12 +26,11 @@ import { exportModel } from "./export.ts";
 import type { Latency, Machine, Timing } from "./latency.ts";
 import {
   keepLatency,
-  LATENCY_TABLE,
   type LatencyPromise,
   openLatencyTable,
   planByLatency,
 } from "./latency-budget.ts";
-import type { LatencyTable } from "./latency-table.ts";
+import { LATENCY_TABLE, type LatencyTable } from "./latency-table.ts";
 import {
   decodeDecisions,
   decodeSensitivity,
