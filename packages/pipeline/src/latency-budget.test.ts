@@ -13,7 +13,7 @@ import { readOnnx, topologicalOrder, type Value } from "@espalier/graph";
 import { createOnnxExecutor, openOnnxModel } from "@espalier/runtime-onnx";
 import { cifarResNet } from "@espalier/vision";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { PipelineEvent } from "./events.ts";
 import { createTiming, type Latency, type TimedModel, type Timing } from "./latency.ts";
 import { latencyOutcome, openLatencyTable } from "./latency-budget.ts";
@@ -34,7 +34,7 @@ const machine = { processor: "abacus", threads: 1, runtime: "beads 1" };
 /** Milliseconds on a machine whose layers come in blocks of `block` channels. */
 function timeOnPaper({ onnx, inputs }: TimedModel, block: number): number {
   const [batch] = Object.values(inputs)[0];
-  const { outputs } = readOnnx(onnx, "model", { batch });
+  const { outputs } = readOnnx(new Uint8Array(onnx), "model", { batch });
   const blocks = (width: number) => Math.ceil(width / block) * block;
   const timeOf = (value: Value) => {
     const layer = value.operation.layer?.(value);
@@ -68,7 +68,7 @@ function abacus(block: number, distort: (time: number) => number = (time) => tim
   return timing;
 }
 
-const model = tinyResNet({ widths: [32, 32, 64], size: 8, classes: 3 });
+const model = tinyResNet({ widths: [16, 32, 32], size: 8, classes: 3 });
 const tableOptions = { batch: 2, implants: true, coupling: "together", executor: "none" } as const;
 
 function scored(of: Model): Sensitivity {
@@ -87,6 +87,12 @@ function scored(of: Model): Sensitivity {
 }
 
 let directory: string;
+// Tables take seconds, even on paper; most tests share one.
+let sharedCache: string;
+beforeAll(async () => {
+  sharedCache = await mkdtemp(join(tmpdir(), "espalier-latency-cache-"));
+});
+afterAll(() => rm(sharedCache, { recursive: true, force: true }));
 beforeEach(async () => {
   directory = await mkdtemp(join(tmpdir(), "espalier-latency-"));
 });
@@ -159,7 +165,7 @@ describe("a table", () => {
     const second = await open("second");
     expect(second.timed).toBe(0);
     expect(second.events).toMatchObject([{ type: "latency-table", cached: true, multiple: 8 }]);
-    expect((await open("batch", { batch: 3 })).timed).toBeGreaterThan(0);
+    expect((await open("batch", { implants: false })).timed).toBeGreaterThan(0);
     const threads = { ...abacus(8), machine: { ...machine, threads: 2 } };
     expect((await open("threads", { timing: threads })).events).toContainEqual(
       expect.objectContaining({ type: "latency-table", cached: false }),
@@ -214,6 +220,7 @@ function request(
       ...settings,
     },
     directory: join(directory, "run"),
+    cacheDirectory: sharedCache,
     ...fresh,
     ...changes,
   };

@@ -69,7 +69,10 @@ export function createTiming(machine: Machine, open: OpenModel): Timing {
         for (const { onnx } of models) opened.push(await open(onnx));
         const candidates = models.map(({ inputs }, i) => {
           const feeds = Object.fromEntries(
-            Object.entries(inputs).map(([name, shape]) => [name, noise(shape)]),
+            Object.entries(inputs).map(([name, shape]) => [
+              name,
+              { dtype: "float32" as const, shape, data: noise(sizeOf(shape)) },
+            ]),
           );
           return { run: () => opened[i].run(feeds) };
         });
@@ -81,11 +84,15 @@ export function createTiming(machine: Machine, open: OpenModel): Timing {
   };
 }
 
-/** What the numbers are does not matter to how long they take, unless they are zeros. */
-function noise(shape: readonly number[]): Tensor {
-  const length = sizeOf(shape);
-  const data = Float32Array.from({ length }, (_, i) => ((i * 2654435761) % 1000) / 500 - 1);
-  return { dtype: "float32", shape, data };
+/**
+ * `length` numbers from -1 to 1: what they are does not matter to how long computing with them takes,
+ * unless they are zeros.
+ */
+export function noise(length: number, seed = 0): Float32Array {
+  // Multiples of 2^32 over the golden ratio are spread evenly (Knuth, volume 3, section 6.4).
+  const result = new Float32Array(length);
+  for (let i = 0; i < length; i++) result[i] = (((i + seed) * 2654435761) % 1000) / 500 - 1;
+  return result;
 }
 
 // Runtimes keep their threads spinning for a while after a run, which would slow whatever runs next.

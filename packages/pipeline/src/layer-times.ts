@@ -1,5 +1,4 @@
 /** @file How long single layers take. */
-import { Random } from "@espalier/core";
 import {
   concat,
   encodeOnnx,
@@ -13,7 +12,7 @@ import {
   tidyForInference,
   type Value,
 } from "@espalier/graph";
-import { type Latency, type TimedModel, type Timing, undisturbed } from "./latency.ts";
+import { type Latency, noise, type TimedModel, type Timing, undisturbed } from "./latency.ts";
 
 // Copies beyond the first: as many as make the difference large beside noise.
 const MOST_COPIES = 8;
@@ -23,20 +22,26 @@ const SECONDS = 0.1;
 
 /** A layer at certain widths, and what was measured of it so far. */
 export class LayerTimer {
-  readonly #models: readonly TimedModel[];
+  readonly #layer: Layer;
+  readonly #inputs: number;
+  readonly #outputs: number;
   readonly #more: number;
   readonly #passes: (readonly Latency[])[] = [];
 
   constructor(layer: Layer, inputs: number, outputs: number) {
+    [this.#layer, this.#inputs, this.#outputs] = [layer, inputs, outputs];
     const { x, w } = layer.shapes(inputs, outputs);
     const single = layer.apply(input("x", x), input("w", w));
     const macs = single.operation.macs?.(single) ?? 0;
     this.#more = Math.min(MOST_COPIES, Math.max(1, Math.ceil(ENOUGH_MULTIPLY_ACCUMULATES / macs)));
-    this.#models = [1, 1 + this.#more].map((count) => copies(layer, inputs, outputs, count));
   }
 
   async measure(timing: Timing): Promise<void> {
-    this.#passes.push(await timing.measure(this.#models, SECONDS));
+    // Not kept from pass to pass, since the weights of all widths of a network are many.
+    const models = [1, 1 + this.#more].map((count) =>
+      copies(this.#layer, this.#inputs, this.#outputs, count),
+    );
+    this.#passes.push(await timing.measure(models, SECONDS));
   }
 
   /**
@@ -54,7 +59,7 @@ export class LayerTimer {
   }
 
   #difference(passes: readonly (readonly Latency[])[]): number {
-    const [one, several] = this.#models.map((_, i) =>
+    const [one, several] = [0, 1].map((i) =>
       Math.min(...passes.map((pass) => undisturbed(pass[i]))),
     );
     return Math.max(0, (several - one) / this.#more);
@@ -69,11 +74,7 @@ function copies(layer: Layer, inputs: number, outputs: number, count: number): T
   const results = Array.from({ length: count }, (_, i) => {
     const weight = input(`w${i}`, w);
     // Equal weights would be merged by the runtime.
-    const random = new Random("layer").stream(i);
-    constants.set(
-      weight,
-      Float32Array.from({ length: sizeOf(w) }, () => random.normal()),
-    );
+    constants.set(weight, noise(sizeOf(w), i));
     return corner(relu(layer.apply(x, weight)));
   });
   const graph = lowerToOnnx({ y: concat(results, 1) }, { constants });
