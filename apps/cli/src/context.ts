@@ -119,6 +119,21 @@ function showPipeline(progress: Progress, event: PipelineEvent): void {
       );
       return;
     }
+    case "latency-table": {
+      const { cached, multiple, noise } = event;
+      const origin = cached
+        ? "from a run before"
+        : `measured, readings differ by ${percent(noise)}`;
+      progress.log(`times of layers: ${origin}; widths in multiples of ${multiple} pay here`);
+      return;
+    }
+    case "latency-check": {
+      const { keep, target, predicted, measured, accepted } = event;
+      const found = `predicted ${percent(predicted)} of the dense time, measured ${percent(measured)}`;
+      const verdict = accepted ? "close enough to" : "too far from";
+      progress.log(`plan for ${percent(target)}: ${found}, ${verdict} ${percent(keep)}`);
+      return;
+    }
     case "stage-end":
       progress.end();
       if (event.reused) progress.log(`${event.stage}: done before`);

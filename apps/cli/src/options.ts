@@ -145,13 +145,15 @@ export interface PruneOptions extends SensitivityOptions {
   readonly keepParams?: number;
   readonly keepMacs?: number;
   readonly keepComponents?: number;
+  readonly keepLatency?: number;
+  readonly latencyBatch?: number;
   readonly implant: number;
   readonly implantStart: ImplantStart;
   readonly rank?: "score" | "score-per-cost";
   readonly scope: "global" | "group";
   readonly floor: number;
   readonly wholeBranches: boolean;
-  readonly roundTo: number;
+  readonly roundTo?: number;
   readonly rounds: number;
   readonly calibration: number;
   readonly tune: number;
@@ -174,6 +176,12 @@ export function addPruneOptions(command: Command): Command {
       .option("--keep-params <share>", "share of the parameters to keep", share)
       .option("--keep-macs <share>", "share of the multiply-accumulates to keep", share)
       .option("--keep-components <share>", "share of the components to keep", share)
+      .option("--keep-latency <share>", "share of the time to keep, as measured here", share)
+      .option(
+        "--latency-batch <n>",
+        "samples at a time for --keep-latency (default: 1)",
+        integer(1),
+      )
       .option("--implant <share>", "share of the others that become implants", share, plan.implant)
       .addOption(
         new Option("--implant-start <kind>", "how implants begin")
@@ -192,7 +200,11 @@ export function addPruneOptions(command: Command): Command {
       )
       .option("--floor <share>", "what every group keeps at least", share, plan.floor)
       .option("--no-whole-branches", "never remove all channels of a layer")
-      .option("--round-to <n>", "round widths to a multiple", integer(1), plan.roundTo)
+      .option(
+        "--round-to <n>",
+        `round widths to a multiple (default: ${plan.roundTo}; for --keep-latency what pays here)`,
+        integer(1),
+      )
       .option("--rounds <n>", "reach the budget in steps", integer(1), rounds)
       .option(
         "--calibration <n>",
@@ -232,24 +244,34 @@ export function pruneSettings(options: PruneOptions, planGiven: boolean): PruneS
     { of: "parameters", keep: options.keepParams },
     { of: "macs", keep: options.keepMacs },
     { of: "components", keep: options.keepComponents },
+    { of: "latency", keep: options.keepLatency },
   ] as const;
   const given = budgets.filter(({ keep }) => keep !== undefined);
   if (given.length !== 1 && !(planGiven && given.length === 0)) {
     throw new EspalierError(
       "invalid-argument",
-      `expected one of --keep-params, --keep-macs and --keep-components, got ${given.length === 0 ? "none" : given.length}`,
+      `expected one of --keep-params, --keep-macs, --keep-components and --keep-latency, got ${given.length === 0 ? "none" : given.length}`,
     );
   }
   const { of, keep } = given[0] ?? { of: "macs", keep: 1 };
-  const { implant, scope, floor, wholeBranches, roundTo } = options;
+  if (options.latencyBatch !== undefined && of !== "latency") {
+    throw new EspalierError(
+      "invalid-argument",
+      "--latency-batch: expected it with --keep-latency, got another budget",
+    );
+  }
+  const budget = { of, keep: keep! };
+  const standard = defaultPruning(budget);
+  const { implant, scope, floor, wholeBranches, roundTo = standard.plan.roundTo } = options;
   return {
-    ...defaults,
+    ...standard,
+    ...(options.latencyBatch === undefined ? {} : { latencyBatch: options.latencyBatch }),
     sensitivity: sensitivitySettings(options),
     plan: {
-      budget: { of, keep: keep! },
+      budget,
       implant,
       scope,
-      rankBy: options.rank ?? defaults.plan.rankBy,
+      rankBy: options.rank ?? standard.plan.rankBy,
       floor,
       wholeBranches,
       roundTo,
@@ -258,11 +280,11 @@ export function pruneSettings(options: PruneOptions, planGiven: boolean): PruneS
     implantStart: options.implantStart,
     calibration: options.calibration,
     tune: {
-      ...defaults.tune,
+      ...standard.tune,
       epochs: options.tune,
       batchSize: options.tuneBatchSize,
-      optimizer: { ...defaults.tune.optimizer, weightDecay: options.weightDecay },
-      schedule: { ...defaults.tune.schedule, peak: options.learningRate },
+      optimizer: { ...standard.tune.optimizer, weightDecay: options.weightDecay },
+      schedule: { ...standard.tune.schedule, peak: options.learningRate },
       labelSmoothing: options.labelSmoothing,
       distillation: options.distill,
       validation: options.holdOut,

@@ -90,12 +90,17 @@ describe("help and usage", () => {
     expectOneLine(
       await espalier(...common),
       2,
-      /expected one of --keep-params, --keep-macs and --keep-components, got none/,
+      /expected one of --keep-params, --keep-macs, --keep-components and --keep-latency, got none/,
     );
     expectOneLine(
       await espalier(...common, "--keep-macs", "0.5", "--keep-params", "0.5"),
       2,
       /got 2/,
+    );
+    expectOneLine(
+      await espalier(...common, "--keep-macs", "0.5", "--latency-batch", "8"),
+      2,
+      /--latency-batch: expected it with --keep-latency/,
     );
   });
 

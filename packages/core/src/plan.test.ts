@@ -70,6 +70,28 @@ describe("a budget", () => {
     },
   );
 
+  test("of latency is met by the function that tells it, and needs one", () => {
+    // A machine that computes in blocks of 8 channels, and takes a while for every layer.
+    const latencyOf = (of: Model) =>
+      [...of.parameters.values()].reduce(
+        (sum, { kind, shape: [rows, columns = 1] }) =>
+          kind === "weight" ? sum + 5 + Math.ceil(rows / 8) * Math.ceil(columns / 8) : sum,
+        0,
+      );
+    for (const rankBy of ["score", "score-per-cost"] as const) {
+      const wanted = options({ budget: { of: "latency", keep: 0.8 }, rankBy, roundTo: 8 });
+      const plan = makePlan(model, sensitivity, wanted, latencyOf);
+      const groups = sensitivity.groups.map(({ group }) => group);
+      const pruned = applyDecisions(model, groups, plan.decisions);
+      expect(plan.before.latency).toBe(latencyOf(model));
+      expect(plan.after.latency).toBe(latencyOf(pruned));
+      expect(plan.after.latency! / plan.before.latency!).toBeLessThanOrEqual(0.8);
+      expect(() => makePlan(model, sensitivity, wanted)).toThrow(
+        /keep-latency: expected a function/,
+      );
+    }
+  });
+
   test("predicts the size of the model that is built", () => {
     const plan = makePlan(model, sensitivity, options({ implant: 0.2 }));
     const groups = sensitivity.groups.map(({ group }) => group);

@@ -110,6 +110,7 @@ export {
 export { type Stages, simplify, splitStages, substitute, verify } from "./passes.ts";
 export {
   type DType,
+  type Layer,
   type NdArray,
   type Operation,
   type Shape,

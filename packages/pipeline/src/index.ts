@@ -10,19 +10,40 @@ export {
   type Precision,
 } from "./export.ts";
 export { type Inspection, inspect, type LayerInspection } from "./inspect.ts";
-export { type Latency, measureLatencies, type Timed } from "./latency.ts";
+
+export {
+  createTiming,
+  type Latency,
+  type Machine,
+  measureLatencies,
+  type OpenModel,
+  type Timed,
+  type TimedModel,
+  type Timing,
+} from "./latency.ts";
+export {
+  type LatencyOutcome,
+  type LatencyPromise,
+  latencyOutcome,
+} from "./latency-budget.ts";
+export {
+  decodeLatencyTable,
+  LATENCY_TABLE,
+  type LatencyTable,
+  predictLatency,
+} from "./latency-table.ts";
+
 export { expectPlugins, loadPlugins } from "./plugins.ts";
+
 export {
   type EvaluationRecord,
   type LatencyRecord,
-  type Machine,
   type PruneRequest,
   type PruneResult,
   prune,
   type RunContext,
   type SizeRecord,
   sensitivityOf,
-  type Timing,
 } from "./prune.ts";
 export {
   type PrunedGroup,
@@ -60,6 +81,7 @@ export {
   defaultTemperatures,
   defaultTuning,
   type ImplantStart,
+  type PlanSettings,
   type PruneSettings,
   type SensitivitySettings,
   type TuneSettings,

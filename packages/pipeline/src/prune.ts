@@ -2,11 +2,11 @@
 
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { readJson } from "@espalier/base";
+import { EspalierError, readBytes, readJson } from "@espalier/base";
 import {
   applyDecisions,
   componentGroups,
-  countComponents,
+  costOf,
   describePlan,
   drawSamples,
   type Model,
@@ -15,6 +15,7 @@ import {
   makePlan,
   makePlans,
   measureSensitivity,
+  type Plan,
   Random,
   type Samples,
   sizeOfModel,
@@ -23,7 +24,14 @@ import type { Executor } from "@espalier/graph";
 import { type EpochRecord, type Evaluation, evaluate, reestimateStatistics } from "@espalier/train";
 import type { OnPipelineEvent, Stage } from "./events.ts";
 import { CALIBRATION_SAMPLES, exportModel, fileName } from "./export.ts";
-import { type Latency, measureLatencies, type Timed } from "./latency.ts";
+import type { Latency, Machine, Timing } from "./latency.ts";
+import {
+  keepLatency,
+  type LatencyPromise,
+  openLatencyTable,
+  planByLatency,
+} from "./latency-budget.ts";
+import { LATENCY_TABLE, type LatencyTable, predictLatency } from "./latency-table.ts";
 import { type PruningRecord, type PruningRound, pruningRound } from "./pruning-record.ts";
 import {
   decodeDecisions,
@@ -51,13 +59,6 @@ export interface RunContext {
   readonly onEvent?: OnPipelineEvent;
 }
 
-/** How exported ONNX files are run to be timed. */
-export interface Timing {
-  readonly machine: Machine;
-  /** Opens a file for one batch size. */
-  open(path: string, batch: number): Promise<Timed & { dispose(): Promise<void> }>;
-}
-
 export interface PruneRequest extends OpenRunOptions {
   readonly source: LoadedSource;
   /** The source as it was asked for. */
@@ -66,8 +67,10 @@ export interface PruneRequest extends OpenRunOptions {
   readonly directory: string;
   /** A plan to follow instead of making one. */
   readonly plan?: { readonly record: PlanRecord; readonly path: string } | undefined;
-  /** Without it nothing is timed. */
+  /** Without it nothing is timed, and budgets of latency cannot be met. */
   readonly timing?: Timing | undefined;
+  /** Where tables of layer times are kept for other runs; none is kept without it. */
+  readonly cacheDirectory?: string | undefined;
 }
 
 /** The three models of a run, judged on the whole test set. */
@@ -82,14 +85,6 @@ export interface SizeRecord extends ModelSize {
   /** Bytes of `model.safetensors` and `onnx/model.onnx`. */
   readonly checkpointBytes: number;
   readonly onnxBytes: number;
-}
-
-/** What times were measured on. */
-export interface Machine {
-  readonly processor: string;
-  readonly threads: number;
-  /** Name and version of what ran the models. */
-  readonly runtime: string;
 }
 
 export interface LatencyRecord {
@@ -147,6 +142,10 @@ export async function sensitivityOf(
 export async function prune(request: PruneRequest, context: RunContext): Promise<PruneResult> {
   const { source, settings } = request;
   const { executor, task } = context;
+  const byLatency = isByLatency(request);
+  if (byLatency && request.timing === undefined) {
+    throw new EspalierError("invalid-argument", "keep-latency: expected a way to time models");
+  }
   const run = await RunDirectory.open(
     request.directory,
     {
@@ -160,6 +159,8 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
       executor: executor.name,
       settings,
       plan: request.plan?.record,
+      // A promise of time is about one machine.
+      machine: byLatency ? request.timing?.machine : undefined,
     },
     request,
   );
@@ -230,9 +231,14 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
     timing === undefined
       ? undefined
       : await stage("latency", run, "latency.json", context, () =>
-          run.json("latency.json", () => compareLatencies(run, executor.name, timing)),
+          run.json("latency.json", () => compareLatencies(run, executor.name, request, timing)),
         );
   return { directory: run.path, plan, evaluation, sizes, history, latency };
+}
+
+/** Whether the plan is made by times: one that is given is followed, whatever it takes. */
+function isByLatency({ plan, settings }: PruneRequest): boolean {
+  return plan === undefined && settings.plan.budget.of === "latency";
 }
 
 function metadataOf({ sourceName, source }: PruneRequest): Record<string, string> {
@@ -295,6 +301,8 @@ async function reduce(
   const { executor, signal } = context;
   const prefixes = roundPrefixes(settings.rounds, request.plan);
   const rounds = prefixes.length;
+  const coupling = settings.sensitivity.coupling;
+  const table = await latencyTableOf(run, request, context, dense);
   let model = dense;
   let plan: PlanRecord | undefined;
   for (let round = 1; round <= rounds; round++) {
@@ -316,8 +324,16 @@ async function reduce(
             ),
           )
         : undefined;
-    const coupling = settings.sensitivity.coupling;
     plan = await stage("plan", run, `${prefix}plan.json`, context, async () => {
+      // Each round keeps the same share of what the one before has left; implants come last.
+      const { budget, roundTo } = settings.plan;
+      const wanted = budget.keep ** (round / rounds);
+      const options = {
+        ...settings.plan,
+        budget: { ...budget, keep: wanted },
+        implant: last ? settings.plan.implant : 0,
+        roundTo: roundTo === "measured" ? table!.multiple : roundTo,
+      };
       const made = await run.json(`${prefix}plan.json`, async () => {
         if (sensitivity === undefined) {
           const { record, path } = request.plan!;
@@ -329,26 +345,26 @@ async function reduce(
             groups,
           );
         }
-        // Each round keeps the same share of what the one before has left; implants come last.
-        const { budget } = settings.plan;
-        const wanted = budget.keep ** (round / rounds);
+        const scores = decodeSensitivity(sensitivity);
+        const encode = (made: Plan, promise?: LatencyPromise) =>
+          encodePlan(made, sensitivity.metric, sensitivity.groups, promise);
+        if (table !== undefined) {
+          const by = { dense, model, sensitivity: scores, options, table };
+          if (!last) return encode(planByLatency(by));
+          const { timing } = request;
+          const kept = await keepLatency(run, { ...by, timing: timing!, ...context });
+          return encode(kept.plan, kept.promise);
+        }
         const share = wanted * (costOf(dense, budget.of) / costOf(model, budget.of));
-        const options = {
-          ...settings.plan,
-          budget: { ...budget, keep: Math.min(1, share) },
-          implant: last ? settings.plan.implant : 0,
-        };
-        return encodePlan(
-          makePlan(model, decodeSensitivity(sensitivity), options),
-          sensitivity.metric,
-          sensitivity.groups,
-        );
+        const relative = { ...budget, keep: Math.min(1, share) };
+        return encode(makePlan(model, scores, { ...options, budget: relative }));
       });
       // With several rounds, later scores follow from what earlier rounds removed.
       if (sensitivity !== undefined && rounds === 1) {
         await run.json("budgets.json", async () => {
           const scored = decodeSensitivity(sensitivity);
-          return encodeBudgets(makePlans(model, scored, settings.plan, budgetShares), scored);
+          const latencyOf = table && ((of: Model) => predictLatency(table, of));
+          return encodeBudgets(makePlans(model, scored, options, budgetShares, latencyOf), scored);
         });
       }
       return made;
@@ -392,9 +408,24 @@ async function reduce(
   return plan!;
 }
 
-function costOf(model: Model, of: "components" | "parameters" | "macs"): number {
-  if (of !== "components") return sizeOfModel(model)[of];
-  return countComponents(componentGroups(model, "together"));
+/** The times of layers that a budget of latency needs; undefined for other budgets. */
+async function latencyTableOf(
+  run: RunDirectory,
+  request: PruneRequest,
+  context: RunContext,
+  dense: Model,
+): Promise<LatencyTable | undefined> {
+  const { settings, timing, cacheDirectory } = request;
+  if (!isByLatency(request) || timing === undefined) return undefined;
+  return stage("latency-table", run, LATENCY_TABLE, context, () =>
+    openLatencyTable(run, dense, {
+      batch: settings.latencyBatch ?? 1,
+      implants: settings.plan.implant > 0,
+      coupling: settings.sensitivity.coupling,
+      executor: context.executor.name,
+      ...{ timing, cacheDirectory, signal: context.signal, onEvent: context.onEvent },
+    }),
+  );
 }
 
 function zeroImplants(model: Model): Model {
@@ -454,17 +485,20 @@ const SECONDS_PER_BATCH = 3;
 async function compareLatencies(
   run: RunDirectory,
   executor: string,
-  { machine, open }: Timing,
+  { source, settings }: PruneRequest,
+  timing: Timing,
 ): Promise<LatencyRecord> {
   const batches: Record<string, { dense: Latency; pruned: Latency }> = {};
-  for (const batch of TIMED_BATCHES) {
-    const models = [
-      await open(run.file("export/dense/onnx/model.onnx"), batch),
-      await open(run.file("export/pruned/onnx/model.onnx"), batch),
-    ];
-    const [dense, pruned] = await measureLatencies(models, SECONDS_PER_BATCH);
+  const { latencyBatch = 1 } = settings;
+  const sizes = [...new Set([...TIMED_BATCHES, latencyBatch])].sort((a, b) => a - b);
+  for (const batch of sizes) {
+    const inputs = { pixel_values: [batch, ...source.model.preprocessing.shape] };
+    const models = ["dense", "pruned"].map(async (name) => ({
+      onnx: await readBytes(run.file(`export/${name}/onnx/model.onnx`)),
+      inputs,
+    }));
+    const [dense, pruned] = await timing.measure(await Promise.all(models), SECONDS_PER_BATCH);
     batches[batch] = { dense, pruned };
-    for (const model of models) await model.dispose();
   }
-  return { executor, machine, batches };
+  return { executor, machine: timing.machine, batches };
 }

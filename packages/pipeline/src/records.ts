@@ -5,11 +5,11 @@ import {
   type Decision,
   leastSensitiveFirst,
   type Metric,
-  type ModelSize,
   type Plan,
   type PlanOptions,
   type Sensitivity,
 } from "@espalier/core";
+import type { LatencyPromise } from "./latency-budget.ts";
 
 /** A group and its scores, as `sensitivity.json` holds them. */
 export interface GroupRecord extends ComponentGroup {
@@ -62,8 +62,10 @@ export interface GroupPlan {
 export interface PlanRecord {
   readonly metric: Metric;
   readonly options: PlanOptions;
-  readonly before: ModelSize & { readonly components: number };
-  readonly after: ModelSize & { readonly components: number; readonly implants: number };
+  readonly before: Plan["before"];
+  readonly after: Plan["after"];
+  /** Of budgets of latency, in the last round. */
+  readonly latency?: LatencyPromise | undefined;
   readonly groups: Readonly<Record<string, GroupPlan>>;
 }
 
@@ -71,6 +73,7 @@ export function encodePlan(
   { options, decisions, before, after }: Plan,
   metric: Metric,
   groups: readonly ComponentGroup[],
+  latency?: LatencyPromise,
 ): PlanRecord {
   const layers = new Map(
     groups.map(({ name, rows }) => [name, rows.map(({ parameter }) => parameter)]),
@@ -82,6 +85,7 @@ export function encodePlan(
     options,
     before,
     after,
+    ...(latency === undefined ? {} : { latency }),
     groups: Object.fromEntries(
       [...decisions].map(([name, list]) => [
         name,

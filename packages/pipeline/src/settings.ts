@@ -26,9 +26,16 @@ export interface TuneSettings {
   readonly validation: number;
 }
 
+export interface PlanSettings extends Omit<PlanOptions, "roundTo"> {
+  /** "measured": what is found to pay on the machine at hand, for budgets of latency. */
+  readonly roundTo: number | "measured";
+}
+
 export interface PruneSettings {
   readonly sensitivity: SensitivitySettings;
-  readonly plan: PlanOptions;
+  readonly plan: PlanSettings;
+  /** Samples at a time whose latency the budget is about, if it is of latency. */
+  readonly latencyBatch?: number | undefined;
   /** In how many steps the budget is reached, scores being measured anew before each. */
   readonly rounds: number;
   readonly implantStart: ImplantStart;
@@ -92,9 +99,12 @@ export const defaultTuning: TuneSettings = {
 };
 
 export function defaultPruning(budget: Budget): PruneSettings {
+  const plan = defaultPlan(budget);
   return {
     sensitivity: defaultSensitivity,
-    plan: defaultPlan(budget),
+    ...(budget.of === "latency"
+      ? { plan: { ...plan, roundTo: "measured" }, latencyBatch: 1 }
+      : { plan }),
     rounds: 1,
     implantStart: "least-squares",
     calibration: 1024,

@@ -31,6 +31,17 @@ test("says the budget and what is not as by default", () => {
   );
 });
 
+test("says a budget of latency, its batch, and a multiple that was asked for", () => {
+  const latency = defaultPruning({ of: "latency", keep: 0.6 });
+  const commandFor = (changes: object) => commandOf("fast", manifestOf({ ...latency, ...changes }));
+  expect(commandFor({})).toBe(
+    "espalier prune weights.pt --data cifar10 --keep-latency 0.6 -o fast-again",
+  );
+  expect(commandFor({ latencyBatch: 64, plan: { ...latency.plan, roundTo: 8 } })).toBe(
+    "espalier prune weights.pt --data cifar10 --keep-latency 0.6 --round-to 8 --latency-batch 64 -o fast-again",
+  );
+});
+
 test("quotes what a shell would take apart", () => {
   const manifest = { ...manifestOf({}), source: "it's here.pt", executor: "onnx:cuda" };
   expect(commandOf("a b", manifest)).toBe(

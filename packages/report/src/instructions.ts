@@ -32,6 +32,7 @@ const pruneOptions: Readonly<Record<string, string>> = {
   "plan.floor": "--floor",
   "plan.wholeBranches": "--no-whole-branches",
   "plan.roundTo": "--round-to",
+  latencyBatch: "--latency-batch",
   rounds: "--rounds",
   implantStart: "--implant-start",
   calibration: "--calibration",
@@ -62,6 +63,7 @@ const budgetOptions: Readonly<Record<Budget["of"], string>> = {
   components: "--keep-components",
   parameters: "--keep-params",
   macs: "--keep-macs",
+  latency: "--keep-latency",
 };
 
 function prefixed(prefix: string, options: Readonly<Record<string, string>>) {

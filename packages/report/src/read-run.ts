@@ -16,6 +16,7 @@ import {
   FINAL_MODEL,
   type GroupRecord,
   type Latency,
+  type LatencyPromise,
   type LatencyRecord,
   MANIFEST,
   type PlanRecord,
@@ -151,7 +152,10 @@ const commonManifest = object<CommonManifest & { command: RunManifest["command"]
   settings: anything,
 });
 
-const budget = object<Budget>({ of: oneOf(["components", "parameters", "macs"]), keep: number });
+const budget = object<Budget>({
+  of: oneOf(["components", "parameters", "macs", "latency"]),
+  keep: number,
+});
 
 const pruneManifest = object<{
   source: string;
@@ -240,9 +244,9 @@ const sensitivity = object<SensitivityRecord>({
   rankStability: number,
 });
 
+const plannedSize = { parameters: count, macs: count, latency: optional(number) };
 const sizeAfter = object<PlanRecord["after"]>({
-  parameters: count,
-  macs: count,
+  ...plannedSize,
   components: count,
   implants: count,
 });
@@ -258,8 +262,18 @@ const plan = object<PlanRecord>({
     wholeBranches: boolean,
     roundTo: number,
   }),
-  before: object({ parameters: count, macs: count, components: count }),
+  before: object({ ...plannedSize, components: count }),
   after: sizeAfter,
+  latency: optional(
+    object<LatencyPromise>({
+      batch: count,
+      multiple: count,
+      keep: number,
+      tolerance: number,
+      attempts: list(object({ target: number, predicted: number, measured: number })),
+      chosen: count,
+    }),
+  ),
   groups: record(
     object({ layers: list(string), components: count, implant: list(count), prune: list(count) }),
   ),

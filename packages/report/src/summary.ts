@@ -7,7 +7,13 @@ import type {
   Metric,
   ModelSize,
 } from "@espalier/core";
-import type { BudgetPlan, Latency, LatencyRecord } from "@espalier/pipeline";
+import {
+  type BudgetPlan,
+  type Latency,
+  type LatencyOutcome,
+  type LatencyRecord,
+  latencyOutcome,
+} from "@espalier/pipeline";
 import { commandOf } from "./instructions.ts";
 import type {
   EpochRecord,
@@ -53,6 +59,8 @@ export interface PlanSummary {
   readonly before: ModelSize;
   readonly rankBy: string;
   readonly scope: string;
+  /** Of budgets of latency: predicted and measured shares of the dense model's time. */
+  readonly latency?: LatencyOutcome | undefined;
 }
 
 /** What a round left of the model. */
@@ -211,7 +219,7 @@ function summarizeSensitivity({ rounds }: Run): SensitivitySummary | undefined {
   };
 }
 
-function summarizePlan({ rounds, manifest }: Run): PlanSummary | undefined {
+function summarizePlan({ rounds, manifest, latency }: Run): PlanSummary | undefined {
   // A plan that was given may have been edited since it said what it leaves.
   if (manifest.command !== "prune" || manifest.planGiven) return undefined;
   const [first, last] = [rounds[0].plan, rounds[manifest.rounds - 1]?.plan];
@@ -222,10 +230,14 @@ function summarizePlan({ rounds, manifest }: Run): PlanSummary | undefined {
     budget.of === "components"
       ? last.after.components - last.after.implants
       : last.after[budget.of];
+  const whole = first.before[budget.of];
+  // Only plans by latency know of it.
+  if (left === undefined || whole === undefined) return undefined;
   const { rankBy, scope } = last.options;
   const { parameters, macs } = first.before;
-  const reached = left / first.before[budget.of];
-  return { budget, reached, before: { parameters, macs }, rankBy, scope };
+  const outcome = last.latency && latencyOutcome(last.latency, latency?.batches);
+  const reached = left / whole;
+  return { budget, reached, before: { parameters, macs }, rankBy, scope, latency: outcome };
 }
 
 function countDecisions(decisions: readonly Decision[]): DecisionCounts {

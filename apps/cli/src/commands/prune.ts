@@ -1,8 +1,16 @@
 /** @file `espalier prune`: the main job. */
 import { availableParallelism, cpus } from "node:os";
-import { readBytes, readJson } from "@espalier/base";
-import { loadSource, type PlanRecord, type PruneResult, prune } from "@espalier/pipeline";
-import { formatBytes, renderReport } from "@espalier/report";
+import { readJson } from "@espalier/base";
+import { defaultCacheDirectory } from "@espalier/data";
+import {
+  createTiming,
+  latencyOutcome,
+  loadSource,
+  type PlanRecord,
+  type PruneResult,
+  prune,
+} from "@espalier/pipeline";
+import { explainOutcome, formatBytes, renderReport } from "@espalier/report";
 import { onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
 import type { Command } from "commander";
 import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
@@ -42,6 +50,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
         "Examples:",
         "  espalier prune resnet56-cifar10:weights.pt --data cifar10 --keep-macs 0.5 --implant 0.1 --tune 3 -o runs/half",
         "  espalier prune ./my-resnet --data cifar10:DIR --keep-params 0.3 --metric hessian-trace -o runs/small",
+        "  espalier prune resnet56-cifar10:weights.pt --data cifar10 --keep-latency 0.6 --latency-batch 64 --tune 3 -o runs/fast",
         "  espalier prune resnet56-cifar10:weights.pt --data cifar10 --keep-macs 0.5 --implant 0.1 --tune 3 -o runs/half --resume",
       ].join("\n"),
     )
@@ -64,37 +73,21 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
           plan,
           resume: options.resume,
           overwrite: options.overwrite,
-          timing: {
-            machine: {
+          timing: createTiming(
+            {
               processor: cpus()[0]?.model ?? "unknown",
               threads: options.threads ?? availableParallelism(),
               runtime: `onnxruntime-node ${onnxVersion()}`,
             },
-            open: (path, batch) =>
-              openForTiming(path, batch, source.model.preprocessing.shape, options),
-          },
+            (onnx) => openOnnxModel(onnx, { device: options.device, threads: options.threads }),
+          ),
+          cacheDirectory: defaultCacheDirectory(),
         },
         { ...context, families, plugins, task },
       );
       await renderReport(result.directory);
       context.print(result, () => pruneSummary(result));
     });
-}
-
-/** An exported model and random pixels for it. */
-async function openForTiming(
-  path: string,
-  batch: number,
-  shape: readonly number[],
-  { device, threads }: CommonOptions,
-) {
-  const model = await openOnnxModel(await readBytes(path), { device, threads });
-  const dimensions = [batch, ...shape];
-  // What the pixels are does not matter to how long they take.
-  const length = dimensions.reduce((a, b) => a * b);
-  const pixels = Float32Array.from({ length }, (_, i) => ((i * 2654435761) % 1000) / 500 - 1);
-  const feeds = { pixel_values: { dtype: "float32" as const, shape: dimensions, data: pixels } };
-  return { run: () => model.run(feeds), dispose: () => model.dispose() };
 }
 
 /** The table of a run: dense, pruned before tuning, pruned after. */
@@ -150,8 +143,10 @@ export function pruneSummary({
       ratio(dense.onnxBytes, pruned.onnxBytes),
     ],
   ];
+  const outcome = plan.latency && latencyOutcome(plan.latency, latency?.batches);
   return [
     formatTable(["", "dense", "pruned", `tuned ${history.length} epochs`, "smaller"], rows),
+    ...(outcome === undefined ? [] : [explainOutcome(outcome)]),
     `${evaluation.dense.count} test samples of ${evaluation.data}; everything is in ${directory}, see ${directory}/report.html`,
   ].join("\n");
 }

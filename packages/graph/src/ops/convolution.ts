@@ -214,6 +214,30 @@ const convOperation: Operation<ConvolutionAttributes> = {
   },
   macs: ({ inputs: [x, w], attributes }) =>
     multiplyAccumulates(geometryOfConv(x.shape, w.shape, attributes)),
+  layer: ({ inputs: [x, w], attributes }) => {
+    const [batch, , ...size] = x.shape;
+    const [rows, inputs, ...kernel] = w.shape;
+    const { groups, strides, padding, dilations } = attributes;
+    // Where each group is one channel, there are as many groups as channels.
+    const depthwise = groups > 1 && inputs === 1;
+    const perGroup = rows / groups;
+    return {
+      kind: [
+        `conv ${kernel.join("x")} of ${batch}x${size.join("x")}`,
+        `strides ${strides.join(" ")}, padding ${padding.join(" ")}, dilations ${dilations.join(" ")}`,
+        depthwise ? `${perGroup} outputs for each input` : `${groups} groups`,
+      ].join(", "),
+      inputs,
+      outputs: depthwise ? rows : perGroup,
+      shapes: (columns, outputs) => {
+        const parts = depthwise ? Math.max(1, Math.round(outputs / perGroup)) : groups;
+        const resized = depthwise ? perGroup * parts : outputs * parts;
+        return { x: [batch, columns * parts, ...size], w: [resized, columns, ...kernel] };
+      },
+      apply: (tensor, weight) =>
+        conv(tensor, weight, { ...attributes, groups: tensor.shape[1] / weight.shape[1] }),
+    };
+  },
   rowAxis: () => 1,
   // Per-sample gradients are those of one sample with as many groups as there are samples.
   sampleNorms: ({ inputs: [x, w], attributes }, cotangent, input) => {
