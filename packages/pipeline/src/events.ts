@@ -19,7 +19,7 @@ export type PipelineEvent =
       readonly type: "progress";
       readonly stage: Stage;
       /** What is counted, in the plural. */
-      readonly unit: "passes" | "images" | "steps";
+      readonly unit: "passes" | "layers" | "images" | "steps";
       readonly done: number;
       readonly total: number;
       readonly subject?: string;

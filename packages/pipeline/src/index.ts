@@ -33,6 +33,7 @@ export {
 } from "./run-directory.ts";
 export { expectEmpty, saveModel } from "./save-model.ts";
 export {
+  type Compensation,
   defaultPlan,
   defaultPruning,
   defaultSensitivity,

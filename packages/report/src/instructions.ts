@@ -34,6 +34,7 @@ const pruneOptions: Readonly<Record<string, string>> = {
   "plan.roundTo": "--round-to",
   rounds: "--rounds",
   implantStart: "--implant-start",
+  compensation: "--compensation",
   calibration: "--calibration",
   "tune.epochs": "--tune",
   "tune.batchSize": "--tune-batch-size",
