@@ -1,6 +1,7 @@
 import {
   applyDecisions,
   bindParameters,
+  compensate,
   componentGroups,
   type Decision,
   type Model,
@@ -175,10 +176,13 @@ describe.each(["projection", "padding"] as const)("shortcut by %s", (shortcut) =
         ]),
       ),
     );
-    const fitted = await centred.fitImplants(zeroed, noiseSamples(centred, 64), {
-      executor,
+    const options = {
       batchSize: 16,
-    });
+      random: new Random(0),
+      fits: (weight: string) => weight.includes(".implant."),
+    };
+    const samples = noiseSamples(centred, 64);
+    const fitted = await compensate(centred, zeroed, samples, { ...options, executor });
     for (const [name, { data }] of implanted.parameters) {
       if (name.startsWith("conv1.implant"))
         expectClose(fitted.parameters.get(name)!.data, data, 1e-3);
@@ -186,8 +190,7 @@ describe.each(["projection", "padding"] as const)("shortcut by %s", (shortcut) =
     expectClose(await logitsOf(fitted), await logitsOf(centred), 2e-2);
 
     const limited = createOnnxExecutor({ memoryLimit: 2e6 });
-    const options = { executor: limited, batchSize: 64 };
-    const again = await centred.fitImplants(zeroed, noiseSamples(centred, 64), options);
+    const again = await compensate(centred, zeroed, samples, { ...options, executor: limited });
     expectClose(await logitsOf(again), await logitsOf(centred), 2e-2);
   });
 

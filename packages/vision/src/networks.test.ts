@@ -2,6 +2,7 @@ import {
   applyDecisions,
   bindParameters,
   type CheckpointSource,
+  compensate,
   componentGroups,
   type Decision,
   type Model,
@@ -227,6 +228,35 @@ describe.each(tiny)("%s", (_name, family, config) => {
       const again = family.load(source, family.detect(source)!);
       expect(await logitsOf(again)).toEqual(await logitsOf(pruned));
       expect(sizeOfModel(pruned).parameters).toBeLessThan(sizeOfModel(model).parameters);
+    }
+  });
+
+  test("compensated, in two rounds, it is closer to what it was", async () => {
+    for (const coupling of ["together", "apart"] as const) {
+      const samples = noiseSamples(model, 16);
+      const options = { executor, batchSize: 16, random: new Random(0) };
+      const cut = (of: Model, fresh: boolean) => {
+        const groups = componentGroups(of, coupling);
+        const decisions = new Map(
+          groups.map(({ name, count, implantable, emptiable }, g) => [
+            name,
+            Array.from({ length: count }, (_, i): Decision => {
+              if (emptiable && g === groups.length - 1) return "prune";
+              if (i % 3 !== 1) return "keep";
+              return fresh && implantable && i % 2 === 0 ? "implant" : "prune";
+            }),
+          ]),
+        );
+        return applyDecisions(of, groups, decisions);
+      };
+      const bare = cut(cut(model, true), false);
+      const first = await compensate(model, cut(model, true), samples, options);
+      const second = await compensate(first, cut(first, false), samples, options);
+      expect(second.config).toEqual(bare.config);
+      const dense = await logitsOf(model, 16);
+      const distance = async (of: Model) =>
+        (await logitsOf(of, 16)).reduce((sum, x, i) => sum + (x - dense[i]) ** 2, 0);
+      expect(await distance(second)).toBeLessThan(0.5 * (await distance(bare)));
     }
   });
 
