@@ -165,7 +165,7 @@ describe.each(["projection", "padding"] as const)("shortcut by %s", (shortcut) =
     const implanted = applyDecisions(centred, groups, decisions);
     expect(sizeOfModel(implanted).parameters).toBeLessThan(sizeOfModel(centred).parameters);
     expectClose(await logitsOf(implanted), await logitsOf(centred));
-    // Least squares finds the same implants, up to a constant that normalisation absorbs.
+    // Least squares finds the same implants, but for a ridge that holds them to where they start.
     const zeroed = implanted.withParameters(
       new Map(
         [...implanted.parameters].map(([name, parameter]) => [
@@ -185,7 +185,7 @@ describe.each(["projection", "padding"] as const)("shortcut by %s", (shortcut) =
     const fitted = await compensate(centred, zeroed, samples, { ...options, executor });
     for (const [name, { data }] of implanted.parameters) {
       if (name.startsWith("conv1.implant"))
-        expectClose(fitted.parameters.get(name)!.data, data, 1e-3);
+        expectClose(fitted.parameters.get(name)!.data, data, 1e-2);
     }
     expectClose(await logitsOf(fitted), await logitsOf(centred), 2e-2);
 
