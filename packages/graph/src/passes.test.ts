@@ -139,7 +139,7 @@ describe("splitSequence", () => {
       let held = new Map<Value, Float64Array>();
       splitSequence(steps, mostBytes).forEach((part, i) => {
         expect(part.held.size * 16).toBeLessThanOrEqual(mostBytes);
-        const own = new Map(feeds);
+        const own = new Map<Value, Float64Array>(feeds);
         for (const [value, placeholder] of part.held) own.set(placeholder, held.get(value)!);
         const results = interpret([...part.outputs, ...part.kept.values()], own);
         const expected = interpret(steps[i], feeds);
