@@ -198,13 +198,7 @@ function changedWeights(
   for (const value of topologicalOrder([pruned.logits])) {
     if (value.inputs.some((operand) => changed.has(operand))) changed.add(value);
   }
-  const weights = [...pruned.sites.keys()];
-  const uses = findUses(
-    [pruned.logits],
-    weights.map((name) => pruned.parameters.get(name)!),
-  );
-  return weights
-    .map((name) => ({ name, ...uses.get(pruned.parameters.get(name)!)! }))
+  return usesOf(pruned)
     .filter(({ name, user, position }) => {
       const before = new Set(dense.sites.get(name)?.channels);
       const made = pruned.sites.get(name)!.channels;
@@ -212,6 +206,17 @@ function changedWeights(
       return reads || made.some((channel) => !before.has(channel));
     })
     .sort((a, b) => a.user.id - b.user.id);
+}
+
+/** Where each weight with a site is used; those of layers before one without channels are not. */
+function usesOf({ sites, parameters, logits }: ModelGraph) {
+  const reached = new Set(topologicalOrder([logits]));
+  const names = [...sites.keys()].filter((name) => reached.has(parameters.get(name)!));
+  const uses = findUses(
+    [logits],
+    names.map((name) => parameters.get(name)!),
+  );
+  return names.map((name) => ({ name, ...uses.get(parameters.get(name)!)! }));
 }
 
 function isSame(before: Parameter | undefined, after: Parameter): boolean {
@@ -223,14 +228,10 @@ function isSame(before: Parameter | undefined, after: Parameter): boolean {
 }
 
 /** What the weights of each layer make: [N, channels, positions], and which channels. */
-function layersOf({ sites, parameters, logits }: ModelGraph) {
-  const uses = findUses(
-    [logits],
-    [...sites.keys()].map((name) => parameters.get(name)!),
-  );
+function layersOf(graph: ModelGraph) {
   const layers = new Map<string, { rows: Value; channels: readonly number[] }>();
-  for (const [name, { layer, channels }] of sites) {
-    const { user, position } = uses.get(parameters.get(name)!)!;
+  for (const { name, user, position } of usesOf(graph)) {
+    const { layer, channels } = graph.sites.get(name)!;
     const axis = user.operation.rowAxis?.(user, position);
     if (axis === undefined) continue;
     const order = [0, axis, ...[...user.shape.keys()].filter((k) => k !== 0 && k !== axis)];
