@@ -70,7 +70,7 @@ export function imagenetMarkdown(result: ImagenetResult): string {
   return [
     "# ResNet-50 at 224×224",
     "",
-    `${result.processor}, ${result.threads} threads, ONNX Runtime ${result.onnxruntime}. Fresh weights: there is no trained network behind these figures, which are of cost and shape alone. \`npm run bench -- imagenet --images DIR\``,
+    `${result.processor}, ${result.threads} threads, ONNX Runtime ${result.onnxruntime}. Fresh weights: there is no trained network behind these figures, which are of cost and shape alone. \`npm run bench -- imagenet --folder DIR\``,
     "",
     "| | |",
     "|---|---|",

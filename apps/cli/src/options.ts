@@ -3,6 +3,7 @@
 import { EspalierError } from "@espalier/base";
 import { type EstimatorChoice, estimatorChoices, type Metric, metrics } from "@espalier/core";
 import {
+  type Compensation,
   defaultPruning,
   defaultSensitivity,
   defaultTemperatures,
@@ -149,6 +150,7 @@ export interface PruneOptions extends SensitivityOptions {
   readonly latencyBatch?: number;
   readonly implant: number;
   readonly implantStart: ImplantStart;
+  readonly compensation: Compensation;
   readonly rank?: "score" | "score-per-cost";
   readonly scope: "global" | "group";
   readonly floor: number;
@@ -170,7 +172,7 @@ export interface PruneOptions extends SensitivityOptions {
 const defaults = defaultPruning({ of: "macs", keep: 0.5 });
 
 export function addPruneOptions(command: Command): Command {
-  const { plan, rounds, implantStart, calibration, tune } = defaults;
+  const { plan, rounds, implantStart, compensation, calibration, tune } = defaults;
   return addSensitivityOptions(
     command
       .option("--keep-params <share>", "share of the parameters to keep", share)
@@ -187,6 +189,11 @@ export function addPruneOptions(command: Command): Command {
         new Option("--implant-start <kind>", "how implants begin")
           .choices(["least-squares", "centre-tap", "zero"])
           .default(implantStart),
+      )
+      .addOption(
+        new Option("--compensation <kind>", "how layers make up for the channels they have lost")
+          .choices(["least-squares", "none"])
+          .default(compensation),
       )
       .addOption(
         new Option("--rank <by>", "rank by the score alone or by the score per cost saved").choices(
@@ -208,7 +215,7 @@ export function addPruneOptions(command: Command): Command {
       .option("--rounds <n>", "reach the budget in steps", integer(1), rounds)
       .option(
         "--calibration <n>",
-        "samples to fit implants and statistics on",
+        "samples to fit weights and statistics on",
         integer(0),
         calibration,
       )
@@ -278,6 +285,7 @@ export function pruneSettings(options: PruneOptions, planGiven: boolean): PruneS
     },
     rounds: options.rounds,
     implantStart: options.implantStart,
+    compensation: options.compensation,
     calibration: options.calibration,
     tune: {
       ...standard.tune,

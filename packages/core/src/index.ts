@@ -7,6 +7,7 @@ export {
   sumOverBatches,
 } from "./batches.ts";
 export { bindParameters } from "./bind.ts";
+export { type CompensateOptions, compensate } from "./compensate.ts";
 export {
   type ComponentGroup,
   componentGroups,
@@ -27,7 +28,6 @@ export {
 export { fitBatch, type Prepared } from "./fit-batch.ts";
 export type {
   CheckpointSource,
-  FitOptions,
   ImagePreprocessing,
   Mode,
   Model,
@@ -40,6 +40,7 @@ export type {
   Parameters,
   RowSelection,
   SelectedRow,
+  Shift,
   Site,
 } from "./model.ts";
 export { Moments } from "./moments.ts";

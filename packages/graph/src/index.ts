@@ -107,7 +107,15 @@ export {
   sumTo,
   transpose,
 } from "./ops/shape.ts";
-export { type Stages, simplify, splitStages, substitute, verify } from "./passes.ts";
+export {
+  type Part,
+  type Stages,
+  simplify,
+  splitSequence,
+  splitStages,
+  substitute,
+  verify,
+} from "./passes.ts";
 export {
   type DType,
   type Layer,

@@ -94,6 +94,11 @@ export interface Operation<A = any> {
   sampleNorms?(value: Value<A>, cotangent: Value, input: number): Value;
   /** With `sampleNorms`: the axis of the result along which the rows of the parameter act. */
   rowAxis?(value: Value<A>, input: number): number;
+  /**
+   * For operations linear in a parameter [rows, …]: what every row, flattened to D numbers, is
+   * multiplied with at each of L positions, [N, D, L]. Undefined where rows see different things.
+   */
+  regressors?(value: Value<A>, input: number): Value | undefined;
 }
 
 let nextId = 0;

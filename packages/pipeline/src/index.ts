@@ -75,6 +75,7 @@ export {
 export { expectEmpty, saveModel } from "./save-model.ts";
 export {
   budgetShares,
+  type Compensation,
   defaultPlan,
   defaultPruning,
   defaultSensitivity,

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { EspalierError, readBytes, readJson } from "@espalier/base";
 import {
   applyDecisions,
+  compensate,
   componentGroups,
   costOf,
   describePlan,
@@ -385,19 +386,26 @@ async function reduce(
           settings.calibration,
           stream.stream("calibration"),
         );
-        const options = { executor, batchSize: settings.batchSize, signal };
         if (settings.implantStart === "zero") reduced = zeroImplants(reduced);
-        else if (settings.implantStart === "least-squares" && settings.calibration > 0) {
-          reduced = await model.fitImplants(reduced, calibration, options);
-        }
         if (settings.calibration > 0) {
-          // Statistics are those of batches, which should be large.
-          const batchSize = Math.min(256, calibration.count);
-          const augmentation = stream.stream("statistics");
+          const { implants } = reduced.build(1, "evaluation");
+          reduced = await compensate(model, reduced, calibration, {
+            executor,
+            batchSize: settings.batchSize,
+            signal,
+            random: stream.stream("compensation"),
+            fits: (weight) =>
+              (implants.has(weight) ? settings.implantStart : settings.compensation) ===
+              "least-squares",
+            onProgress: (done, total) =>
+              context.onEvent?.({ type: "progress", stage: "apply", unit: "layers", done, total }),
+          });
           reduced = await reestimateStatistics(reduced, calibration, {
-            ...options,
-            batchSize,
-            augmentation,
+            executor,
+            signal,
+            // Statistics are those of batches, which should be large.
+            batchSize: Math.min(256, calibration.count),
+            augmentation: stream.stream("statistics"),
           });
         }
         await saveModel(reduced, path);

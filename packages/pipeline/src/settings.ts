@@ -14,6 +14,9 @@ export interface SensitivitySettings {
 
 export type ImplantStart = "least-squares" | "centre-tap" | "zero";
 
+/** Whether the layers that read what was pruned are fitted to their former outputs. */
+export type Compensation = "least-squares" | "none";
+
 export interface TuneSettings {
   readonly epochs: number;
   readonly batchSize: number;
@@ -39,7 +42,8 @@ export interface PruneSettings {
   /** In how many steps the budget is reached, scores being measured anew before each. */
   readonly rounds: number;
   readonly implantStart: ImplantStart;
-  /** Training samples for fitting implants and estimating statistics; 0: neither. */
+  readonly compensation: Compensation;
+  /** Training samples for fitting weights and estimating statistics; 0: neither. */
   readonly calibration: number;
   readonly tune: TuneSettings;
   readonly seed: number;
@@ -107,6 +111,7 @@ export function defaultPruning(budget: Budget): PruneSettings {
       : { plan }),
     rounds: 1,
     implantStart: "least-squares",
+    compensation: "least-squares",
     calibration: 1024,
     tune: defaultTuning,
     seed: 0,

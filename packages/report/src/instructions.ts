@@ -35,6 +35,7 @@ const pruneOptions: Readonly<Record<string, string>> = {
   latencyBatch: "--latency-batch",
   rounds: "--rounds",
   implantStart: "--implant-start",
+  compensation: "--compensation",
   calibration: "--calibration",
   "tune.epochs": "--tune",
   "tune.batchSize": "--tune-batch-size",

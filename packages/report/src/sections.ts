@@ -92,10 +92,11 @@ function result(summary: Summary): Content {
 function pruningNote({ manifest, counts }: Summary): string {
   if (manifest.command !== "prune" || manifest.calibration === 0) return "";
   const samples = formatCount(manifest.calibration);
-  const start = flattenSettings(manifest.settings).get("implantStart");
-  const fitted =
-    (counts?.implant ?? 0) > 0 && start === "least-squares" ? "implants fitted and " : "";
-  return ` The pruned model has had ${fitted}the statistics of its normalisation layers estimated anew on ${samples} training samples, but no step of training.`;
+  const settings = flattenSettings(manifest.settings);
+  const implants = (counts?.implant ?? 0) > 0 && settings.get("implantStart") === "least-squares";
+  const layers = settings.get("compensation") === "least-squares";
+  const fitted = [...(layers ? ["layers"] : []), ...(implants ? ["implants"] : [])].join(" and ");
+  return ` The pruned model has had ${fitted && `${fitted} fitted by least squares and `}the statistics of its normalisation layers estimated anew on ${samples} training samples, but no step of training.`;
 }
 
 function sensitivity({ sensitivity, groups, counts, manifest }: Summary): Content {

@@ -1,5 +1,6 @@
 import {
   applyDecisions,
+  compensate,
   componentGroups,
   type Decision,
   type Model,
@@ -114,7 +115,7 @@ describe.each(["projection", "padding"] as const)("shortcut by %s", (shortcut) =
     const implanted = applyDecisions(centred, groups, decisions);
     expect(sizeOfModel(implanted).parameters).toBeLessThan(sizeOfModel(centred).parameters);
     expectClose(await logitsOf(implanted), await logitsOf(centred));
-    // Least squares finds the same implants, up to a constant that normalisation absorbs.
+    // Least squares finds the same implants, but for a ridge that holds them to where they start.
     const zeroed = implanted.withParameters(
       new Map(
         [...implanted.parameters].map(([name, parameter]) => [
@@ -125,19 +126,21 @@ describe.each(["projection", "padding"] as const)("shortcut by %s", (shortcut) =
         ]),
       ),
     );
-    const fitted = await centred.fitImplants(zeroed, noiseSamples(centred, 64), {
-      executor,
+    const options = {
       batchSize: 16,
-    });
+      random: new Random(0),
+      fits: (weight: string) => weight.includes(".implant."),
+    };
+    const samples = noiseSamples(centred, 64);
+    const fitted = await compensate(centred, zeroed, samples, { ...options, executor });
     for (const [name, { data }] of implanted.parameters) {
       if (name.startsWith("conv1.implant"))
-        expectClose(fitted.parameters.get(name)!.data, data, 1e-3);
+        expectClose(fitted.parameters.get(name)!.data, data, 1e-2);
     }
     expectClose(await logitsOf(fitted), await logitsOf(centred), 2e-2);
 
     const limited = createOnnxExecutor({ memoryLimit: 2e6 });
-    const options = { executor: limited, batchSize: 64 };
-    const again = await centred.fitImplants(zeroed, noiseSamples(centred, 64), options);
+    const again = await compensate(centred, zeroed, samples, { ...options, executor: limited });
     expectClose(await logitsOf(again), await logitsOf(centred), 2e-2);
   });
 

@@ -14,7 +14,6 @@ import type {
 } from "@espalier/core";
 import { type Shape, sizeOf, type Value } from "@espalier/graph";
 import * as z from "zod";
-import { findImplants, fitImplants } from "./implants.ts";
 import { type Declaration, type Feature, Network, type Pruning, positionsOf } from "./network.ts";
 
 /** The `config.json` of an image classifier. */
@@ -184,7 +183,7 @@ function createModel<Config extends VisionConfig>(
 ): Model {
   // A plan prunes one model many times.
   let network: Network | undefined;
-  const model: Model = {
+  return {
     family,
     config,
     parameters,
@@ -201,14 +200,8 @@ function createModel<Config extends VisionConfig>(
       const kept = reduce(parameters, network.declarations, declare(architecture, pruned));
       return createModel(family, architecture, pruned, kept);
     },
-    fitImplants: (pruned, samples, options) => {
-      const before = declare(architecture, config);
-      const after = declare(architecture, pruned.config as Config);
-      return fitImplants(model, pruned, findImplants(before, after), samples, options);
-    },
     withParameters: (replaced) => createModel(family, architecture, config, replaced),
   };
-  return model;
 }
 
 /** @throws EspalierError `mismatched-model` naming the field of a `config.json` that is wrong. */

@@ -1,6 +1,6 @@
 /** @file Convolutional networks in terms of layers, whether whole, pruned or with implants. */
 import { EspalierError } from "@espalier/base";
-import type { Mode, ModelGraph, ParameterSpec, Site } from "@espalier/core";
+import type { Mode, ModelGraph, ParameterSpec, Shift, Site } from "@espalier/core";
 import {
   add,
   averagePool,
@@ -40,6 +40,14 @@ export interface Pruning {
   readonly implants: Readonly<Record<string, number>>;
 }
 
+/** A layer whose outputs nothing but normalisation has changed. */
+interface Producer {
+  readonly name: string;
+  /** How many of its rows are not implants. */
+  readonly whole: number;
+  readonly shift?: Shift | undefined;
+}
+
 /**
  * A tensor of channels on its way through the network. Without channels it is absent: a branch that
  * has lost all channels of a layer leads nowhere, and is left out where it would be joined.
@@ -52,10 +60,9 @@ export interface Feature {
   /** The layers since the last join: without the channels of any of them the feature is absent. */
   readonly layers: readonly string[];
   /**
-   * The layer whose output rows these are, until something else than normalisation happens, and how
-   * many of them are not implants.
+   * The layer whose output rows these are, until something else than normalisation happens.
    */
-  readonly producer?: { readonly name: string; readonly whole: number } | undefined;
+  readonly producer?: Producer | undefined;
 }
 
 /**
@@ -207,15 +214,17 @@ export class Network {
    * @param initialScale The first value of the weight.
    */
   batchNorm(name: string, x: Feature, initialScale = 1): Feature {
-    const { channels } = x;
+    const { channels, producer } = x;
     if (channels.length === 0) return x;
     const scale = this.#vector(`${name}.weight`, channels, "normalization", initialScale);
     const bias = this.#vector(`${name}.bias`, channels, "normalization", 0);
     const average = this.#vector(`${name}.running_mean`, channels, "statistic", 0);
     const variance = this.#vector(`${name}.running_var`, channels, "statistic", 1);
+    const shift = { parameter: `${name}.running_mean`, sign: -1 } as const;
+    const shifted = producer && { ...producer, shift: producer.shift ?? shift };
     if (this.#mode === "evaluation") {
       const value = batchNorm(x.value, { scale, bias, mean: average, variance }, EPSILON);
-      return this.#mark({ ...x, value });
+      return this.#mark({ ...x, value, producer: shifted });
     }
     const normalized = batchNormTraining(x.value, { scale, bias }, EPSILON);
     const count = sizeOf(x.value.shape) / x.channels.length;
@@ -225,7 +234,7 @@ export class Network {
       `${name}.running_var`,
       multiply(normalized.variance, scalar(count / Math.max(1, count - 1))),
     );
-    return this.#mark({ ...x, value: normalized.result });
+    return this.#mark({ ...x, value: normalized.result, producer: shifted });
   }
 
   relu({ value, channels, layers }: Feature): Feature {
@@ -342,7 +351,9 @@ export class Network {
       channels: [channels],
     });
     const value = add(linear(x.value, w), b);
-    return this.#mark({ value, channels, layers, producer: { name, whole: channels.length } });
+    const shift = { parameter: `${name}.bias`, sign: 1 } as const;
+    const producer = { name, whole: channels.length, shift };
+    return this.#mark({ value, channels, layers, producer });
   }
 
   /** The finished graph. */
@@ -396,7 +407,8 @@ export class Network {
     if (kernel > 1 && padding === (kernel - 1) / 2) this.implantable.add(`${name}.weight`);
     let value = concat(parts, 1);
     if (bias) value = add(value, perChannel(this.#vector(`${name}.bias`, channels, "bias", 0), 4));
-    return this.#mark({ value, channels, layers, producer: { name, whole } });
+    const shift = bias ? ({ parameter: `${name}.bias`, sign: 1 } as const) : undefined;
+    return this.#mark({ value, channels, layers, producer: { name, whole, shift } });
   }
 
   #parameter(name: string, declaration: Declaration): Value {
@@ -420,12 +432,17 @@ export class Network {
 
   /** `x` is where its producer's rows are now. */
   #mark(x: Feature): Feature {
-    const { value, producer } = x;
-    if (producer !== undefined) {
-      if (producer.whole > 0) this.sites.set(`${producer.name}.weight`, { value, offset: 0 });
-      if (producer.whole < x.channels.length) {
-        this.sites.set(`${producer.name}.implant.weight`, { value, offset: producer.whole });
-      }
+    const { value, channels, producer } = x;
+    if (producer === undefined) return x;
+    const { name: layer, whole, shift } = producer;
+    const rows = { value, layer, shift };
+    if (whole > 0) {
+      const own = channels.slice(0, whole);
+      this.sites.set(`${layer}.weight`, { ...rows, offset: 0, channels: own });
+    }
+    if (whole < channels.length) {
+      const own = channels.slice(whole);
+      this.sites.set(`${layer}.implant.weight`, { ...rows, offset: whole, channels: own });
     }
     return x;
   }

@@ -8,7 +8,7 @@
 import type { OnnxBuilder } from "../onnx/builder.ts";
 import { apply, expectInputs, type Operation, type Shape, sizeOf, type Value } from "../value.ts";
 import { add, square } from "./elementwise.ts";
-import { reshape, sum } from "./shape.ts";
+import { concat, pad, reshape, slice, sum } from "./shape.ts";
 
 export interface Window {
   /** Steps of the output, [vertical, horizontal]. */
@@ -239,6 +239,25 @@ const convOperation: Operation<ConvolutionAttributes> = {
     };
   },
   rowAxis: () => 1,
+  regressors: ({ inputs: [x, w], attributes, shape }) => {
+    if (attributes.groups > 1) return undefined;
+    const { strides, padding, dilations } = attributes;
+    const [top, left, bottom, right] = padding;
+    const padded = pad(x, [0, 0, top, left], [0, 0, bottom, right]);
+    const [samples, channels] = x.shape;
+    const [height, width] = shape.slice(2);
+    const taps: Value[] = [];
+    for (let i = 0; i < w.shape[2]; i++) {
+      const first = i * dilations[0];
+      const rows = slice(padded, 2, first, first + (height - 1) * strides[0] + 1, strides[0]);
+      for (let j = 0; j < w.shape[3]; j++) {
+        const start = j * dilations[1];
+        const tap = slice(rows, 3, start, start + (width - 1) * strides[1] + 1, strides[1]);
+        taps.push(reshape(tap, [samples, channels, 1, height * width]));
+      }
+    }
+    return reshape(concat(taps, 2), [samples, channels * taps.length, height * width]);
+  },
   // Per-sample gradients are those of one sample with as many groups as there are samples.
   sampleNorms: ({ inputs: [x, w], attributes }, cotangent, input) => {
     expectInputs(input === 1, "conv", "the weight as the parameter of per-sample gradients", [
