@@ -13,7 +13,8 @@ export default defineConfig({
       "apps/*/tests/**/*.test.ts",
       "examples/*/src/**/*.test.ts",
     ],
-    testTimeout: 120_000,
+    // Commands that are killed and resumed take minutes where others compute beside them.
+    testTimeout: 600_000,
     hookTimeout: 120_000,
     pool: "forks",
     maxWorkers: 2,

@@ -105,8 +105,10 @@ describe("a table", () => {
       const timing = abacus(block);
       const table = await measureLatencyTable(model, { ...tableOptions, timing });
       expect(table.multiple).toBe(block);
+      // Exports may merge an implant with its layer (decision 012), which a table of layers knows
+      // nothing of; so predictions are right within the tolerance of promises.
       for (const { predicted, measured } of table.checks) {
-        expect(Math.abs(predicted / measured - 1)).toBeLessThan(0.01);
+        expect(Math.abs(predicted / measured - 1)).toBeLessThan(0.05);
       }
       const plan = makePlan(
         model,
