@@ -27,7 +27,10 @@ export {
 export { fitBatch, type Prepared } from "./fit-batch.ts";
 export type {
   CheckpointSource,
+  ComponentKind,
   FitOptions,
+  Head,
+  ImageInput,
   ImagePreprocessing,
   Mode,
   Model,
@@ -38,11 +41,21 @@ export type {
   ParameterKind,
   ParameterSpec,
   Parameters,
+  Preprocessing,
   RowSelection,
   SelectedRow,
   Site,
+  TextInput,
 } from "./model.ts";
 export { Moments } from "./moments.ts";
+export {
+  classification,
+  type Objective,
+  objectiveOf,
+  objectives,
+  regression,
+} from "./objective.ts";
+export { PerLength } from "./per-length.ts";
 export {
   applyDecisions,
   type Budget,
@@ -52,10 +65,11 @@ export {
   type Plan,
   type PlanOptions,
   type Scope,
+  scopes,
   sizeOfModel,
 } from "./plan.ts";
 export { Random } from "./random.ts";
-export { type Batch, drawSamples, type Samples, selectSamples } from "./samples.ts";
+export { type Batch, drawSamples, longest, type Samples, selectSamples } from "./samples.ts";
 export {
   type EstimatorChoice,
   estimatorChoices,

@@ -92,6 +92,7 @@ export {
   gather,
   pad,
   place,
+  positions,
   reshape,
   slice,
   sum,

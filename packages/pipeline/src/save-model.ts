@@ -2,7 +2,7 @@
 
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { EspalierError, writeJsonAtomic } from "@espalier/base";
+import { EspalierError, writeFileAtomic, writeJsonAtomic } from "@espalier/base";
 import { float32Tensor, writeSafetensors } from "@espalier/checkpoints";
 import type { Model } from "@espalier/core";
 
@@ -13,6 +13,9 @@ export async function saveModel(model: Model, directory: string): Promise<void> 
   );
   // "pt" tells readers of the safetensors format how tensors are named and laid out.
   await writeSafetensors(join(directory, "model.safetensors"), tensors, { format: "pt" });
+  for (const [name, bytes] of model.files ?? []) {
+    await writeFileAtomic(join(directory, name), bytes);
+  }
   await writeJsonAtomic(join(directory, "config.json"), model.config);
 }
 

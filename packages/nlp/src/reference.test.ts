@@ -1,0 +1,126 @@
+/** Compares with what Hugging Face's transformers put out; see scripts/make-fixtures.py. */
+import { readFileSync } from "node:fs";
+import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
+import { bindParameters, type CheckpointSource, type Model, type ModelConfig } from "@espalier/core";
+import { float32Data, type TensorData, type Value } from "@espalier/graph";
+import { createOnnxExecutor } from "@espalier/runtime-onnx";
+import { describe, expect, test } from "vitest";
+import { bert, distilbert, electra, roberta } from "./index.ts";
+
+const families = [bert, distilbert, electra, roberta];
+const executor = createOnnxExecutor({ threads: 1 });
+
+async function readTensors(url: URL): Promise<CheckpointSource["tensors"]> {
+  const { tensors } = await readCheckpoint(url.pathname);
+  return new Map(
+    [...tensors].map(([name, tensor]) => [name, { shape: tensor.shape, data: toFloat32(tensor) }]),
+  );
+}
+
+async function load(name: string) {
+  const file = (path: string) => new URL(`fixtures/${name}/${path}`, import.meta.url);
+  const config = JSON.parse(readFileSync(file("config.json"), "utf8")) as ModelConfig;
+  const weights = name === "bert-regression" ? "pytorch_model.bin" : "model.safetensors";
+  const source = { config, path: name, tensors: await readTensors(file(weights)) };
+  const family = families.find((each) => each.detect(source) !== undefined)!;
+  return {
+    model: family.load(source, config),
+    expected: await readTensors(file("expected.safetensors")),
+  };
+}
+
+function feedsOf(expected: CheckpointSource["tensors"], length: number): Record<string, TensorData> {
+  const feeds: Record<string, TensorData> = {};
+  for (const name of ["input_ids", "attention_mask", "token_type_ids"]) {
+    const { shape, data } = expected.get(name)!;
+    // Filled up further than the reference was.
+    feeds[name] = BigInt64Array.from({ length: shape[0] * length }, (_, i) => {
+      const column = i % length;
+      return BigInt(column < shape[1] ? data[Math.floor(i / length) * shape[1] + column] : 0);
+    });
+  }
+  return feeds;
+}
+
+/** The results of the layers: the embeddings, which the first norm gives, and each layer's last norm. */
+function hiddenStates(model: Model, logits: Value): Value[] {
+  const norms = new Map<string, Value>();
+  const visit = (value: Value) => {
+    if (value.operation.name === "layerNorm") {
+      const scale = value.inputs[1].attributes.name as string;
+      if (norms.has(scale)) return;
+      norms.set(scale, value);
+    }
+    value.inputs.forEach(visit);
+  };
+  visit(logits);
+  const last = /(embeddings\.LayerNorm|\d\.output\.LayerNorm|output_layer_norm)\.weight$/;
+  return [...model.parameters.keys()].filter((name) => last.test(name)).map((name) => norms.get(name)!);
+}
+
+describe.each(["bert", "bert-encoder", "bert-regression", "roberta", "distilbert", "electra"])(
+  "%s",
+  (name) => {
+    test.each([7, 11])("hidden states and outputs are the reference's, of length %i", async (length) => {
+      const { model, expected } = await load(name);
+      const { graph, constants } = bindParameters(model, 2, "evaluation", length);
+      const states = hiddenStates(model, graph.logits);
+      // ELECTRA's embeddings are widened before they enter the first layer.
+      const compared = states.flatMap((value, i) =>
+        value.shape[2] === expected.get(`hidden.${i}`)!.shape[2] ? [[`hidden.${i}`, value] as const] : [],
+      );
+      expect(compared.length).toBeGreaterThanOrEqual(2);
+      const program = await executor.compile({
+        outputs: { outputs: graph.logits, ...Object.fromEntries(compared) },
+        constants,
+      });
+      const results = await program.run(feedsOf(expected, length));
+      await program.dispose();
+      float32Data(results.outputs).forEach((value, i) => {
+        expect(Math.abs(value - expected.get("outputs")!.data[i])).toBeLessThan(1e-4);
+      });
+      const mask = expected.get("attention_mask")!;
+      for (const [state] of compared) {
+        const { shape, data } = expected.get(state)!;
+        const actual = float32Data(results[state]);
+        for (let i = 0; i < data.length; i++) {
+          const token = Math.floor(i / shape[2]);
+          if (mask.data[token] === 0) continue;
+          const row = Math.floor(token / 7) * length + (token % 7);
+          expect(Math.abs(actual[row * shape[2] + (i % shape[2])] - data[i])).toBeLessThan(1e-4);
+        }
+      }
+    });
+  },
+);
+
+test("what is wrong with a checkpoint is said in one line", async () => {
+  const { model } = await load("bert");
+  const tensors = new Map(
+    [...model.parameters].map(([name, { shape, data }]) => [name, { shape, data }]),
+  );
+  const source = { config: model.config, path: "file", tensors };
+  const changed = (change: (copy: Map<string, { shape: readonly number[]; data: Float32Array }>) => void) => {
+    const copy = new Map(tensors);
+    change(copy);
+    return () => bert.load({ ...source, tensors: copy }, model.config);
+  };
+  const query = "bert.encoder.layer.0.attention.self.query.weight";
+  expect(changed((copy) => copy.delete(query))).toThrow(`file: tensor ${query} is missing`);
+  expect(changed((copy) => copy.set("extra", { shape: [1], data: new Float32Array(1) }))).toThrow(
+    "file: tensor extra has no place in the model",
+  );
+  expect(changed((copy) => copy.set(query, { shape: [1, 12], data: new Float32Array(12) }))).toThrow(
+    `file: tensor ${query}: expected shape [12,12], got [1,12]`,
+  );
+  const nan = new Float32Array(144).fill(Number.NaN);
+  expect(changed((copy) => copy.set(query, { shape: [12, 12], data: nan }))).toThrow("finite");
+  const wrong = (config: Record<string, unknown>) => () =>
+    bert.load(source, { ...model.config, ...config });
+  expect(wrong({ hidden_act: "maxout" })).toThrow("file: config.hidden_act");
+  expect(wrong({ num_attention_heads: 5 })).toThrow("expected a divisor of the width 12, got 5");
+  expect(wrong({ num_hidden_layers: 1e9 })).toThrow("config.num_hidden_layers");
+  expect(wrong({ pruning: { heads: { 0: [9] }, neurons: {} } })).toThrow(
+    "file: config.pruning.heads.0: expected numbers below 3, got 9",
+  );
+});
