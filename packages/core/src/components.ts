@@ -1,13 +1,6 @@
 /** @file Components: what is kept, replaced by an implant, or removed as one. */
 import { type AdditionPolicy, type CoupledParameter, coupleSlices } from "@espalier/graph";
-import type {
-  ComponentKind,
-  Model,
-  ModelGraph,
-  RowSelection,
-  SelectedRow,
-  Site,
-} from "./model.ts";
+import type { ComponentKind, Model, ModelGraph, RowSelection, SelectedRow, Site } from "./model.ts";
 
 /**
  * Components of one layer, or of layers that only lose channels together. Component i is row
@@ -62,10 +55,12 @@ export function componentGroups(model: Model, policy: AdditionPolicy): Component
     const names = firsts.map(({ parameter }) => parameter);
     const runs = firsts.every(({ parameter, index: first }) =>
       made.every(
-        ({ parameter: other, index }) => other !== parameter || (index >= first && index < first + span),
+        ({ parameter: other, index }) =>
+          other !== parameter || (index >= first && index < first + span),
       ),
     );
-    if (new Set(names).size !== names.length || made.length !== names.length * span || !runs) continue;
+    if (new Set(names).size !== names.length || made.length !== names.length * span || !runs)
+      continue;
     const key = names.join();
     const group = groups.get(key) ?? { parameters: names, indices: names.map(() => []), site };
     groups.set(key, group);

@@ -232,12 +232,16 @@ export function siteReadings(
 ): { outputs: Record<string, Value>; readings: Reading[][] } {
   const places = groups.map((group) => sitesOf(group, graph));
   const names = [...new Set(places.flat().map(({ site }) => site))];
-  const axes = new Map(names.map((name) => graph.sites.get(name)!).map((site) => [site.value, site.axis ?? 1]));
+  const axes = new Map(
+    names.map((name) => graph.sites.get(name)!).map((site) => [site.value, site.axis ?? 1]),
+  );
   const values = [...axes.keys()];
   const cotangents = vjp([graph.logits], [seed], values);
   const products = new Map(
     values.map((value, i) => {
-      const positions = [...value.shape.keys()].filter((axis) => axis > 0 && axis !== axes.get(value));
+      const positions = [...value.shape.keys()].filter(
+        (axis) => axis > 0 && axis !== axes.get(value),
+      );
       return [value, sum(multiply(cotangents[i], value), positions)];
     }),
   );

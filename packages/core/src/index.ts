@@ -25,6 +25,7 @@ export {
   type Quantity,
 } from "./estimate.ts";
 export { fitBatch, type Prepared } from "./fit-batch.ts";
+export { type Measure, measureNames, measures } from "./measures.ts";
 export type {
   CheckpointSource,
   ComponentKind,

@@ -52,8 +52,7 @@ export const regression: Objective = {
     Float32Array.from({ length: labels.length * outputs }, (_, i) =>
       i < count * outputs ? labels[Math.floor(i / outputs)] : 0,
     ),
-  loss: (outputs, targets) =>
-    multiply(sum(square(subtract(outputs, targets)), [-1]), scalar(0.5)),
+  loss: (outputs, targets) => multiply(sum(square(subtract(outputs, targets)), [-1]), scalar(0.5)),
   residual: subtract,
   root: (_outputs, directions) => directions,
 };
@@ -62,6 +61,10 @@ export const regression: Objective = {
 export const objectives = { classification, regression } as const;
 
 /** What `model` is trained for. */
-export function objectiveOf({ objective }: { readonly objective?: Objective | undefined }): Objective {
+export function objectiveOf({
+  objective,
+}: {
+  readonly objective?: Objective | undefined;
+}): Objective {
   return objective ?? classification;
 }

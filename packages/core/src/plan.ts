@@ -177,10 +177,7 @@ function countOf(decisions: Decisions, wanted: Decision): number {
 }
 
 /** The fewest components that `group` may keep. */
-function floorOf(
-  group: ComponentGroup,
-  { floor, roundTo, wholeBranches }: PlanOptions,
-): number {
+function floorOf(group: ComponentGroup, { floor, roundTo, wholeBranches }: PlanOptions): number {
   const { count, emptiable } = group;
   if (floor === 0 && wholeBranches && emptiable) return 0;
   return Math.min(count, Math.max(Math.ceil(floor * count), blockSize(group, roundTo)));

@@ -1,12 +1,6 @@
 /** @file Sensitivity: a score for every component, and how sure it is. */
 import { EspalierError } from "@espalier/base";
-import {
-  cost,
-  type Executor,
-  float32Data,
-  input,
-  simplify,
-} from "@espalier/graph";
+import { cost, type Executor, float32Data, input, simplify } from "@espalier/graph";
 import { forEachBatch } from "./batches.ts";
 import { bindParameters } from "./bind.ts";
 import {
@@ -235,7 +229,10 @@ function rowMeanSquares(
       data.forEach((weight, i) => {
         squares[Math.floor(i / length)] += weight ** 2 / length;
       });
-      return [name, Float64Array.from({ length: shape[0] }, (_, row) => squares[Math.floor(row / span)])];
+      return [
+        name,
+        Float64Array.from({ length: shape[0] }, (_, row) => squares[Math.floor(row / span)]),
+      ];
     }),
   );
 }

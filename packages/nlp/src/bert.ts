@@ -75,7 +75,10 @@ export const bert = defineTextFamily<BertConfig>({
 export const roberta = defineTextFamily<BertConfig>({
   name: "roberta",
   schema,
-  dimensions: (config) => ({ ...dimensions(config), firstPosition: (config.pad_token_id ?? 1) + 1 }),
+  dimensions: (config) => ({
+    ...dimensions(config),
+    firstPosition: (config.pad_token_id ?? 1) + 1,
+  }),
   names: names("roberta."),
   prefix: "roberta.",
   head: { hidden: "classifier.dense", activation: "tanh", output: "classifier.out_proj" },

@@ -202,9 +202,10 @@ export class Encoder {
     const inner = kept.units.length * kept.span;
     const split = (name: string) => {
       const projected = this.#linear(name, x, inner, kept);
-      return transpose(reshape(projected, [batch, length, kept.units.length, kept.span]), [
-        0, 2, 1, 3,
-      ]);
+      return transpose(
+        reshape(projected, [batch, length, kept.units.length, kept.span]),
+        [0, 2, 1, 3],
+      );
     };
     if (inner === 0) return this.#norm(attentionNorm, add(x, this.#bias(output, width)));
     const scores = multiply(
@@ -228,14 +229,12 @@ export class Encoder {
     const { neurons, width, activation } = this.#dimensions;
     const { up, down, feedForwardNorm } = this.#names.layer(layer);
     const kept = { units: this.#pruning.neurons[layer] ?? range(neurons), span: 1 };
-    if (kept.units.length === 0) return this.#norm(feedForwardNorm, add(x, this.#bias(down, width)));
+    if (kept.units.length === 0)
+      return this.#norm(feedForwardNorm, add(x, this.#bias(down, width)));
     const active = activations[activation](this.#linear(up, x, kept.units.length, kept));
     this.sites.set(`${up}.weight`, { value: active, offset: 0, axis: 2, kind: "neuron" });
     this.emptiable.add(`${up}.weight`);
-    return this.#norm(
-      feedForwardNorm,
-      add(x, this.#linear(down, active, width, undefined, kept)),
-    );
+    return this.#norm(feedForwardNorm, add(x, this.#linear(down, active, width, undefined, kept)));
   }
 
   #linear(name: string, x: Value, outputs: number, rows?: Kept, columns?: Kept): Value {

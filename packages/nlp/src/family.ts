@@ -174,7 +174,8 @@ export function build<Config extends TextConfig>(
   const encoder = new Encoder(sizes, names, config.pruning);
   const hidden = encoder.encode(batch, length);
   let logits = encoder.first(hidden[hidden.length - 1]);
-  if (config.head?.hidden) logits = encoder.dense(head.hidden, logits, sizes.width, head.activation);
+  if (config.head?.hidden)
+    logits = encoder.dense(head.hidden, logits, sizes.width, head.activation);
   if (config.head?.output) logits = encoder.dense(head.output, logits, classesOf(config).length);
   return { encoder, hidden, logits };
 }
@@ -194,7 +195,10 @@ function declareFrom<Config extends TextConfig>(
 ): ReadonlyMap<string, Declaration> {
   const { layers, heads, neurons, width } = architecture.dimensions(config);
   const fail = (field: string, what: string): never => {
-    throw new EspalierError("mismatched-model", `${path}: config.${field}: ${what}`, { path, field });
+    throw new EspalierError("mismatched-model", `${path}: config.${field}: ${what}`, {
+      path,
+      field,
+    });
   };
   if (width % heads !== 0) {
     fail("heads", `expected a divisor of the width ${width}, got ${heads}`);
@@ -298,10 +302,14 @@ function collect(
 ): Parameters {
   for (const [canonical, { name }] of tensors) {
     if (declarations.has(canonical)) continue;
-    throw new EspalierError("mismatched-model", `${path}: tensor ${name} has no place in the model`, {
-      path,
-      tensor: name,
-    });
+    throw new EspalierError(
+      "mismatched-model",
+      `${path}: tensor ${name} has no place in the model`,
+      {
+        path,
+        tensor: name,
+      },
+    );
   }
   const parameters = new Map<string, Parameter>();
   for (const [canonical, { shape, kind }] of declarations) {
@@ -363,7 +371,8 @@ function pruningOf<Config extends TextConfig>(
       const held = before[kind][layer] ?? Array.from({ length: sizes[kind] }, (_, unit) => unit);
       const left = rows.map(({ row }) => held[row]);
       // A layer that is whole needs no mention.
-      if (left.length < sizes[kind] || left.some((unit, i) => unit !== i)) pruning[kind][layer] = left;
+      if (left.length < sizes[kind] || left.some((unit, i) => unit !== i))
+        pruning[kind][layer] = left;
     }
   }
   const [unknown] = rest.keys();
@@ -406,7 +415,11 @@ function indicesOf(wanted: Kept, held: Kept): number[] {
 }
 
 /** The slices `indices` of a parameter along an axis. */
-function take({ shape, kind, data }: Parameter, axis: number, indices: readonly number[]): Parameter {
+function take(
+  { shape, kind, data }: Parameter,
+  axis: number,
+  indices: readonly number[],
+): Parameter {
   const inner = sizeOf(shape.slice(axis + 1));
   const outer = sizeOf(shape.slice(0, axis));
   const taken = new Float32Array(outer * indices.length * inner);

@@ -1,10 +1,10 @@
 export { bert, distilbert, electra, roberta } from "./bert.ts";
-export {
-  type Activation,
-  type Dimensions,
-  type EncoderNames,
-  type LayerNames,
-  type Pruning,
+export type {
+  Activation,
+  Dimensions,
+  EncoderNames,
+  LayerNames,
+  Pruning,
 } from "./encoder.ts";
 export {
   type Architecture,

@@ -1,7 +1,12 @@
 /** Compares with what Hugging Face's transformers put out; see scripts/make-fixtures.py. */
 import { readFileSync } from "node:fs";
 import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
-import { bindParameters, type CheckpointSource, type Model, type ModelConfig } from "@espalier/core";
+import {
+  bindParameters,
+  type CheckpointSource,
+  type Model,
+  type ModelConfig,
+} from "@espalier/core";
 import { float32Data, type TensorData, type Value } from "@espalier/graph";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { describe, expect, test } from "vitest";
@@ -29,7 +34,10 @@ async function load(name: string) {
   };
 }
 
-function feedsOf(expected: CheckpointSource["tensors"], length: number): Record<string, TensorData> {
+function feedsOf(
+  expected: CheckpointSource["tensors"],
+  length: number,
+): Record<string, TensorData> {
   const feeds: Record<string, TensorData> = {};
   for (const name of ["input_ids", "attention_mask", "token_type_ids"]) {
     const { shape, data } = expected.get(name)!;
@@ -55,42 +63,49 @@ function hiddenStates(model: Model, logits: Value): Value[] {
   };
   visit(logits);
   const last = /(embeddings\.LayerNorm|\d\.output\.LayerNorm|output_layer_norm)\.weight$/;
-  return [...model.parameters.keys()].filter((name) => last.test(name)).map((name) => norms.get(name)!);
+  return [...model.parameters.keys()]
+    .filter((name) => last.test(name))
+    .map((name) => norms.get(name)!);
 }
 
 describe.each(["bert", "bert-encoder", "bert-regression", "roberta", "distilbert", "electra"])(
   "%s",
   (name) => {
-    test.each([7, 11])("hidden states and outputs are the reference's, of length %i", async (length) => {
-      const { model, expected } = await load(name);
-      const { graph, constants } = bindParameters(model, 2, "evaluation", length);
-      const states = hiddenStates(model, graph.logits);
-      // ELECTRA's embeddings are widened before they enter the first layer.
-      const compared = states.flatMap((value, i) =>
-        value.shape[2] === expected.get(`hidden.${i}`)!.shape[2] ? [[`hidden.${i}`, value] as const] : [],
-      );
-      expect(compared.length).toBeGreaterThanOrEqual(2);
-      const program = await executor.compile({
-        outputs: { outputs: graph.logits, ...Object.fromEntries(compared) },
-        constants,
-      });
-      const results = await program.run(feedsOf(expected, length));
-      await program.dispose();
-      float32Data(results.outputs).forEach((value, i) => {
-        expect(Math.abs(value - expected.get("outputs")!.data[i])).toBeLessThan(1e-4);
-      });
-      const mask = expected.get("attention_mask")!;
-      for (const [state] of compared) {
-        const { shape, data } = expected.get(state)!;
-        const actual = float32Data(results[state]);
-        for (let i = 0; i < data.length; i++) {
-          const token = Math.floor(i / shape[2]);
-          if (mask.data[token] === 0) continue;
-          const row = Math.floor(token / 7) * length + (token % 7);
-          expect(Math.abs(actual[row * shape[2] + (i % shape[2])] - data[i])).toBeLessThan(1e-4);
+    test.each([7, 11])(
+      "hidden states and outputs are the reference's, of length %i",
+      async (length) => {
+        const { model, expected } = await load(name);
+        const { graph, constants } = bindParameters(model, 2, "evaluation", length);
+        const states = hiddenStates(model, graph.logits);
+        // ELECTRA's embeddings are widened before they enter the first layer.
+        const compared = states.flatMap((value, i) =>
+          value.shape[2] === expected.get(`hidden.${i}`)!.shape[2]
+            ? [[`hidden.${i}`, value] as const]
+            : [],
+        );
+        expect(compared.length).toBeGreaterThanOrEqual(2);
+        const program = await executor.compile({
+          outputs: { outputs: graph.logits, ...Object.fromEntries(compared) },
+          constants,
+        });
+        const results = await program.run(feedsOf(expected, length));
+        await program.dispose();
+        float32Data(results.outputs).forEach((value, i) => {
+          expect(Math.abs(value - expected.get("outputs")!.data[i])).toBeLessThan(1e-4);
+        });
+        const mask = expected.get("attention_mask")!;
+        for (const [state] of compared) {
+          const { shape, data } = expected.get(state)!;
+          const actual = float32Data(results[state as "outputs"]);
+          for (let i = 0; i < data.length; i++) {
+            const token = Math.floor(i / shape[2]);
+            if (mask.data[token] === 0) continue;
+            const row = Math.floor(token / 7) * length + (token % 7);
+            expect(Math.abs(actual[row * shape[2] + (i % shape[2])] - data[i])).toBeLessThan(1e-4);
+          }
         }
-      }
-    });
+      },
+    );
   },
 );
 
@@ -100,7 +115,9 @@ test("what is wrong with a checkpoint is said in one line", async () => {
     [...model.parameters].map(([name, { shape, data }]) => [name, { shape, data }]),
   );
   const source = { config: model.config, path: "file", tensors };
-  const changed = (change: (copy: Map<string, { shape: readonly number[]; data: Float32Array }>) => void) => {
+  const changed = (
+    change: (copy: Map<string, { shape: readonly number[]; data: Float32Array }>) => void,
+  ) => {
     const copy = new Map(tensors);
     change(copy);
     return () => bert.load({ ...source, tensors: copy }, model.config);
@@ -110,9 +127,9 @@ test("what is wrong with a checkpoint is said in one line", async () => {
   expect(changed((copy) => copy.set("extra", { shape: [1], data: new Float32Array(1) }))).toThrow(
     "file: tensor extra has no place in the model",
   );
-  expect(changed((copy) => copy.set(query, { shape: [1, 12], data: new Float32Array(12) }))).toThrow(
-    `file: tensor ${query}: expected shape [12,12], got [1,12]`,
-  );
+  expect(
+    changed((copy) => copy.set(query, { shape: [1, 12], data: new Float32Array(12) })),
+  ).toThrow(`file: tensor ${query}: expected shape [12,12], got [1,12]`);
   const nan = new Float32Array(144).fill(Number.NaN);
   expect(changed((copy) => copy.set(query, { shape: [12, 12], data: nan }))).toThrow("finite");
   const wrong = (config: Record<string, unknown>) => () =>

@@ -5,13 +5,14 @@ import {
   fitBatch,
   forEachBatch,
   longest,
+  type Measure,
   type Model,
+  measures,
   objectiveOf,
   PerLength,
   type Samples,
 } from "@espalier/core";
 import { cost, type Executor, float32Data } from "@espalier/graph";
-import { type Measure, measures } from "./measures.ts";
 
 export interface Evaluation {
   readonly count: number;
@@ -41,7 +42,7 @@ export interface EvaluateOptions {
 export async function evaluate(
   model: Model,
   samples: Samples,
-  { executor, batchSize: wanted, measures = [], signal, onProgress }: EvaluateOptions,
+  { executor, batchSize: wanted, measures: asked = [], signal, onProgress }: EvaluateOptions,
 ): Promise<Evaluation> {
   const prepare = (batchSize: number, length: number | undefined) => {
     const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
@@ -63,7 +64,7 @@ export async function evaluate(
   } finally {
     await programs.dispose();
   }
-  return score.result(measures);
+  return score.result(asked);
 }
 
 /** Gathers predictions, and adds up the loss in float64. */

@@ -15,7 +15,12 @@ import { float32Data } from "@espalier/graph";
 import { evaluate, Score } from "./evaluate.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
 import { learningRateAt, type Schedule } from "./schedule.ts";
-import { compileTrainingStep, parametersIn, type Distillation, type TrainingState } from "./step.ts";
+import {
+  compileTrainingStep,
+  type Distillation,
+  parametersIn,
+  type TrainingState,
+} from "./step.ts";
 
 export interface TrainOptions {
   readonly executor: Executor;
@@ -192,7 +197,10 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       await checkpoint();
       onEvent?.({ type: "epoch-end", epochs, ...record });
     }
-    return { model: state === undefined ? model : model.withParameters(parametersIn(model, state)), history };
+    return {
+      model: state === undefined ? model : model.withParameters(parametersIn(model, state)),
+      history,
+    };
   } finally {
     await programs.dispose();
     await teachers?.dispose();

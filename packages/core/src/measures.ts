@@ -1,5 +1,5 @@
 /** @file Measures of how well predictions agree with labels, as GLUE uses them (arXiv 1804.07461). */
-import { spearman } from "@espalier/core";
+import { spearman } from "./spearman.ts";
 
 type Numbers = ArrayLike<number>;
 
