@@ -3,13 +3,23 @@ import { totalmem } from "node:os";
 import { EspalierError } from "@espalier/base";
 import type { DatasetEvent } from "@espalier/data";
 import type { Executor } from "@espalier/graph";
+import { bert, distilbert, electra, roberta } from "@espalier/nlp";
 import { openTask, type PipelineEvent, type Task } from "@espalier/pipeline";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { cifarResNet, preResNet, resNet, vgg } from "@espalier/vision";
 import { createProgress, type Progress } from "./progress.ts";
 
 /** Every model family that the command knows. */
-export const families = [cifarResNet, preResNet, vgg, resNet];
+export const families = [
+  cifarResNet,
+  preResNet,
+  vgg,
+  resNet,
+  bert,
+  roberta,
+  distilbert,
+  electra,
+];
 
 /** Options that every command takes. */
 export interface CommonOptions {

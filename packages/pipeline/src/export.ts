@@ -7,8 +7,8 @@ import { exportOnnx } from "@espalier/graph";
 import { saveModel } from "./save-model.ts";
 
 /**
- * Writes `config.json`, `model.safetensors` and `onnx/model.onnx` (input `pixel_values`, output
- * `logits`, open batch size) into `directory`.
+ * Writes `config.json`, `model.safetensors`, the files that go with the model and `onnx/model.onnx`
+ * (output `logits`, open batch size and length of sequences) into `directory`.
  *
  * @param metadata Properties of the ONNX model.
  */
@@ -18,8 +18,8 @@ export async function exportModel(
   metadata: Readonly<Record<string, string>> = {},
 ): Promise<void> {
   const bytes = exportOnnx(
-    (batch) => {
-      const { graph, constants } = bindParameters(model, batch, "evaluation");
+    (batch, length) => {
+      const { graph, constants } = bindParameters(model, batch, "evaluation", length);
       return { outputs: { logits: graph.logits }, constants };
     },
     { metadata },

@@ -35,7 +35,7 @@ import { saveModel } from "./save-model.ts";
 import type { PruneSettings, SensitivitySettings } from "./settings.ts";
 import { type LoadedSource, loadSource } from "./source.ts";
 import type { Task } from "./task.ts";
-import { holdOut, trainInRun } from "./train-in-run.ts";
+import { forTask, holdOut, trainInRun } from "./train-in-run.ts";
 
 export interface RunContext {
   readonly families: readonly ModelFamily[];
@@ -102,6 +102,9 @@ export interface PruneResult {
   readonly latency: LatencyRecord | undefined;
 }
 
+/** The model trained before it is pruned. */
+const DENSE_MODEL = "dense";
+
 /** Scores the components of a model. */
 export async function sensitivityOf(
   model: Model,
@@ -157,9 +160,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
     request,
   );
   const random = new Random(settings.seed);
-  const dense = source.model;
-  const all = task.train(dense);
-  const { training, validation } = holdOut(all, settings.tune.validation, random);
+  const { dense, training, validation } = await prepareDense(run, request, context, random);
 
   const plan = await reduce(run, request, context, dense, training, random);
   const pruned = (await loadSource(run.file("pruned"), context.families)).model;
@@ -173,12 +174,13 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
         evaluate(model, test, {
           executor,
           batchSize: settings.batchSize,
+          measures: task.measures,
           signal: context.signal,
           onProgress: (done, total) =>
             context.onEvent?.({
               type: "progress",
               stage: "evaluate",
-              unit: "images",
+              unit: "samples",
               done,
               total,
               subject,
@@ -214,6 +216,36 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
           run.json("latency.json", () => compareLatencies(run, executor.name, timing)),
         );
   return { directory: run.path, plan, evaluation, sizes, history, latency };
+}
+
+/** The model to be pruned, trained for the task first if that was asked for, and its samples. */
+async function prepareDense(
+  run: RunDirectory,
+  { source, settings }: PruneRequest,
+  context: RunContext,
+  random: Random,
+): Promise<{ dense: Model; training: Samples; validation: Samples | undefined }> {
+  const { task } = context;
+  const { tuneDense } = settings;
+  const start = tuneDense ? forTask(source.model, task, random) : source.model;
+  const split = holdOut(task.train(start), settings.tune.validation, random);
+  if (tuneDense === undefined) return { dense: start, ...split };
+  await stage("tune dense", run, DENSE_MODEL, context, () =>
+    trainInRun(
+      run,
+      start,
+      context,
+      {
+        ...tuneDense,
+        samples: split.training,
+        validation: split.validation,
+        distillation: undefined,
+        random: random.stream("tune dense"),
+      },
+      { model: DENSE_MODEL, curve: "dense-training.json" },
+    ),
+  );
+  return { dense: (await loadSource(run.file(DENSE_MODEL), context.families)).model, ...split };
 }
 
 function metadataOf({ sourceName, source }: PruneRequest): Record<string, string> {

@@ -8,6 +8,7 @@ import {
   type Decision,
   metrics,
   type PlanOptions,
+  scopes,
 } from "@espalier/core";
 import {
   decodeDecisions,
@@ -211,8 +212,9 @@ const manifest: Decoder<RunManifest> = (value, at) => {
 
 const group = object<GroupRecord>({
   name: string,
-  kind: oneOf(["channel"]),
+  kind: oneOf(["channel", "head", "neuron"]),
   count,
+  span: optional(count),
   rows: list(object({ parameter: string, indices: list(count) })),
   implantable: boolean,
   implants: boolean,
@@ -238,7 +240,7 @@ const plan = object<PlanRecord>({
   options: object<PlanOptions>({
     budget,
     implant: number,
-    scope: oneOf(["global", "group"]),
+    scope: oneOf(scopes),
     rankBy: oneOf(["score", "score-per-cost"]),
     floor: number,
     wholeBranches: boolean,
@@ -261,7 +263,12 @@ const training = list(
   }),
 );
 
-const evaluation = object<Evaluation>({ count, accuracy: number, loss: number });
+const evaluation = object<Evaluation>({
+  count,
+  accuracy: number,
+  loss: number,
+  measures: optional(record(number)),
+});
 
 const evaluations = object<EvaluationRecord>({
   data: string,
@@ -289,12 +296,14 @@ const modelFields = object<{
   model_type: string;
   id2label?: Record<string, string> | undefined;
   image?: { shape: number[]; mean: number[]; std: number[] } | undefined;
-  pruning?: { channels: Record<string, number[]>; implants: Record<string, number> } | undefined;
+  pruning?:
+    | { channels?: Record<string, number[]> | undefined; implants?: Record<string, number> | undefined }
+    | undefined;
 }>({
   model_type: string,
   id2label: optional(record(string)),
   image: optional(object({ shape: list(count), mean: list(number), std: list(number) })),
-  pruning: optional(object({ channels: record(list(count)), implants: record(count) })),
+  pruning: optional(object({ channels: optional(record(list(count))), implants: optional(record(count)) })),
 });
 
 const model: Decoder<ModelDescription> = (value, at) => {
@@ -310,9 +319,10 @@ const model: Decoder<ModelDescription> = (value, at) => {
       .sort(([a], [b]) => Number(a) - Number(b))
       .map(([, label]) => label),
     image,
-    pruning: pruning && {
+    // Of layers whose rows are no channels, plans say what is left.
+    pruning: pruning?.channels && {
       channels: new Map(Object.entries(pruning.channels)),
-      implants: new Map(Object.entries(pruning.implants)),
+      implants: new Map(Object.entries(pruning.implants ?? {})),
     },
   };
 };

@@ -1,6 +1,7 @@
 /** @file `espalier prune`: the main job. */
 import { availableParallelism, cpus } from "node:os";
 import { readBytes, readJson } from "@espalier/base";
+import type { Model } from "@espalier/core";
 import { loadSource, type PlanRecord, type PruneResult, prune } from "@espalier/pipeline";
 import { formatBytes, renderReport } from "@espalier/report";
 import { onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
@@ -10,6 +11,7 @@ import {
   addCommonOptions,
   addPruneOptions,
   addRunOptions,
+  expectBudget,
   type PruneOptions,
   pruneSettings,
   sourceArgument,
@@ -31,7 +33,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
     .description(
       "Prunes a model to a budget: scores components, decides which to keep, to replace by implants and to remove, tunes, judges and exports.",
     )
-    .requiredOption("--data <data>", "cifar10, cifar10:DIR or imagefolder:DIR");
+    .requiredOption("--data <data>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR");
   addCommonOptions(addPruneOptions(addRunOptions(command)))
     .addHelpText(
       "after",
@@ -44,9 +46,10 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
       ].join("\n"),
     )
     .action(async (sourceName: string, options: Options) => {
-      const settings = pruneSettings(options, options.plan !== undefined);
+      expectBudget(options, options.plan !== undefined);
       const context = createContext(options, signal);
       const source = await loadSource(sourceName, families);
+      const settings = pruneSettings(options, source.model);
       const plan =
         options.plan === undefined
           ? undefined
@@ -68,7 +71,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
               runtime: `onnxruntime-node ${onnxVersion()}`,
             },
             open: (path, batch) =>
-              openForTiming(path, batch, source.model.preprocessing.shape, options),
+              openForTiming(path, batch, source.model, options),
           },
         },
         { ...context, families, task },
@@ -78,19 +81,26 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
     });
 }
 
-/** An exported model and random pixels for it. */
+/** An exported model and inputs for it. */
 async function openForTiming(
   path: string,
   batch: number,
-  shape: readonly number[],
+  dense: Model,
   { device, threads }: CommonOptions,
 ) {
   const model = await openOnnxModel(await readBytes(path), { device, threads });
-  const dimensions = [batch, ...shape];
-  // What the pixels are does not matter to how long they take.
-  const length = dimensions.reduce((a, b) => a * b);
-  const pixels = Float32Array.from({ length }, (_, i) => ((i * 2654435761) % 1000) / 500 - 1);
-  const feeds = { pixel_values: { dtype: "float32" as const, shape: dimensions, data: pixels } };
+  // What the inputs are does not matter to how long they take.
+  const { inputs } = dense.build(batch, "evaluation");
+  const feeds = Object.fromEntries(
+    Object.entries(inputs).map(([name, { shape, dtype }]) => {
+      const length = shape.reduce((a, b) => a * b);
+      const data =
+        dtype === "int64"
+          ? new BigInt64Array(length)
+          : Float32Array.from({ length }, (_, i) => ((i * 2654435761) % 1000) / 500 - 1);
+      return [name, { dtype, shape, data }];
+    }),
+  );
   return { run: () => model.run(feeds), dispose: () => model.dispose() };
 }
 
@@ -116,6 +126,15 @@ export function pruneSummary({
       percent(evaluation.tuned.accuracy),
       "",
     ],
+    ...Object.keys(evaluation.dense.measures ?? {}).map((name) => [
+      name,
+      ...[evaluation.dense, evaluation.pruned, evaluation.tuned].map(({ measures }) =>
+        Object.entries(measures ?? {})
+          .find(([each]) => each === name)![1]
+          .toFixed(4),
+      ),
+      "",
+    ]),
     ["components", count(plan.before.components), kept, "", ""],
     [
       "parameters",
