@@ -10,16 +10,7 @@ import { cifarResNet, preResNet, resNet, vgg } from "@espalier/vision";
 import { createProgress, type Progress } from "./progress.ts";
 
 /** Every model family that the command knows. */
-export const families = [
-  cifarResNet,
-  preResNet,
-  vgg,
-  resNet,
-  bert,
-  roberta,
-  distilbert,
-  electra,
-];
+export const families = [cifarResNet, preResNet, vgg, resNet, bert, roberta, distilbert, electra];
 
 /** Options that every command takes. */
 export interface CommonOptions {

@@ -205,7 +205,11 @@ export function addPruneOptions(command: Command): Command {
       "samples per step of tuning (default: 128; texts: 32)",
       integer(1),
     )
-    .option("--weight-decay <decay>", "of weights, while tuning (default: 5e-4; texts: 0.01)", share)
+    .option(
+      "--weight-decay <decay>",
+      "of weights, while tuning (default: 5e-4; texts: 0.01)",
+      share,
+    )
     .option("--label-smoothing <share>", "while tuning", share, tune.labelSmoothing)
     .option(
       "--distill <share>",

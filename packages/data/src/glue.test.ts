@@ -167,7 +167,7 @@ describe("samples", () => {
   test("batches are as long as their longest sample asks for, and what is filled up is masked", async () => {
     const long = Array(20).fill("a").join(" ");
     const samples = textSamples({ sentences: [["a b"], [long]], labels: [0, 1] }, input, 64);
-    expect([...samples.lengths!]).toEqual([16, 32]);
+    expect(Array.from(samples.lengths!)).toEqual([16, 32]);
     const short = await samples.batch([0]);
     expect(short.length).toBe(16);
     expect([...(short.feeds.attention_mask as BigInt64Array)].map(Number)).toEqual([
@@ -202,7 +202,9 @@ describe("samples", () => {
     for (const half of ["train", "dev"]) await write(`${half}.tsv`, "sentence\tlabel\na\t1\n");
     const data = await openDataset(`glue/sst2:${root}`);
     const image = { kind: "image", shape: [3, 4, 4], mean: [0, 0, 0], std: [1, 1, 1] } as const;
-    expect(() => data.train(image)).toThrow("glue/sst2: expected a model of texts, got one of images");
+    expect(() => data.train(image)).toThrow(
+      "glue/sst2: expected a model of texts, got one of images",
+    );
     expect(() => data.train({ ...input, tokenizer: undefined })).toThrow("tokenizer.json");
   });
 });

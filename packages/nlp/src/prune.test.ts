@@ -74,7 +74,7 @@ function randomSamples(count: number): Samples {
         feeds: {
           input_ids: fill((i, k) => random.stream("token", i, k).integer(20)),
           attention_mask: fill((i, k) => (k < lengths[i] - (i % 3) ? 1 : 0)),
-          token_type_ids: fill((i, k) => (k < 2 ? 0 : 1)),
+          token_type_ids: fill((_, k) => (k < 2 ? 0 : 1)),
         },
       };
     },
@@ -219,7 +219,9 @@ describe("scores", () => {
   async function slopes(group: ComponentGroup, component: number): Promise<Float64Array> {
     const step = 1e-2;
     const [up, down] = await Promise.all(
-      [1 + step, 1 - step].map((factor) => logitsOf(scaled(model, group, component, factor), samples)),
+      [1 + step, 1 - step].map((factor) =>
+        logitsOf(scaled(model, group, component, factor), samples),
+      ),
     );
     return Float64Array.from(up, (value, i) => (value - down[i]) / (2 * step));
   }
@@ -277,7 +279,11 @@ describe("scores", () => {
       for (let i = head * SPAN * rowLength; i < (head + 1) * SPAN * rowLength; i++) {
         const unit = new Float32Array(sizeOf(value.shape));
         unit[i] = 1;
-        const feeds = { ...batch.feeds, direction: unit, targets: objectiveOf(model).targets(batch.labels, 3) };
+        const feeds = {
+          ...batch.feeds,
+          direction: unit,
+          targets: objectiveOf(model).targets(batch.labels, 3),
+        };
         trace += float32Data((await program.run(feeds)).product)[i];
       }
       await program.dispose();

@@ -297,13 +297,18 @@ const modelFields = object<{
   id2label?: Record<string, string> | undefined;
   image?: { shape: number[]; mean: number[]; std: number[] } | undefined;
   pruning?:
-    | { channels?: Record<string, number[]> | undefined; implants?: Record<string, number> | undefined }
+    | {
+        channels?: Record<string, number[]> | undefined;
+        implants?: Record<string, number> | undefined;
+      }
     | undefined;
 }>({
   model_type: string,
   id2label: optional(record(string)),
   image: optional(object({ shape: list(count), mean: list(number), std: list(number) })),
-  pruning: optional(object({ channels: optional(record(list(count))), implants: optional(record(count)) })),
+  pruning: optional(
+    object({ channels: optional(record(list(count))), implants: optional(record(count)) }),
+  ),
 });
 
 const model: Decoder<ModelDescription> = (value, at) => {

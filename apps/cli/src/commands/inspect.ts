@@ -25,7 +25,9 @@ export function registerInspect(program: Command, signal: AbortSignal): void {
           `${inspection.parameters.toLocaleString("en")} parameters, ${inspection.macs.toLocaleString("en")} multiply-accumulates, ${formatBytes(inspection.peakBytes)} at its peak`,
           `${inspection.components} removable components (${Object.entries(inspection.kinds)
             .map(([kind, count]) => `${count} ${kind}s`)
-            .join(", ")})${inspection.implants > 0 ? `, ${inspection.implants} of them implants` : ""}`,
+            .join(
+              ", ",
+            )})${inspection.implants > 0 ? `, ${inspection.implants} of them implants` : ""}`,
           "",
           formatTable(
             ["layer", "shape", "parameters"],

@@ -70,8 +70,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
               threads: options.threads ?? availableParallelism(),
               runtime: `onnxruntime-node ${onnxVersion()}`,
             },
-            open: (path, batch) =>
-              openForTiming(path, batch, source.model, options),
+            open: (path, batch) => openForTiming(path, batch, source.model, options),
           },
         },
         { ...context, families, task },

@@ -1,5 +1,5 @@
 /** @file `espalier train`: a network from scratch, or a model further. */
-import { defaultTuning, trainModel } from "@espalier/pipeline";
+import { defaultTextTuning, defaultTuning, trainModel } from "@espalier/pipeline";
 import type { Command } from "commander";
 import { Option } from "commander";
 import { type CommonOptions, createContext, families } from "../context.ts";
@@ -15,6 +15,8 @@ interface Options extends CommonOptions {
   readonly schedule: "cosine" | "step" | "linear";
   readonly warmup: number;
   readonly trainBatchSize: number;
+  readonly optimizer: "sgd" | "adamw";
+  readonly clip?: number;
   readonly weightDecay: number;
   readonly labelSmoothing: number;
   readonly holdOut: number;
@@ -45,6 +47,12 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
     )
     .option("--warmup <share>", "share of all steps in which the learning rate rises", share, 0.1)
     .option("--train-batch-size <n>", "samples per step", integer(1), defaultTuning.batchSize)
+    .addOption(
+      new Option("--optimizer <name>", "AdamW for texts")
+        .choices(["sgd", "adamw"])
+        .default("sgd"),
+    )
+    .option("--clip <norm>", "what the gradient's norm may be at most", number(0, 1e9, "a number"))
     .option("--weight-decay <decay>", "of weights", share, 5e-4)
     .option("--label-smoothing <share>", "spread evenly over all classes", share, 0)
     .option("--hold-out <n>", "training samples held out to watch the training", integer(0), 0);
@@ -65,11 +73,10 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
             epochs,
             batchSize: options.trainBatchSize,
             optimizer: {
-              name: "sgd",
-              momentum: 0.9,
-              nesterov: true,
+              ...(options.optimizer === "adamw" ? defaultTextTuning : defaultTuning).optimizer,
               weightDecay: options.weightDecay,
             },
+            clip: options.clip,
             schedule: { name: schedule, peak, warmup },
             labelSmoothing,
             validation: options.holdOut,
