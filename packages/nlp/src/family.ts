@@ -96,7 +96,7 @@ const STATED_LENGTH = 128;
 export function defineTextFamily<Config extends TextConfig>(
   architecture: Architecture<Config>,
 ): ModelFamily {
-  const { name, prefix } = architecture;
+  const { name } = architecture;
   const family: ModelFamily = {
     name,
     presets: {},
@@ -145,7 +145,6 @@ export function defineTextFamily<Config extends TextConfig>(
       return createModel(family, architecture, config, parameters, model.files);
     },
   };
-  if (prefix === "") throw new TypeError(`${name}: expected a prefix`);
   return family;
 }
 

@@ -21,7 +21,8 @@ export function registerExport(program: Command, signal: AbortSignal): void {
       const { model, sha256 } = await loadSource(source, families);
       if (options.overwrite) {
         // Only what an export consists of is replaced.
-        for (const name of ["config.json", "model.safetensors", "onnx"]) {
+        const own = families.flatMap(({ files = [] }) => files);
+        for (const name of ["config.json", "model.safetensors", "onnx", ...own]) {
           await rm(`${options.to}/${name}`, { recursive: true, force: true });
         }
       }
