@@ -56,7 +56,16 @@ describe("an encoder without a head", () => {
     const data = `glue/sst2:${at("data")}`;
     const { code, stdout, stderr } = await espalier(
       ...["prune", at("encoder"), "--data", data, "--keep-components", "0.5", "--round-to", "1"],
-      ...["--tune-dense", "30", "--tune", "2", "--tune-batch-size", "16", "--learning-rate", "0.01"],
+      ...[
+        "--tune-dense",
+        "30",
+        "--tune",
+        "2",
+        "--tune-batch-size",
+        "16",
+        "--learning-rate",
+        "0.01",
+      ],
       ...["--samples", "16", "--hold-out", "0", "-o", at("run"), "--format", "json", "--no-bars"],
     );
     expect(stderr).not.toMatch(/espalier:/);

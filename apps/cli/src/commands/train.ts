@@ -48,9 +48,7 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
     .option("--warmup <share>", "share of all steps in which the learning rate rises", share, 0.1)
     .option("--train-batch-size <n>", "samples per step", integer(1), defaultTuning.batchSize)
     .addOption(
-      new Option("--optimizer <name>", "AdamW for texts")
-        .choices(["sgd", "adamw"])
-        .default("sgd"),
+      new Option("--optimizer <name>", "AdamW for texts").choices(["sgd", "adamw"]).default("sgd"),
     )
     .option("--clip <norm>", "what the gradient's norm may be at most", number(0, 1e9, "a number"))
     .option("--weight-decay <decay>", "of weights", share, 5e-4)
