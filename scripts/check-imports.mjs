@@ -56,5 +56,17 @@ for (const folder of ["packages", "apps"]) {
     }
   }
 }
+// Examples are by others: they see public entries, and of test helpers their tests do.
+for (const file of filesBelow(join(root, "examples"))) {
+  if (file.includes("/dist/")) continue;
+  for (const [, specifier] of readFileSync(file, "utf8").matchAll(
+    /from "(@espalier\/[^"]+|\.\.[^"]*)"/g,
+  )) {
+    const inner = specifier.split("/").slice(2).join("/");
+    const allowed = inner === "" || (inner === "testing" && file.endsWith(".test.ts"));
+    if (specifier.startsWith(".") || !allowed)
+      problems.push(`${file.slice(root.length + 1)}: imports ${specifier}, which is private`);
+  }
+}
 for (const problem of problems) process.stderr.write(`${problem}\n`);
 process.exitCode = problems.length === 0 ? 0 : 1;

@@ -3,6 +3,7 @@ import { join } from "node:path";
 import type { Executor } from "@espalier/graph";
 import {
   defaultPruning,
+  defaultTemperatures,
   loadSource,
   type PruneSettings,
   prune,
@@ -38,9 +39,10 @@ export interface TunedRow {
 /** The runs, the most telling first: every metric with implants, and the default metric without. */
 function variants(epochs: number): { label: string; settings: PruneSettings }[] {
   const base = defaultPruning({ of: "macs", keep: 0.5 });
-  const isDefault = ({ metric, temperature }: ScoredBy) =>
-    metric === base.sensitivity.metric && temperature === base.sensitivity.temperature;
-  const ranked = [...scoredBy].sort((a, b) => Number(isDefault(b)) - Number(isDefault(a)));
+  const own = ({ metric, temperature }: ScoredBy) => temperature === defaultTemperatures[metric];
+  const isDefault = (by: ScoredBy) => own(by) && by.metric === base.sensitivity.metric;
+  const rankOf = (by: ScoredBy) => Number(isDefault(by)) + Number(own(by));
+  const ranked = [...scoredBy].sort((a, b) => rankOf(b) - rankOf(a));
   const tune = { ...base.tune, epochs };
   const withImplants = { ...base.plan, implant: 0.1 };
   const rows = ranked.map(({ metric, temperature }) => ({

@@ -45,13 +45,20 @@ const oneShot = { rounds: 1, reestimateBetween: false } as const;
 
 const settings: readonly Setting[] = [
   { name: "channels", ...channels, ...oneShot, keeps: [0.9, 0.8, 0.7, 0.6, 0.5] },
-  { name: "MACs by score", ...macs, rankBy: "score", ...oneShot, keeps: [0.8, 0.65, 0.5] },
   {
     name: "MACs by score per cost",
     ...macs,
     rankBy: "score-per-cost",
     ...oneShot,
-    keeps: [0.8, 0.65, 0.5],
+    keeps: [0.65, 0.5],
+  },
+  { name: "MACs by score", ...macs, rankBy: "score", ...oneShot, keeps: [0.65, 0.5] },
+  {
+    name: "channels, 4 rounds, statistics between",
+    ...channels,
+    keeps: [0.8, 0.6],
+    rounds: 4,
+    reestimateBetween: true,
   },
   {
     name: "channels, 4 rounds",
@@ -61,17 +68,10 @@ const settings: readonly Setting[] = [
     reestimateBetween: false,
   },
   {
-    name: "channels, 4 rounds, statistics between",
-    ...channels,
-    keeps: [0.8, 0.6],
-    rounds: 4,
-    reestimateBetween: true,
-  },
-  {
     name: "MACs by score per cost, 4 rounds, statistics between",
     ...macs,
     rankBy: "score-per-cost",
-    keeps: [0.65, 0.5],
+    keeps: [0.5],
     rounds: 4,
     reestimateBetween: true,
   },
@@ -108,51 +108,48 @@ export interface Cell {
 
 const BATCH = 64;
 
-/** Measures every cell that is not known yet; all cells. */
-export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
-  const { task, executor, known, log } = options;
-  const cells: Cell[] = [];
-  for (const [name, source] of Object.entries(options.sources)) {
-    const { model: dense } = await loadSource(source, [cifarResNet]);
-    const train = task.train(dense);
-    const test = task.test(dense);
-    const random = new Random(0);
-    const scoring = drawSamples(train, 256, random.stream("scoring"));
-    const calibration = drawSamples(train, 512, random.stream("calibration"));
-    const reestimate = (model: Model) =>
-      reestimateStatistics(model, calibration, {
-        executor,
-        batchSize: 256,
-        augmentation: random.stream("statistics"),
-      });
+/** A network under test, and what all its cells have in common. */
+interface Subject {
+  readonly name: string;
+  readonly dense: Model;
+  cut(model: Model, setting: Setting, by: ScoredBy, keep: number, round: number): Promise<Model>;
+  reestimate(model: Model): Promise<Model>;
+  judge(model: Model): Promise<number>;
+}
 
-    const judge = async (model: Model) =>
-      (await evaluate(model, test, { executor, batchSize: 250 })).accuracy;
-    const score = (model: Model, { coupling }: Setting, by: ScoredBy, round: number) =>
-      measureSensitivity(model, {
-        executor,
-        samples: scoring,
-        ...by,
-        estimator: "exact",
-        coupling,
-        batchSize: BATCH,
-        random: random.stream("round", round),
-      });
-    // The dense model's scores serve every cell that begins with them.
-    const ofDense = new Map<string, Promise<Sensitivity>>();
-    const scoreDense = (setting: Setting, by: ScoredBy) => {
-      const key = `${setting.coupling}, ${by.metric}, ${by.temperature}`;
-      if (!ofDense.has(key)) ofDense.set(key, score(dense, setting, by, 1));
-      return ofDense.get(key)!;
-    };
-
-    const cut = async (
-      model: Model,
-      setting: Setting,
-      by: ScoredBy,
-      keep: number,
-      round: number,
-    ) => {
+async function openSubject(
+  name: string,
+  source: string,
+  { task, executor }: UntunedOptions,
+): Promise<Subject> {
+  const { model: dense } = await loadSource(source, [cifarResNet]);
+  const train = task.train(dense);
+  const test = task.test(dense);
+  const random = new Random(0);
+  const scoring = drawSamples(train, 256, random.stream("scoring"));
+  const calibration = drawSamples(train, 512, random.stream("calibration"));
+  const score = (model: Model, { coupling, rounds }: Setting, by: ScoredBy, round: number) =>
+    measureSensitivity(model, {
+      executor,
+      samples: scoring,
+      ...by,
+      // Rounds need as many scores as there are rounds, for every cell.
+      ...(rounds === 1 ? { estimator: "exact" } : { estimator: "probe", draws: 3 }),
+      coupling,
+      batchSize: BATCH,
+      random: random.stream("round", round),
+    });
+  // The dense model's scores serve every cell that begins with them.
+  const ofDense = new Map<string, Promise<Sensitivity>>();
+  const scoreDense = (setting: Setting, by: ScoredBy) => {
+    const key = `${setting.coupling}, ${setting.rounds}, ${by.metric}, ${by.temperature}`;
+    if (!ofDense.has(key)) ofDense.set(key, score(dense, setting, by, 1));
+    return ofDense.get(key)!;
+  };
+  return {
+    name,
+    dense,
+    cut: async (model, setting, by, keep, round) => {
       const sensitivity = await (round === 1
         ? scoreDense(setting, by)
         : score(model, setting, by, round));
@@ -169,35 +166,50 @@ export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
         sensitivity.groups.map(({ group }) => group),
         plan.decisions,
       );
-    };
+    },
+    reestimate: (model) =>
+      reestimateStatistics(model, calibration, {
+        executor,
+        batchSize: 256,
+        augmentation: random.stream("statistics"),
+      }),
+    judge: async (model) => (await evaluate(model, test, { executor, batchSize: 250 })).accuracy,
+  };
+}
 
-    for (const setting of settings) {
-      for (const by of scoredBy) {
-        for (const keep of setting.keeps) {
-          const place = { model: name, setting: setting.name, ...by, keep };
-          const before = known.find((cell) => isAt(cell, place));
-          if (before !== undefined) {
-            cells.push(before);
-            continue;
-          }
-          let model = dense;
-          for (let round = 1; round <= setting.rounds; round++) {
-            model = await cut(model, setting, by, keep ** (1 / setting.rounds), round);
-            if (setting.reestimateBetween && round < setting.rounds)
-              model = await reestimate(model);
-          }
-          const [accuracy, reestimated] = [
-            await judge(model),
-            await judge(await reestimate(model)),
-          ];
-          cells.push({ ...place, ...sizeOfModel(model), accuracy, reestimated });
-          log(
-            `${name}, ${setting.name}, ${by.metric}, temperature ${by.temperature}, keep ${keep}: ${(100 * accuracy).toFixed(1)} / ${(100 * reestimated).toFixed(1)}`,
-          );
-          await options.onCells(cells);
-        }
-      }
+/** Measures every cell that is not known yet; all cells. */
+export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
+  const { known, log } = options;
+  const cells: Cell[] = [];
+  const subjects: Subject[] = [];
+  for (const [name, source] of Object.entries(options.sources)) {
+    subjects.push(await openSubject(name, source, options));
+  }
+  const places = settings.flatMap((setting) =>
+    subjects.flatMap((subject) =>
+      scoredBy.flatMap((by) => setting.keeps.map((keep) => ({ setting, subject, by, keep }))),
+    ),
+  );
+  for (const { setting, subject, by, keep } of places) {
+    const place = { model: subject.name, setting: setting.name, ...by, keep };
+    const before = known.find((cell) => isAt(cell, place));
+    if (before !== undefined) {
+      cells.push(before);
+      continue;
     }
+    let model = subject.dense;
+    for (let round = 1; round <= setting.rounds; round++) {
+      model = await subject.cut(model, setting, by, keep ** (1 / setting.rounds), round);
+      if (setting.reestimateBetween && round < setting.rounds)
+        model = await subject.reestimate(model);
+    }
+    const accuracy = await subject.judge(model);
+    const reestimated = await subject.judge(await subject.reestimate(model));
+    cells.push({ ...place, ...sizeOfModel(model), accuracy, reestimated });
+    log(
+      `${subject.name}, ${setting.name}, ${by.metric}, temperature ${by.temperature}, keep ${keep}: ${(100 * accuracy).toFixed(1)} / ${(100 * reestimated).toFixed(1)}`,
+    );
+    await options.onCells(cells);
   }
   return cells;
 }

@@ -1,16 +1,46 @@
 /** @file What all commands share: options, results, progress, and how they end. */
 import { totalmem } from "node:os";
 import { EspalierError } from "@espalier/base";
+import type { ModelFamily } from "@espalier/core";
 import type { DatasetEvent } from "@espalier/data";
 import type { Executor } from "@espalier/graph";
 import { bert, distilbert, electra, roberta } from "@espalier/nlp";
-import { openTask, type PipelineEvent, type Task } from "@espalier/pipeline";
+import {
+  expectPlugins,
+  loadPlugins,
+  openTask,
+  type PipelineEvent,
+  type Task,
+} from "@espalier/pipeline";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { cifarResNet, preResNet, resNet, vgg } from "@espalier/vision";
 import { createProgress, type Progress } from "./progress.ts";
 
-/** Every model family that the command knows. */
-export const families = [cifarResNet, preResNet, vgg, resNet, bert, roberta, distilbert, electra];
+/** Every model family that the command knows by itself. */
+const ownFamilies = [cifarResNet, preResNet, vgg, resNet, bert, roberta, distilbert, electra];
+
+/** Options of commands that read models. */
+export interface ModelOptions {
+  readonly plugin: readonly string[];
+}
+
+/**
+ * The families that a command knows with its plugins, and what of them to write down.
+ *
+ * @param resumed The run that is to be resumed, if any.
+ * @throws EspalierError as `loadPlugins` and `expectPlugins`.
+ */
+export async function openFamilies(
+  { plugin }: ModelOptions,
+  resumed?: string,
+): Promise<{
+  readonly families: readonly ModelFamily[];
+  readonly plugins: readonly string[] | undefined;
+}> {
+  if (resumed !== undefined) await expectPlugins(resumed, plugin);
+  const families = await loadPlugins(plugin, ownFamilies);
+  return { families, plugins: plugin.length > 0 ? plugin : undefined };
+}
 
 /** Options that every command takes. */
 export interface CommonOptions {
@@ -88,6 +118,21 @@ function showPipeline(progress: Progress, event: PipelineEvent): void {
       progress.log(
         `epoch ${epoch}/${event.epochs}: loss ${loss.toFixed(4)}, training ${percent(trainAccuracy)}${held}`,
       );
+      return;
+    }
+    case "latency-table": {
+      const { cached, multiple, noise } = event;
+      const origin = cached
+        ? "from a run before"
+        : `measured, readings differ by ${percent(noise)}`;
+      progress.log(`times of layers: ${origin}; widths in multiples of ${multiple} pay here`);
+      return;
+    }
+    case "latency-check": {
+      const { keep, target, predicted, measured, accepted } = event;
+      const found = `predicted ${percent(predicted)} of the dense time, measured ${percent(measured)}`;
+      const verdict = accepted ? "close enough to" : "too far from";
+      progress.log(`plan for ${percent(target)}: ${found}, ${verdict} ${percent(keep)}`);
       return;
     }
     case "stage-end":

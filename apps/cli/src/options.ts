@@ -11,8 +11,10 @@ import {
   scopes,
 } from "@espalier/core";
 import {
+  type Compensation,
   defaultPruning,
   defaultSensitivity,
+  defaultTemperatures,
   defaultTuningOf,
   type ImplantStart,
   type PruneSettings,
@@ -70,6 +72,16 @@ export function addCommonOptions(command: Command): Command {
     .option("--no-bars", "no progress bars");
 }
 
+/** Options of every command that knows model families. */
+export function addPluginOption(command: Command): Command {
+  return command.option(
+    "--plugin <package-or-file>",
+    "adds the model families of a package or file, whose code is run; may be repeated",
+    (plugin: string, before: readonly string[]) => [...before, plugin],
+    [],
+  );
+}
+
 export function formatOption(): Option {
   return new Option("--format <format>", "how results are written to standard output")
     .choices(["table", "json"])
@@ -83,17 +95,25 @@ export function addRunOptions(command: Command): Command {
     .option("--overwrite", "replace an earlier run", false);
 }
 
+/** The run that `options` ask to resume. */
+export function resumedRun(options: {
+  readonly output: string;
+  readonly resume: boolean;
+}): string | undefined {
+  return options.resume ? options.output : undefined;
+}
+
 export interface SensitivityOptions {
   readonly metric: Metric;
   readonly estimator: EstimatorChoice;
   readonly draws?: number;
-  readonly temperature: number;
+  readonly temperature?: number;
   readonly samples: number;
   readonly coupling: "together" | "apart";
 }
 
 export function addSensitivityOptions(command: Command): Command {
-  const { metric, estimator, temperature, samples, coupling } = defaultSensitivity;
+  const { metric, estimator, samples, coupling } = defaultSensitivity;
   return command
     .addOption(
       new Option("--metric <metric>", "what a component's score measures")
@@ -106,7 +126,11 @@ export function addSensitivityOptions(command: Command): Command {
         .default(estimator),
     )
     .option("--draws <n>", "random probes of probe (default 3) and hutchinson (300)", integer(1))
-    .option("--temperature <t>", "softens the seeds of second-order metrics", positive, temperature)
+    .option(
+      "--temperature <t>",
+      `softens the seeds of second-order metrics (default: ${defaultTemperatures.removal} for removal, ${defaultTemperatures["hessian-trace"]} for hessian-trace)`,
+      positive,
+    )
     .option("--samples <n>", "training samples to measure on", integer(1), samples)
     .addOption(
       new Option("--coupling <kind>", "whether residual branches lose channels together or apart")
@@ -116,12 +140,12 @@ export function addSensitivityOptions(command: Command): Command {
 }
 
 export function sensitivitySettings(options: SensitivityOptions): SensitivitySettings {
-  const { metric, estimator, draws, temperature, samples, coupling } = options;
+  const { metric, estimator, draws, samples, coupling } = options;
   return {
     metric,
     estimator,
     ...(draws === undefined ? {} : { draws }),
-    temperature,
+    temperature: options.temperature ?? defaultTemperatures[metric],
     samples,
     coupling,
   };
@@ -131,13 +155,16 @@ export interface PruneOptions extends SensitivityOptions {
   readonly keepParams?: number;
   readonly keepMacs?: number;
   readonly keepComponents?: number;
+  readonly keepLatency?: number;
+  readonly latencyBatch?: number;
   readonly implant: number;
   readonly implantStart: ImplantStart;
+  readonly compensation: Compensation;
   readonly rank?: "score" | "score-per-cost";
   readonly scope: Scope;
   readonly floor: number;
   readonly wholeBranches: boolean;
-  readonly roundTo: number;
+  readonly roundTo?: number;
   readonly rounds: number;
   readonly calibration: number;
   readonly tune: number;
@@ -155,17 +182,28 @@ export interface PruneOptions extends SensitivityOptions {
 const defaults = defaultPruning({ of: "macs", keep: 0.5 });
 
 export function addPruneOptions(command: Command): Command {
-  const { plan, rounds, implantStart, calibration, tune } = defaults;
+  const { plan, rounds, implantStart, compensation, calibration, tune } = defaults;
   return addSensitivityOptions(
     command
       .option("--keep-params <share>", "share of the parameters to keep", share)
       .option("--keep-macs <share>", "share of the multiply-accumulates to keep", share)
       .option("--keep-components <share>", "share of the components to keep", share)
+      .option("--keep-latency <share>", "share of the time to keep, as measured here", share)
+      .option(
+        "--latency-batch <n>",
+        "samples at a time for --keep-latency (default: 1)",
+        integer(1),
+      )
       .option("--implant <share>", "share of the others that become implants", share, plan.implant)
       .addOption(
         new Option("--implant-start <kind>", "how implants begin")
           .choices(["least-squares", "centre-tap", "zero"])
           .default(implantStart),
+      )
+      .addOption(
+        new Option("--compensation <kind>", "how layers make up for the channels they have lost")
+          .choices(["least-squares", "none"])
+          .default(compensation),
       )
       .addOption(
         new Option("--rank <by>", "rank by the score alone or by the score per cost saved").choices(
@@ -179,11 +217,15 @@ export function addPruneOptions(command: Command): Command {
       )
       .option("--floor <share>", "what every group keeps at least", share, plan.floor)
       .option("--no-whole-branches", "never remove all channels of a layer")
-      .option("--round-to <n>", "round widths to a multiple", integer(1), plan.roundTo)
+      .option(
+        "--round-to <n>",
+        `round widths to a multiple (default: ${plan.roundTo}; for --keep-latency what pays here)`,
+        integer(1),
+      )
       .option("--rounds <n>", "reach the budget in steps", integer(1), rounds)
       .option(
         "--calibration <n>",
-        "samples to fit implants and statistics on",
+        "samples to fit weights and statistics on",
         integer(0),
         calibration,
       )
@@ -224,13 +266,22 @@ export function addPruneOptions(command: Command): Command {
     );
 }
 
-/** @throws EspalierError `invalid-argument` unless exactly one budget is given. */
+/**
+ * @throws EspalierError `invalid-argument` unless exactly one budget is given, or with a batch size for
+ *   latency where the budget is another.
+ */
 export function expectBudget(options: PruneOptions, planGiven: boolean): void {
   const given = budgetsOf(options);
   if (given.length !== 1 && !(planGiven && given.length === 0)) {
     throw new EspalierError(
       "invalid-argument",
-      `expected one of --keep-params, --keep-macs and --keep-components, got ${given.length === 0 ? "none" : given.length}`,
+      `expected one of --keep-params, --keep-macs, --keep-components and --keep-latency, got ${given.length === 0 ? "none" : given.length}`,
+    );
+  }
+  if (options.latencyBatch !== undefined && given[0]?.of !== "latency") {
+    throw new EspalierError(
+      "invalid-argument",
+      "--latency-batch: expected it with --keep-latency, got another budget",
     );
   }
 }
@@ -240,6 +291,7 @@ function budgetsOf(options: PruneOptions) {
     { of: "parameters", keep: options.keepParams },
     { of: "macs", keep: options.keepMacs },
     { of: "components", keep: options.keepComponents },
+    { of: "latency", keep: options.keepLatency },
   ] as const;
   return budgets.filter(({ keep }) => keep !== undefined);
 }
@@ -247,6 +299,8 @@ function budgetsOf(options: PruneOptions) {
 /** The settings that `options` ask for, to prune `model`. */
 export function pruneSettings(options: PruneOptions, model: Model): PruneSettings {
   const { of, keep } = budgetsOf(options)[0] ?? { of: "macs", keep: 1 };
+  const budget = { of, keep: keep! };
+  const standard = defaultPruning(budget);
   const usual = defaultTuningOf(model);
   const tune = {
     ...usual,
@@ -261,21 +315,23 @@ export function pruneSettings(options: PruneOptions, model: Model): PruneSetting
     distillation: options.distill,
     validation: options.holdOut ?? usual.validation,
   };
-  const { implant, scope, floor, wholeBranches, roundTo } = options;
+  const { implant, scope, floor, wholeBranches, roundTo = standard.plan.roundTo } = options;
   return {
-    ...defaults,
+    ...standard,
+    ...(options.latencyBatch === undefined ? {} : { latencyBatch: options.latencyBatch }),
     sensitivity: sensitivitySettings(options),
     plan: {
-      budget: { of, keep: keep! },
+      budget,
       implant,
       scope,
-      rankBy: options.rank ?? defaults.plan.rankBy,
+      rankBy: options.rank ?? standard.plan.rankBy,
       floor,
       wholeBranches,
       roundTo,
     },
     rounds: options.rounds,
     implantStart: options.implantStart,
+    compensation: options.compensation,
     calibration: options.calibration,
     tune,
     ...(options.tuneDense === undefined

@@ -1,5 +1,7 @@
+import { createHash } from "node:crypto";
 import { cp, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { digests, espalier, type Finished, makeWorkspace, start, writeRecords } from "./harness.ts";
 
@@ -72,6 +74,10 @@ describe("help and usage", () => {
     [["prune", "x", "--data", "cifar10", "-o", "y", "--tune", "-1"], /Expected a whole number/],
     [["inspect", "x", "--threads", "many"], /Expected a whole number/],
     [["inspect", "x", "--memory-limit", "2 bytes"], /Expected a size such as 500MB/],
+    [
+      ["prune", "x", "--data", "cifar10", "-o", "y", "--keep-macs", "0.5", "--resume", "false"],
+      /too many arguments/,
+    ],
   ])("%j is wrong usage", async (args, message) => {
     const result = await espalier(...args);
     expect(result.code).toBe(2);
@@ -84,12 +90,17 @@ describe("help and usage", () => {
     expectOneLine(
       await espalier(...common),
       2,
-      /expected one of --keep-params, --keep-macs and --keep-components, got none/,
+      /expected one of --keep-params, --keep-macs, --keep-components and --keep-latency, got none/,
     );
     expectOneLine(
       await espalier(...common, "--keep-macs", "0.5", "--keep-params", "0.5"),
       2,
       /got 2/,
+    );
+    expectOneLine(
+      await espalier(...common, "--keep-macs", "0.5", "--latency-batch", "8"),
+      2,
+      /--latency-batch: expected it with --keep-latency/,
     );
   });
 
@@ -160,6 +171,29 @@ describe("reading models and data", () => {
     }
   });
 
+  test("scores are those of the checkpoint, the seed and the options asked for, or none", async () => {
+    const copy = at("changing");
+    await cp(model, copy, { recursive: true });
+    const common = ["sensitivity", copy, "--data", data, "-o", at("kept"), "--no-bars"];
+    const sensitivity = (...more: string[]) => espalier(...common, "--samples", "16", ...more);
+    expect((await sensitivity()).code).toBe(0);
+    const before = await digests(at("kept"));
+    for (const [more, key] of [
+      [["--seed", "1"], "seed"],
+      [["--metric", "magnitude"], "settings"],
+      [["--batch-size", "8"], "batchSize"],
+    ] as const) {
+      const refused = await sensitivity("--resume", ...more);
+      expectOneLine(refused, 2, new RegExp(`run to be resumed had ${key}`));
+    }
+    const path = join(copy, "model.safetensors");
+    const bytes = await readFile(path);
+    bytes.writeFloatLE(0.5, bytes.length - 4);
+    await writeFile(path, bytes);
+    expectOneLine(await sensitivity("--resume"), 2, /run to be resumed had sha256/);
+    expect(await digests(at("kept"))).toEqual(before);
+  });
+
   test("a memory limit makes batches smaller, down to what one sample needs", async () => {
     const sensitivity = (limit: string) =>
       espalier(
@@ -210,6 +244,19 @@ describe("reading models and data", () => {
       1,
       /model.safetensors: expected a resnet56-cifar10, got/,
     );
+  });
+
+  test("an exported configuration that is damaged", async () => {
+    const damaged = at("damaged-config");
+    await cp(model, damaged, { recursive: true });
+    for (const own of [null, 7, {}, { model_type: "oak" }]) {
+      await writeFile(join(damaged, "config.json"), JSON.stringify({ espalier: own }));
+      expectOneLine(
+        await espalier("inspect", damaged),
+        1,
+        /config\.json: espalier: expected an object with model_type|no model family recognises oak/,
+      );
+    }
   });
 
   test("NaN in a tensor, by name", async () => {
@@ -286,6 +333,7 @@ describe("prune", () => {
         "run.json",
         "sensitivity.json",
         "plan.json",
+        "budgets.json",
         "pruned",
         "model",
         "export",
@@ -304,7 +352,31 @@ describe("prune", () => {
     expect(inspection.parameters).toBe(result.plan.after.parameters);
     const { code } = await espalier("export", at("run"), "--to", at("exported"));
     expect(code).toBe(0);
-    expect(await readdir(at("exported"))).toEqual(["config.json", "model.safetensors", "onnx"]);
+    expect((await readdir(at("exported"))).sort()).toEqual([
+      ...["README.md", "config.json", "model.safetensors", "onnx"],
+      ...["preprocessor_config.json", "pruning.json"],
+    ]);
+    expect(await readdir(at("run", "export", "pruned", "onnx"))).toEqual([
+      ...["model.onnx", "model_fp16.onnx", "model_quantized.onnx"],
+    ]);
+    const pruning = JSON.parse(
+      await readFile(at("run", "export", "pruned", "pruning.json"), "utf8"),
+    );
+    for (const group of Object.values<Record<string, number[]>>(pruning.rounds[0].groups)) {
+      const { kept, implanted, removed, scores, standardErrors } = group;
+      const numbers = [...kept, ...implanted, ...removed].sort((a, b) => a - b);
+      expect(numbers).toEqual(scores.map((_, i) => i));
+      expect(standardErrors).toHaveLength(scores.length);
+    }
+    for (const [name, sha256] of Object.entries(pruning.files)) {
+      const bytes = await readFile(at("run", "export", "pruned", name));
+      expect(createHash("sha256").update(bytes).digest("hex")).toBe(sha256);
+    }
+    const card = await readFile(at("exported", "README.md"), "utf8");
+    expect(card).toMatch(/^library_name: transformers\.js$/m);
+    expect(card).toMatch(/^- pruned$/m);
+    expect(card).toContain("Multiply-accumulates");
+    expect(card).not.toContain(workspace.path);
     const size = async (path: string) => (await stat(path)).size;
     expect(await size(at("exported", "model.safetensors"))).toBeLessThan(
       await size(join(model, "model.safetensors")),
@@ -320,6 +392,18 @@ describe("prune", () => {
     );
     expect(JSON.parse(evaluated.stdout).accuracy).toBe(result.evaluation.tuned.accuracy);
     expect((await espalier("report", at("run"))).code).toBe(0);
+  });
+
+  test("implants do not begin as zeros", async () => {
+    const { tensors } = await readCheckpoint(at("run", "pruned", "model.safetensors"));
+    const implants = [...tensors].filter(([name]) => name.endsWith(".implant.weight"));
+    expect(implants).not.toEqual([]);
+    for (const [name, tensor] of implants) {
+      expect(
+        toFloat32(tensor).some((weight) => weight !== 0),
+        name,
+      ).toBe(true);
+    }
   });
 
   test("the same seed gives the same bytes, whatever the timing of threads", async () => {

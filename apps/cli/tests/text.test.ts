@@ -83,14 +83,33 @@ describe("an encoder without a head", () => {
 
     const judged = await espalier("evaluate", at("run"), "--data", data, "--format", "json");
     expect(JSON.parse(judged.stdout).accuracy).toBe(evaluation.tuned.accuracy);
+    const latency = ["--keep-latency", "0.5", "-o", at("late")];
+    const late = await espalier("prune", at("run"), "--data", data, ...latency);
+    expect(late.code).toBe(1);
+    expect(late.stderr).toMatch(/^espalier: keep-latency: expected a model of images.*texts.*\n$/);
+
     for (const more of [[], ["--overwrite"]]) {
       expect((await espalier("export", at("run"), "--to", at("out"), ...more)).code).toBe(0);
     }
     expect((await readdir(at("out"))).sort()).toEqual([
+      "README.md",
       "config.json",
       "model.safetensors",
       "onnx",
+      "pruning.json",
+      "tokenizer.json",
+      "tokenizer_config.json",
       "vocab.txt",
     ]);
+    const own = JSON.parse(await readFile(at("run/model/config.json"), "utf8"));
+    expect(JSON.parse(await readFile(at("out/config.json"), "utf8"))).toMatchObject({
+      model_type: "bert",
+      id2label: { 0: "negative", 1: "positive" },
+      espalier: own,
+    });
+    expect(await readFile(at("out/README.md"), "utf8")).toContain('pipeline("text-classification"');
+    // An export is a source.
+    const again = await espalier("evaluate", at("out"), "--data", data, "--format", "json");
+    expect(JSON.parse(again.stdout).accuracy).toBe(evaluation.tuned.accuracy);
   });
 });

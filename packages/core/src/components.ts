@@ -1,5 +1,10 @@
 /** @file Components: what is kept, replaced by an implant, or removed as one. */
-import { type AdditionPolicy, type CoupledParameter, coupleSlices } from "@espalier/graph";
+import {
+  type AdditionPolicy,
+  type CoupledParameter,
+  coupleSlices,
+  topologicalOrder,
+} from "@espalier/graph";
 import type { ComponentKind, Model, ModelGraph, RowSelection, SelectedRow, Site } from "./model.ts";
 
 /**
@@ -35,8 +40,10 @@ export type Decisions = ReadonlyMap<string, readonly Decision[]>;
  */
 export function componentGroups(model: Model, policy: AdditionPolicy): ComponentGroup[] {
   const graph = model.build(1, "evaluation");
+  const used = new Set(topologicalOrder([graph.logits]));
   const parameters = new Map<string, CoupledParameter>();
   for (const [name, value] of graph.parameters) {
+    if (!used.has(value)) continue;
     parameters.set(name, { value, producesRows: model.parameters.get(name)!.kind === "weight" });
   }
   const groups = new Map<string, { parameters: string[]; indices: number[][]; site: Site }>();
@@ -113,14 +120,20 @@ export function parametersOf(groups: readonly ComponentGroup[]): string[] {
   return [...new Set(groups.flatMap(({ rows }) => rows.map(({ parameter }) => parameter)))];
 }
 
-/** Where a component's output can be switched off: sites of the graph and the channels in them. */
+/**
+ * Where a component's output can be switched off: sites of the graph and the channels in them. What
+ * reaches the logits through other sites of the component alone, as the input of a depthwise
+ * convolution does, is switched off with these.
+ */
 export function sitesOf(
   group: ComponentGroup,
   graph: ModelGraph,
 ): { readonly site: string; readonly channels: readonly number[] }[] {
+  const values = group.rows.flatMap(({ parameter }) => graph.sites.get(parameter)?.value ?? []);
+  const last = new Set(topologicalOrder([graph.logits], new Set(values)));
   return group.rows.flatMap(({ parameter, indices }) => {
     const site = graph.sites.get(parameter);
-    return site === undefined
+    return site === undefined || !last.has(site.value)
       ? []
       : [{ site: parameter, channels: indices.map((index) => site.offset + index) }];
   });

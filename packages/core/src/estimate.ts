@@ -124,8 +124,15 @@ interface Stages {
   readonly peakBytes: number;
 }
 
-function stagesOf(outputs: Readonly<Record<string, Value>>, varying: readonly Value[]): Stages {
-  const stages = splitStages(simplify(Object.values(outputs)), varying);
+/** @param passes How often the varying inputs change for a batch. */
+function stagesOf(
+  outputs: Readonly<Record<string, Value>>,
+  varying: readonly Value[],
+  passes: number,
+): Stages {
+  const values = simplify(Object.values(outputs));
+  // Carrying values over costs more than it saves where nothing is computed twice.
+  const stages = passes > 1 ? splitStages(values, varying) : { carried: [], outputs: values };
   return {
     first: Object.fromEntries(stages.carried.map((value, i) => [`carried.${i}`, value])),
     second: Object.fromEntries(Object.keys(outputs).map((name, i) => [name, stages.outputs[i]])),
@@ -284,6 +291,8 @@ async function estimateGaussNewton(
   const { executor, samples, quantity, estimator, temperature, random } = options;
   const objective = objectiveOf(model);
   const wanted = Math.min(options.batchSize, samples.count);
+  const classes = model.classes.length;
+  const passes = estimator === "exact" ? classes : options.draws;
   const prepare = (batchSize: number, length: number | undefined) => {
     const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
     const directions = input("directions", graph.logits.shape);
@@ -292,13 +301,11 @@ async function estimateGaussNewton(
       quantity === "trace"
         ? traceReadings(graph, groups, seed, options.rowFactors)
         : siteReadings(graph, groups, seed);
-    return { batchSize, constants, readings, ...stagesOf(outputs, [directions]) };
+    return { batchSize, constants, readings, ...stagesOf(outputs, [directions], passes) };
   };
   const { batchSize, readings } = fitBatch(executor, wanted, (size) =>
     prepare(size, longest(samples)),
   );
-  const classes = model.classes.length;
-  const passes = estimator === "exact" ? classes : options.draws;
   const programs = new PerLength((length) => {
     const prepared = prepare(batchSize, length);
     return TwoStages.compile(executor, prepared, prepared.constants);
@@ -370,7 +377,7 @@ async function estimateHutchinson(
     const loss = sum(objective.loss(graph.logits, targets));
     const forms = hessianQuadraticForms(loss, parameters, directions);
     const outputs = Object.fromEntries(names.map((name, i) => [name, forms[i]]));
-    return { batchSize, constants, directions, ...stagesOf(outputs, directions) };
+    return { batchSize, constants, directions, ...stagesOf(outputs, directions, draws) };
   };
   const { batchSize, directions } = fitBatch(executor, wanted, (size) =>
     prepare(size, longest(samples)),

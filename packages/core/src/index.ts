@@ -7,6 +7,7 @@ export {
   sumOverBatches,
 } from "./batches.ts";
 export { bindParameters } from "./bind.ts";
+export { type CompensateOptions, compensate } from "./compensate.ts";
 export {
   type ComponentGroup,
   componentGroups,
@@ -29,7 +30,6 @@ export { type Measure, measureNames, measures } from "./measures.ts";
 export type {
   CheckpointSource,
   ComponentKind,
-  FitOptions,
   Head,
   ImageInput,
   ImagePreprocessing,
@@ -45,6 +45,7 @@ export type {
   Preprocessing,
   RowSelection,
   SelectedRow,
+  Shift,
   Site,
   TextInput,
 } from "./model.ts";
@@ -60,10 +61,15 @@ export { PerLength } from "./per-length.ts";
 export {
   applyDecisions,
   type Budget,
+  costOf,
   describePlan,
+  type LatencyOf,
+  leastSensitiveFirst,
   type ModelSize,
   makePlan,
+  makePlans,
   type Plan,
+  type PlannedSize,
   type PlanOptions,
   type Scope,
   scopes,

@@ -1,8 +1,7 @@
 /** @file What a model and a family of models are to everything that prunes, tunes and reports. */
-import type { Executor, Shape, Value } from "@espalier/graph";
+import type { Shape, Value } from "@espalier/graph";
 import type { Objective } from "./objective.ts";
 import type { Random } from "./random.ts";
-import type { Samples } from "./samples.ts";
 
 /** JSON that describes a model completely but for its parameters. */
 export type ModelConfig = Readonly<Record<string, unknown>> & {
@@ -79,6 +78,19 @@ export interface Site {
   readonly span?: number | undefined;
   /** Default: "channel". */
   readonly kind?: ComponentKind | undefined;
+  /** Weights of one layer make different channels of it. */
+  readonly layer: string;
+  /** Numbers of the channels that the rows make, which pruning does not change. */
+  readonly channels: readonly number[];
+  /** Where a constant per channel can be added to what the weight makes. */
+  readonly shift?: Shift | undefined;
+}
+
+/** A parameter with one number per channel of a site. */
+export interface Shift {
+  readonly parameter: string;
+  /** Whether the parameter is added to the outputs of the layer's weights, or subtracted. */
+  readonly sign: 1 | -1;
 }
 
 /** A model applied to one batch of named inputs, as a graph. */
@@ -112,13 +124,6 @@ export interface SelectedRow {
  */
 export type RowSelection = ReadonlyMap<string, readonly SelectedRow[]>;
 
-export interface FitOptions {
-  readonly executor: Executor;
-  /** Samples at a time. It does not change the result beyond rounding. */
-  readonly batchSize: number;
-  readonly signal?: AbortSignal | undefined;
-}
-
 /** A network with its parameters. Immutable: pruning and training give new models. */
 export interface Model {
   readonly family: ModelFamily;
@@ -142,11 +147,6 @@ export interface Model {
    * are replaced by the centre tap of their kernels.
    */
   prune(selection: RowSelection): Model;
-  /**
-   * `pruned`, which is this model pruned, with its implants fitted: what each puts out on `samples`
-   * is as close as it can be, in least squares, to what the rows it replaces put out in this model.
-   */
-  fitImplants(pruned: Model, samples: Samples, options: FitOptions): Promise<Model>;
   /** The same network with other parameters of the same names and shapes. */
   withParameters(parameters: Parameters): Model;
 }

@@ -3,7 +3,14 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type ComponentGroup, componentGroups, type Decision } from "./components.ts";
 import type { Model } from "./model.ts";
-import { applyDecisions, makePlan, type PlanOptions, sizeOfModel } from "./plan.ts";
+import {
+  applyDecisions,
+  leastSensitiveFirst,
+  makePlan,
+  makePlans,
+  type PlanOptions,
+  sizeOfModel,
+} from "./plan.ts";
 import { Random } from "./random.ts";
 import type { Sensitivity } from "./sensitivity.ts";
 
@@ -62,6 +69,28 @@ describe("a budget", () => {
       }
     },
   );
+
+  test("of latency is met by the function that tells it, and needs one", () => {
+    // A machine that computes in blocks of 8 channels, and takes a while for every layer.
+    const latencyOf = (of: Model) =>
+      [...of.parameters.values()].reduce(
+        (sum, { kind, shape: [rows, columns = 1] }) =>
+          kind === "weight" ? sum + 5 + Math.ceil(rows / 8) * Math.ceil(columns / 8) : sum,
+        0,
+      );
+    for (const rankBy of ["score", "score-per-cost"] as const) {
+      const wanted = options({ budget: { of: "latency", keep: 0.8 }, rankBy, roundTo: 8 });
+      const plan = makePlan(model, sensitivity, wanted, latencyOf);
+      const groups = sensitivity.groups.map(({ group }) => group);
+      const pruned = applyDecisions(model, groups, plan.decisions);
+      expect(plan.before.latency).toBe(latencyOf(model));
+      expect(plan.after.latency).toBe(latencyOf(pruned));
+      expect(plan.after.latency! / plan.before.latency!).toBeLessThanOrEqual(0.8);
+      expect(() => makePlan(model, sensitivity, wanted)).toThrow(
+        /keep-latency: expected a function/,
+      );
+    }
+  });
 
   test("predicts the size of the model that is built", () => {
     const plan = makePlan(model, sensitivity, options({ implant: 0.2 }));
@@ -153,6 +182,24 @@ describe("decisions", () => {
     }
   });
 
+  test.each([0, 0.5])(
+    "floors hold at widths of 16 to 256, for equal scores, with an implant share of %f",
+    (implant) => {
+      const wide = tinyResNet({ widths: [16, 48, 256] });
+      const equal = scored(wide, () => 1);
+      const keep = implant === 0 ? 0.052 : 0.06;
+      const plan = makePlan(
+        wide,
+        equal,
+        options({ budget: { of: "components", keep }, floor: 0.05, implant }),
+      );
+      for (const { group } of equal.groups) {
+        const kept = count([plan.decisions.get(group.name)!], "keep");
+        expect(kept).toBeGreaterThanOrEqual(Math.ceil(0.05 * group.count));
+      }
+    },
+  );
+
   test("a layer is not protected because it is kept", () => {
     // The most sensitive layer keeps everything while others are cut, at any implant share.
     const proud = "layer3.0.conv1";
@@ -201,6 +248,34 @@ describe("decisions", () => {
       expect(count([plan.decisions.get(group.name)!], "implant")).toBe(0);
     }
     expect(plan.after.implants).toBeGreaterThan(0);
+  });
+});
+
+describe("plans for several budgets", () => {
+  test.each(["macs", "parameters", "components"] as const)(
+    "of %s are those made one by one",
+    (of) => {
+      const common = options({ budget: { of, keep: 0.9 }, implant: 0.2, roundTo: 4 });
+      const shares = [0.4, 0.8, 0.6, 1];
+      const plans = makePlans(model, sensitivity, common, shares);
+      expect(plans).toEqual(
+        shares.map((keep) => makePlan(model, sensitivity, { ...common, budget: { of, keep } })),
+      );
+    },
+  );
+
+  test("leave out what cannot be reached", () => {
+    const plans = makePlans(model, sensitivity, options({ floor: 0.5 }), [0.05, 0.9]);
+    expect(plans.map(({ options }) => options.budget.keep)).toEqual([0.9]);
+  });
+
+  test("give up a group's components in order, and ties by number", () => {
+    expect(leastSensitiveFirst(Float64Array.of(2, 0, 1, 0))).toEqual([1, 3, 2, 0]);
+    const [plan] = makePlans(model, sensitivity, options(), [0.5]);
+    for (const { group, scores } of sensitivity.groups) {
+      const fates = leastSensitiveFirst(scores).map((i) => plan.decisions.get(group.name)![i]);
+      expect(fates.indexOf("keep")).toBe(count([fates], "prune"));
+    }
   });
 });
 

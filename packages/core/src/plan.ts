@@ -3,6 +3,7 @@ import { EspalierError } from "@espalier/base";
 import { cost } from "@espalier/graph";
 import {
   type ComponentGroup,
+  componentGroups,
   countComponents,
   type Decision,
   type Decisions,
@@ -13,10 +14,13 @@ import type { Sensitivity } from "./sensitivity.ts";
 
 /** What is to be reduced, and to which share of the model as it is. */
 export interface Budget {
-  readonly of: "components" | "parameters" | "macs";
+  readonly of: "components" | "parameters" | "macs" | "latency";
   /** Between 0 and 1. */
   readonly keep: number;
 }
+
+/** Milliseconds that a model takes on the machine in question, as measured there or predicted. */
+export type LatencyOf = (model: Model) => number;
 
 /**
  * Among what components compete. "global": all together (as HAP does). "kind": those of one kind, such
@@ -33,7 +37,7 @@ export interface PlanOptions {
   readonly scope: Scope;
   /**
    * Whether components are ranked by their score alone, or by what it buys: the score divided by
-   * the parameters or multiply-accumulates that go with the component.
+   * the parameters, multiply-accumulates or milliseconds that go with the component.
    */
   readonly rankBy: "score" | "score-per-cost";
   /** Every group keeps at least this share of its components, and at least one. */
@@ -54,16 +58,25 @@ export interface ModelSize {
   readonly macs: number;
 }
 
+/** What a plan starts from or leaves. */
+export interface PlannedSize extends ModelSize {
+  readonly components: number;
+  /** Milliseconds, where the budget is of latency. */
+  readonly latency?: number | undefined;
+}
+
 export interface Plan {
   readonly options: PlanOptions;
   readonly decisions: Decisions;
-  readonly before: ModelSize & { readonly components: number };
+  readonly before: PlannedSize;
   /** Predicted by rebuilding the model. Components: kept and implanted. */
-  readonly after: ModelSize & { readonly components: number; readonly implants: number };
+  readonly after: PlannedSize & { readonly implants: number };
 }
 
 // A budget is met if at most this share of the model's whole cost is left unused.
 const TOLERANCE = 0.01;
+// Of the whole: what a component that saves nothing counts as saving.
+const LEAST_SAVING = 1e-9;
 // Each attempt to use up the rest of a budget rebuilds the model.
 const FILL_ATTEMPTS = 200;
 
@@ -79,20 +92,29 @@ export function sizeOfModel(model: Model): ModelSize {
   return { macs, parameters };
 }
 
-/** The plan that follows given decisions, whatever they were made by. */
+/**
+ * The plan that follows given decisions, whatever they were made by.
+ *
+ * @param latencyOf Without it the plan says nothing of latency.
+ */
 export function describePlan(
   model: Model,
   groups: readonly ComponentGroup[],
   decisions: Decisions,
   options: PlanOptions,
+  latencyOf?: LatencyOf,
 ): Plan {
   const components = countComponents(groups);
+  const sizeOf = (of: Model) => ({
+    ...sizeOfModel(of),
+    ...(latencyOf === undefined ? {} : { latency: latencyOf(of) }),
+  });
   return {
     options,
     decisions,
-    before: { ...sizeOfModel(model), components },
+    before: { ...sizeOf(model), components },
     after: {
-      ...sizeOfModel(applyDecisions(model, groups, decisions)),
+      ...sizeOf(applyDecisions(model, groups, decisions)),
       components: components - countOf(decisions, "prune"),
       implants: countOf(decisions, "implant"),
     },
@@ -117,6 +139,26 @@ export function applyDecisions(
 }
 
 /**
+ * What a budget counts of a whole model.
+ *
+ * @throws EspalierError `invalid-argument` for latency without a way to tell it.
+ */
+export function costOf(model: Model, of: Budget["of"], latencyOf?: LatencyOf): number {
+  switch (of) {
+    case "components":
+      return countComponents(componentGroups(model, "together"));
+    case "latency":
+      if (latencyOf !== undefined) return latencyOf(model);
+      throw new EspalierError(
+        "invalid-argument",
+        "keep-latency: expected a function that tells how long models take, got none",
+      );
+    default:
+      return sizeOfModel(model)[of];
+  }
+}
+
+/**
  * Decides what to do with every component so that the budget is met: the least sensitive components
  * are given up, in blocks of as many as widths are rounded to; the most sensitive of these get
  * implants.
@@ -125,51 +167,119 @@ export function applyDecisions(
  * by bisection; what whole blocks leave of the budget is filled up with the most sensitive ones that
  * still fit.
  *
+ * @param latencyOf What budgets of latency are counted by; of others it is only noted in the plan.
  * @throws EspalierError `unreachable-budget`, saying what can be reached.
  */
-export function makePlan(model: Model, sensitivity: Sensitivity, options: PlanOptions): Plan {
-  checkOptions(options);
-  const groups = sensitivity.groups.map(({ group }) => group);
-  const graph = model.build(1, "evaluation");
+export function makePlan(
+  model: Model,
+  sensitivity: Sensitivity,
+  options: PlanOptions,
+  latencyOf?: LatencyOf,
+): Plan {
   const { of, keep } = options.budget;
-  const costOf = (decisions: Decisions): number =>
-    of === "components"
-      ? countOf(decisions, "keep")
-      : sizeOfModel(model.prune(selectRows(groups, decisions, graph)))[of];
-  const blocks = rank(model, sensitivity, options, graph);
-  const decide = (given: readonly Block[]) => decideBlocks(groups, given, options);
+  const search = new PlanSearch(model, sensitivity, options, latencyOf);
+  const plan = search.plan(keep);
+  if (plan !== undefined) return plan;
+  const share = search.reachable;
+  throw new EspalierError(
+    "unreachable-budget",
+    `keep-${of} ${keep}: at least ${share.toFixed(4)} has to be kept with floor ${options.floor}, implant share ${options.implant} and widths rounded to ${options.roundTo}`,
+    { budget: options.budget, reachable: share },
+  );
+}
 
-  const whole = costOf(decide([]));
-  const target = keep * whole;
-  const least = costOf(decide(blocks));
-  if (least > target) {
-    const share = least / whole;
-    throw new EspalierError(
-      "unreachable-budget",
-      `keep-${of} ${keep}: at least ${share.toFixed(4)} has to be kept with floor ${options.floor}, implant share ${options.implant} and widths rounded to ${options.roundTo}`,
-      { budget: options.budget, reachable: share },
-    );
+/**
+ * The plans that `makePlan` makes where other shares are to be kept of what the budget is about, for
+ * those of `shares` that can be reached. Components are ranked once for all of them.
+ */
+export function makePlans(
+  model: Model,
+  sensitivity: Sensitivity,
+  options: PlanOptions,
+  shares: readonly number[],
+  latencyOf?: LatencyOf,
+): Plan[] {
+  const search = new PlanSearch(model, sensitivity, options, latencyOf);
+  return shares.flatMap((share) => search.plan(share) ?? []);
+}
+
+/** Finds plans for budgets that differ in the share to be kept alone. */
+class PlanSearch {
+  private readonly model: Model;
+  private readonly options: PlanOptions;
+  private readonly groups: readonly ComponentGroup[];
+  private readonly graph: ModelGraph;
+  private readonly latencyOf: LatencyOf | undefined;
+  private readonly blocks: readonly Block[];
+  /** What the model costs with the first blocks given up, by their number. */
+  private readonly costs = new Map<number, number>();
+
+  constructor(
+    model: Model,
+    sensitivity: Sensitivity,
+    options: PlanOptions,
+    latencyOf: LatencyOf | undefined,
+  ) {
+    checkOptions(options);
+    this.model = model;
+    this.options = options;
+    this.groups = sensitivity.groups.map(({ group }) => group);
+    this.graph = model.build(1, "evaluation");
+    this.latencyOf = latencyOf;
+    this.blocks = rank(model, sensitivity, options, this.graph, latencyOf);
   }
-  // The smallest number of blocks that meets the budget when given up.
-  let [low, high] = [0, blocks.length];
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    if (costOf(decide(blocks.slice(0, middle))) <= target) high = middle;
-    else low = middle + 1;
+
+  /** The smallest share that can be kept. */
+  get reachable(): number {
+    return this.costAfter(this.blocks.length) / this.costAfter(0);
   }
-  let given = blocks.slice(0, low);
-  let current = costOf(decide(given));
-  // Some of them may be taken back, the most sensitive first; the last was needed.
-  for (const block of given.slice(0, -1).reverse().slice(0, FILL_ATTEMPTS)) {
-    if (target - current <= TOLERANCE * whole) break;
-    // A group gives up its blocks in order.
-    const rest = given.slice(given.indexOf(block) + 1);
-    if (rest.some(({ group }) => group === block.group)) continue;
-    const fewer = given.filter((other) => other !== block);
-    const next = costOf(decide(fewer));
-    if (next <= target) [given, current] = [fewer, next];
+
+  /** The plan that keeps at most `share`; undefined if there is none. */
+  plan(share: number): Plan | undefined {
+    const whole = this.costAfter(0);
+    const target = share * whole;
+    if (this.costAfter(this.blocks.length) > target) return undefined;
+    // The smallest number of blocks that meets the budget when given up.
+    let [low, high] = [0, this.blocks.length];
+    while (low < high) {
+      const middle = Math.floor((low + high) / 2);
+      if (this.costAfter(middle) <= target) high = middle;
+      else low = middle + 1;
+    }
+    let given = this.blocks.slice(0, low);
+    let current = this.costAfter(low);
+    // Some of them may be taken back, the most sensitive first; the last was needed.
+    for (const block of given.slice(0, -1).reverse().slice(0, FILL_ATTEMPTS)) {
+      if (target - current <= TOLERANCE * whole) break;
+      // A group gives up its blocks in order.
+      const rest = given.slice(given.indexOf(block) + 1);
+      if (rest.some(({ group }) => group === block.group)) continue;
+      const fewer = given.filter((other) => other !== block);
+      const next = this.costOf(fewer);
+      if (next <= target) [given, current] = [fewer, next];
+    }
+    const { budget } = this.options;
+    const options = { ...this.options, budget: { ...budget, keep: share } };
+    return describePlan(this.model, this.groups, this.decide(given), options, this.latencyOf);
   }
-  return describePlan(model, groups, decide(given), options);
+
+  private decide(given: readonly Block[]): Decisions {
+    return decideBlocks(this.groups, given, this.options);
+  }
+
+  private costAfter(count: number): number {
+    const known = this.costs.get(count) ?? this.costOf(this.blocks.slice(0, count));
+    this.costs.set(count, known);
+    return known;
+  }
+
+  private costOf(given: readonly Block[]): number {
+    const { of } = this.options.budget;
+    const decisions = this.decide(given);
+    if (of === "components") return countOf(decisions, "keep");
+    const left = this.model.prune(selectRows(this.groups, decisions, this.graph));
+    return costOf(left, of, this.latencyOf);
+  }
 }
 
 function countOf(decisions: Decisions, wanted: Decision): number {
@@ -213,33 +323,47 @@ function checkOptions({ budget, implant, floor, roundTo }: PlanOptions): void {
   }
 }
 
+/** The numbers of a group's components in the order in which it gives them up. */
+export function leastSensitiveFirst(scores: ArrayLike<number>): number[] {
+  return Array.from(scores, (_, i) => i).sort((a, b) => scores[a] - scores[b]);
+}
+
 /** All blocks that may be given up, the least sensitive first; those of a group are in order. */
 function rank(
   model: Model,
   sensitivity: Sensitivity,
   options: PlanOptions,
   graph: ModelGraph,
+  latencyOf: LatencyOf | undefined,
 ): Block[] {
-  const { budget, rankBy, roundTo, scope } = options;
-  const whole = sizeOfModel(model);
+  const {
+    budget: { of },
+    rankBy,
+    roundTo,
+    scope,
+  } = options;
+  const byCost = rankBy === "score-per-cost" && of !== "components";
+  const whole = byCost ? costOf(model, of, latencyOf) : 0;
   const groups = sensitivity.groups.map(({ group }) => group);
   const blocks = sensitivity.groups.flatMap(({ group, scores }): Block[] => {
     const { name, count } = group;
-    let perComponent = 1;
-    if (rankBy === "score-per-cost" && budget.of !== "components" && count > 1) {
-      // What goes with one component, while everything else is whole.
-      const decisions = new Map([
-        [name, Array.from({ length: count }, (_, i): Decision => (i === 0 ? "prune" : "keep"))],
-      ]);
-      const without = sizeOfModel(model.prune(selectRows(groups, decisions, graph)));
-      perComponent = whole[budget.of] - without[budget.of];
-    }
-    const order = Array.from({ length: count }, (_, i) => i).sort((a, b) => scores[a] - scores[b]);
     const removable = count - floorOf(group, options);
     const size = blockSize(group, roundTo);
+    const first = count % size || size;
+    // What goes with one component, while everything else is whole. Time goes in blocks.
+    const taken = of === "latency" ? first : 1;
+    let perComponent = 1;
+    if (byCost && first <= removable && count > 1) {
+      const decisions = new Map([
+        [name, Array.from({ length: count }, (_, i): Decision => (i < taken ? "prune" : "keep"))],
+      ]);
+      const without = costOf(model.prune(selectRows(groups, decisions, graph)), of, latencyOf);
+      perComponent = Math.max(whole - without, whole * LEAST_SAVING) / taken;
+    }
+    const order = leastSensitiveFirst(scores);
     const own: Block[] = [];
     // The first block is smaller where that leaves a multiple.
-    for (let start = 0, end = count % size || size; end <= removable; ) {
+    for (let start = 0, end = first; end <= removable; ) {
       const indices = order.slice(start, end);
       const total = indices.reduce((sum, index) => sum + scores[index], 0);
       const score = scope === "group" ? end / count : total / (indices.length * perComponent);

@@ -156,3 +156,38 @@ test("hessianQuadraticForms split v · H v by rows", () => {
     });
   });
 });
+
+describe("regressors", () => {
+  const linearCases = conformanceCases.filter(({ name }) => /^(conv|linear)\b/.test(name));
+
+  test.each(linearCases.map((entry) => [entry.name, entry] as const))(
+    "%s: rows of the weight times them are the result",
+    (_name, entry) => {
+      const { inputs, feeds, outputs } = conformanceProblem(entry);
+      const { operation, shape } = outputs.result;
+      const found = operation.regressors?.(outputs.result, 1);
+      if (found === undefined) {
+        expect(outputs.result.attributes.groups).toBeGreaterThan(1);
+        return;
+      }
+      const [samples, unknowns, positions] = found.shape;
+      const all = new Map(inputs.map((value, i) => [value, Float64Array.from(feeds[i])]));
+      const [x, y] = interpret([found, outputs.result], all);
+      const rowAxis = operation.rowAxis!(outputs.result, 1);
+      const rows = shape[rowAxis];
+      for (let n = 0; n < samples; n++) {
+        for (let row = 0; row < rows; row++) {
+          for (let l = 0; l < positions; l++) {
+            let expected = 0;
+            for (let d = 0; d < unknowns; d++) {
+              expected += feeds[1][row * unknowns + d] * x.data[(n * unknowns + d) * positions + l];
+            }
+            const at =
+              rowAxis === 1 ? (n * rows + row) * positions + l : (n * positions + l) * rows + row;
+            expect(y.data[at]).toBeCloseTo(expected, 9);
+          }
+        }
+      }
+    },
+  );
+});

@@ -22,6 +22,11 @@ export interface Cost {
   readonly peakBytes: number;
 }
 
+/** The value whose memory `value` is in: a reshape shares that of its input. */
+function ownerOf(value: Value): Value {
+  return value.operation === reshapeOperation ? ownerOf(value.inputs[0]) : value;
+}
+
 /**
  * @param isParameter Which inputs are parameters. Only those that `outputs` use are counted.
  */
@@ -36,16 +41,15 @@ export function cost(
   order.forEach((value, at) => {
     macs += value.operation.macs?.(value) ?? 0;
     if (isInput(value) && isParameter(value)) parameters += sizeOf(value.shape);
-    for (const operand of value.inputs) lastUse.set(operand, at);
+    for (const operand of value.inputs) lastUse.set(ownerOf(operand), at);
   });
-  for (const output of outputs) lastUse.set(output, order.length);
+  for (const output of outputs) lastUse.set(ownerOf(output), order.length);
 
   let alive = 0;
   let peakBytes = 0;
   const ending = new Map<number, number>();
   order.forEach((value, at) => {
-    // A reshape shares the memory of its input.
-    const bytes = value.operation === reshapeOperation ? 0 : bytesOf(value);
+    const bytes = ownerOf(value) === value ? bytesOf(value) : 0;
     alive += bytes;
     peakBytes = Math.max(peakBytes, alive + (value.operation.workspaceBytes?.(value) ?? 0));
     const held = isInput(value) || isConstant(value) ? order.length : (lastUse.get(value) ?? at);

@@ -43,6 +43,9 @@ export class Coupling {
   readonly #fixed: boolean[] = [];
   /** Whether a channel is made by a row of a weight. */
   readonly #produced: boolean[] = [];
+  /** Sums whose summands lose channels apart. */
+  readonly #sums: { readonly channels: Int32Array; readonly summands: readonly Int32Array[] }[] =
+    [];
 
   constructor(policy: AdditionPolicy) {
     this.#policy = policy;
@@ -107,14 +110,50 @@ export class Coupling {
       axis?.some((channel) => channel !== ZERO && this.#produced[this.find(channel)]),
     );
     if (this.#policy === "together" || !bothProduced) return this.unite(a, b);
-    return this.fresh(a!.length, true);
+    const channels = this.fresh(a!.length, true);
+    this.#sums.push({ channels, summands: [a!, b!] });
+    return channels;
+  }
+
+  /**
+   * Passes on what was learnt of sums after they were made: a sum that may not lose a channel, or
+   * only with another one, is one whose summands may not either.
+   */
+  settle(): void {
+    let settled = false;
+    while (!settled) {
+      settled = true;
+      for (const { channels, summands } of this.#sums) {
+        const firstOf = new Map<number, number>();
+        channels.forEach((channel, i) => {
+          const root = this.find(channel);
+          const first = firstOf.get(root) ?? i;
+          firstOf.set(root, first);
+          for (const summand of summands) {
+            if (summand[i] === ZERO) continue;
+            if (this.isFixed(root) && !this.isFixed(summand[i])) {
+              this.fix(summand.subarray(i, i + 1));
+              settled = false;
+            }
+            if (summand[first] === ZERO) continue;
+            if (this.find(summand[i]) !== this.find(summand[first])) {
+              this.uniteChannels(summand[i], summand[first]);
+              settled = false;
+            }
+          }
+        });
+      }
+    }
   }
 }
 
 /** Every axis may keep or lose channels as the single input does. */
 export const coupleUnary: NonNullable<Operation["couple"]> = (_value, [x]) => x;
 
-/** Element-wise operations: axes that are not broadcast are the same channels. */
+/**
+ * Element-wise operations: axes that are not broadcast are the same channels. What is repeated along
+ * an axis cannot be removed from there.
+ */
 export function coupleElementwise(combine: "unite" | "add"): NonNullable<Operation["couple"]> {
   return (value, operands, coupling) =>
     value.shape.map((size, axis) => {
@@ -122,7 +161,11 @@ export function coupleElementwise(combine: "unite" | "add"): NonNullable<Operati
       let first = true;
       value.inputs.forEach((input, i) => {
         const own = axis - value.shape.length + input.shape.length;
-        if (own < 0 || (input.shape[own] === 1 && size !== 1)) return;
+        if (own < 0) return;
+        if (input.shape[own] === 1 && size !== 1) {
+          coupling.fix(operands[i][own]);
+          return;
+        }
         const channels = operands[i][own];
         result = first ? channels : coupling[combine](result, channels);
         first = false;
@@ -182,6 +225,7 @@ export function coupleSlices(
   for (const output of outputs) {
     for (const axis of known.get(output)!) coupling.fix(axis);
   }
+  coupling.settle();
 
   const classes = new Map<number, Slice[]>();
   for (const [parameter, { value }] of parameters) {

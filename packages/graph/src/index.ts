@@ -31,12 +31,20 @@ export {
   type OnnxNode,
   type OnnxPort,
   type OnnxTensor,
+  type StoredType,
 } from "./onnx/builder.ts";
 export { decodeOnnx, type OnnxFile } from "./onnx/decode.ts";
 export { encodeOnnx } from "./onnx/encode.ts";
-export { type ExportOptions, exportOnnx, type InferenceGraph } from "./onnx/export.ts";
+export {
+  type ExportOptions,
+  exportOnnx,
+  type InferenceGraph,
+  inferenceOnnx,
+} from "./onnx/export.ts";
+export { toFloat16 } from "./onnx/float16.ts";
 export { type LowerOptions, lowerToOnnx } from "./onnx/lower.ts";
-export { type OnnxValues, type ReadOnnxOptions, readOnnx } from "./onnx/read.ts";
+export { quantize, type Range, tensorsToCalibrate } from "./onnx/quantize.ts";
+export { graphValues, type OnnxValues, type ReadOnnxOptions, readOnnx } from "./onnx/read.ts";
 export { tidyForInference } from "./onnx/tidy.ts";
 export { linear, matmul } from "./ops/contract.ts";
 export {
@@ -49,6 +57,7 @@ export {
   abs,
   add,
   cast,
+  clip,
   divide,
   equal,
   erf,
@@ -99,9 +108,18 @@ export {
   sumTo,
   transpose,
 } from "./ops/shape.ts";
-export { type Stages, simplify, splitStages, substitute, verify } from "./passes.ts";
+export {
+  type Part,
+  type Stages,
+  simplify,
+  splitSequence,
+  splitStages,
+  substitute,
+  verify,
+} from "./passes.ts";
 export {
   type DType,
+  type Layer,
   type NdArray,
   type Operation,
   type Shape,

@@ -7,7 +7,7 @@ import { add, exp, multiply, negate, relu, tanh } from "./ops/elementwise.ts";
 import { constant, input, isConstant, scalar } from "./ops/leaf.ts";
 import { mean } from "./ops/normalize.ts";
 import { full, reshape, slice, transpose } from "./ops/shape.ts";
-import { simplify, splitStages, substitute, verify } from "./passes.ts";
+import { simplify, splitSequence, splitStages, substitute, verify } from "./passes.ts";
 import { conformanceCases, conformanceProblem, interpret, randomArray } from "./testing/index.ts";
 import { sizeOf, topologicalOrder, type Value } from "./value.ts";
 
@@ -112,6 +112,16 @@ test("cost counts multiply-accumulates, parameters and live memory", () => {
   expect(peakBytes).toBe(4 * (3 * 64 + 108 + 40 + 2 * 4 * 64));
 });
 
+test("a reshape keeps the memory of its input alive", () => {
+  const x = input("x", [100]);
+  const doubled = multiply(x, scalar(2));
+  const viewed = reshape(doubled, [10, 10]);
+  const large = multiply(x, x);
+  // x, the doubled one in its new shape, the product, and their sum.
+  const { peakBytes } = cost([add(reshape(large, [10, 10]), viewed)]);
+  expect(peakBytes).toBe(4 * (4 * 100 + 1));
+});
+
 describe("errors name the operation and the shapes", () => {
   test.each<[string, () => unknown, RegExp]>([
     ["add", () => add(x, input("z", [4])), /^add: expected two shapes.*\[2,3\].*\[4\]/],
@@ -121,5 +131,45 @@ describe("errors name the operation and the shapes", () => {
     ["reshape", () => reshape(x, [4]), /^reshape: expected as many elements/],
   ])("%s", (_name, build, message) => {
     expect(build).toThrow(message);
+  });
+});
+
+describe("splitSequence", () => {
+  const a = input("a", [2, 2]);
+  const b = exp(a);
+  const c = tanh(b);
+  const d = add(c, b);
+  const e = multiply(d, a);
+  const feeds = new Map([[a, Float64Array.of(0.1, -0.4, 0.9, 0.3)]]);
+  const steps = [[c], [d], [e, b]];
+
+  test.each([Number.POSITIVE_INFINITY, 20, 0])(
+    "parts compute what the whole does, holding at most %d bytes",
+    (mostBytes) => {
+      let held = new Map<Value, Float64Array>();
+      splitSequence(steps, mostBytes).forEach((part, i) => {
+        expect(part.held.size * 16).toBeLessThanOrEqual(mostBytes);
+        const own = new Map<Value, Float64Array>(feeds);
+        for (const [value, placeholder] of part.held) own.set(placeholder, held.get(value)!);
+        const results = interpret([...part.outputs, ...part.kept.values()], own);
+        const expected = interpret(steps[i], feeds);
+        expected.forEach(({ data }, k) => {
+          expect([...results[k].data]).toEqual([...data]);
+        });
+        held = new Map(
+          [...part.kept.keys()].map((value, k) => [value, results[steps[i].length + k].data]),
+        );
+      });
+    },
+  );
+
+  test("nothing is computed twice", () => {
+    const parts = splitSequence(steps);
+    const operations = parts.map(({ outputs, kept }) =>
+      topologicalOrder([...outputs, ...kept.values()])
+        .filter(({ inputs }) => inputs.length > 0)
+        .map(({ operation }) => operation.name),
+    );
+    expect(operations).toEqual([["exp", "tanh"], ["add"], ["multiply"]]);
   });
 });

@@ -1,5 +1,6 @@
 /** @file Passes over graphs: substitution, simplification, splitting in stages, verification. */
 import { EspalierError } from "@espalier/base";
+import { bytesOf } from "./cost.ts";
 import { constant, input, integers, isConstant, isInput } from "./ops/leaf.ts";
 import { apply, type NdArray, sameShape, sizeOf, topologicalOrder, type Value } from "./value.ts";
 
@@ -117,6 +118,55 @@ export function splitStages(outputs: readonly Value[], varying: readonly Value[]
     carriedInputs: [...replacements.values()],
     outputs: substitute(outputs, replacements),
   };
+}
+
+/** One part of a computation that `splitSequence` has cut up. */
+export interface Part {
+  /** What it takes from the parts before: values of the whole, and the inputs that stand for them. */
+  readonly held: ReadonlyMap<Value, Value>;
+  /** What was asked for, computed from leaves and `held`. */
+  readonly outputs: readonly Value[];
+  /** Values of the whole that the next part holds, computed likewise. */
+  readonly kept: ReadonlyMap<Value, Value>;
+}
+
+/**
+ * Cuts a computation into parts that run one after the other, each computing the next of `steps`
+ * from what the parts before have computed. Inputs called `held.0`, `held.1`, … stand for that.
+ *
+ * @param mostBytes What may be held between parts. Where it would be more, a part begins further
+ *   back and computes some values again.
+ */
+export function splitSequence(
+  steps: readonly (readonly Value[])[],
+  mostBytes: number = Number.POSITIVE_INFINITY,
+): Part[] {
+  const everything = topologicalOrder(steps.flat());
+  const lastStep = new Map<Value, number>();
+  steps.forEach((step, i) => {
+    for (const value of step) lastStep.set(value, i);
+  });
+  let held = new Map<Value, Value>();
+  const done = new Set<Value>();
+  return steps.map((step, i) => {
+    for (const value of topologicalOrder(step)) done.add(value);
+    const needed = new Set(
+      everything.filter((value) => !done.has(value)).flatMap(({ inputs }) => inputs),
+    );
+    const border = [...done].filter(
+      (value) => value.inputs.length > 0 && (needed.has(value) || lastStep.get(value)! > i),
+    );
+    const fits = border.reduce((bytes, value) => bytes + bytesOf(value), 0) <= mostBytes;
+    const keep = fits ? border : [...held.keys()];
+    const outputs = substitute([...step, ...keep], held);
+    const part = {
+      held,
+      outputs: outputs.slice(0, step.length),
+      kept: new Map(keep.map((value, k) => [value, outputs[step.length + k]])),
+    };
+    held = new Map(keep.map((value, k) => [value, input(`held.${k}`, value.shape, value.dtype)]));
+    return part;
+  });
 }
 
 /**

@@ -34,6 +34,20 @@ export interface Value<A = any> {
   readonly dtype: DType;
 }
 
+/** A layer: an operation of a tensor and a weight, taken apart into its widths and all the rest. */
+export interface Layer {
+  /** Equal for layers that differ in nothing but their widths, batch and sizes included. */
+  readonly kind: string;
+  /** Channels that each output channel sees. */
+  readonly inputs: number;
+  /** Output channels: of one group, where groups have several inputs and outputs. */
+  readonly outputs: number;
+  /** The shapes of tensor and weight at other widths. */
+  shapes(inputs: number, outputs: number): { readonly x: Shape; readonly w: Shape };
+  /** Applies the layer to a tensor and a weight of such shapes. */
+  apply(x: Value, w: Value): Value;
+}
+
 /**
  * All that there is to know about one kind of node. Code outside an entry never asks for its name.
  *
@@ -59,6 +73,8 @@ export interface Operation<A = any> {
   onnx(builder: OnnxBuilder, inputs: readonly string[], value: Value<A>): string;
   /** Multiply-accumulate operations of contractions; element-wise work counts as zero. */
   macs?(value: Value<A>): number;
+  /** For operations of a tensor and a weight: what they are apart from their widths. */
+  layer?(value: Value<A>): Layer;
   /** Bytes that the ONNX nodes hold besides inputs and result; see `cost`. */
   workspaceBytes?(value: Value<A>): number;
   /** A simpler value that equals this one, if there is one. */
@@ -78,6 +94,11 @@ export interface Operation<A = any> {
   sampleNorms?(value: Value<A>, cotangent: Value, input: number): Value;
   /** With `sampleNorms`: the axis of the result along which the rows of the parameter act. */
   rowAxis?(value: Value<A>, input: number): number;
+  /**
+   * For operations linear in a parameter [rows, …]: what every row, flattened to D numbers, is
+   * multiplied with at each of L positions, [N, D, L]. Undefined where rows see different things.
+   */
+  regressors?(value: Value<A>, input: number): Value | undefined;
 }
 
 let nextId = 0;

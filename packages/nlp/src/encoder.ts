@@ -219,6 +219,8 @@ export class Encoder {
       axis: 1,
       span: kept.span,
       kind: "head",
+      layer: value,
+      channels: kept.units,
     });
     this.emptiable.add(`${value}.weight`);
     const joined = reshape(transpose(context, [0, 2, 1, 3]), [batch, length, inner]);
@@ -232,7 +234,14 @@ export class Encoder {
     if (kept.units.length === 0)
       return this.#norm(feedForwardNorm, add(x, this.#bias(down, width)));
     const active = activations[activation](this.#linear(up, x, kept.units.length, kept));
-    this.sites.set(`${up}.weight`, { value: active, offset: 0, axis: 2, kind: "neuron" });
+    this.sites.set(`${up}.weight`, {
+      value: active,
+      offset: 0,
+      axis: 2,
+      kind: "neuron",
+      layer: up,
+      channels: kept.units,
+    });
     this.emptiable.add(`${up}.weight`);
     return this.#norm(feedForwardNorm, add(x, this.#linear(down, active, width, undefined, kept)));
   }

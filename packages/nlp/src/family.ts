@@ -248,8 +248,6 @@ function createModel<Config extends TextConfig>(
         reduce(parameters, declare(architecture, config), declare(architecture, pruned)),
       );
     },
-    // There are no implants to fit.
-    fitImplants: async (pruned) => pruned,
     withParameters: (replaced) => remake(config, replaced),
   };
 }

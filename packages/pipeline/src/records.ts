@@ -1,14 +1,15 @@
 /** @file Sensitivities and plans as JSON. */
 import { EspalierError } from "@espalier/base";
-import type {
-  ComponentGroup,
-  Decision,
-  Metric,
-  ModelSize,
-  Plan,
-  PlanOptions,
-  Sensitivity,
+import {
+  type ComponentGroup,
+  type Decision,
+  leastSensitiveFirst,
+  type Metric,
+  type Plan,
+  type PlanOptions,
+  type Sensitivity,
 } from "@espalier/core";
+import type { LatencyPromise } from "./latency-budget.ts";
 
 /** A group and its scores, as `sensitivity.json` holds them. */
 export interface GroupRecord extends ComponentGroup {
@@ -61,8 +62,10 @@ export interface GroupPlan {
 export interface PlanRecord {
   readonly metric: Metric;
   readonly options: PlanOptions;
-  readonly before: ModelSize & { readonly components: number };
-  readonly after: ModelSize & { readonly components: number; readonly implants: number };
+  readonly before: Plan["before"];
+  readonly after: Plan["after"];
+  /** Of budgets of latency, in the last round. */
+  readonly latency?: LatencyPromise | undefined;
   readonly groups: Readonly<Record<string, GroupPlan>>;
 }
 
@@ -70,6 +73,7 @@ export function encodePlan(
   { options, decisions, before, after }: Plan,
   metric: Metric,
   groups: readonly ComponentGroup[],
+  latency?: LatencyPromise,
 ): PlanRecord {
   const layers = new Map(
     groups.map(({ name, rows }) => [name, rows.map(({ parameter }) => parameter)]),
@@ -81,6 +85,7 @@ export function encodePlan(
     options,
     before,
     after,
+    ...(latency === undefined ? {} : { latency }),
     groups: Object.fromEntries(
       [...decisions].map(([name, list]) => [
         name,
@@ -146,4 +151,50 @@ export function decodeDecisions(
     }
   }
   return decisions;
+}
+
+/** What another budget would have done; nothing in a run follows it. */
+export interface BudgetPlan {
+  /** The share to be kept of what the run's budget is about. */
+  readonly keep: number;
+  readonly after: PlanRecord["after"];
+  /**
+   * The decisions on each group's components, the least sensitive first, as lengths of runs: so many
+   * removed, so many replaced by implants, so many kept, then removed again, and so on.
+   */
+  readonly groups: Readonly<Record<string, readonly number[]>>;
+}
+
+/** The content of `budgets.json`. */
+export interface BudgetsRecord {
+  readonly budgets: readonly BudgetPlan[];
+}
+
+const RUN_ORDER: readonly Decision[] = ["prune", "implant", "keep"];
+
+/** Decisions as lengths of runs; see `BudgetPlan`. */
+export function encodeRuns(decisions: readonly Decision[]): number[] {
+  const runs: number[] = [];
+  for (const decision of decisions) {
+    const at = Math.max(0, runs.length - 1);
+    const ahead = (RUN_ORDER.indexOf(decision) - (at % 3) + 3) % 3;
+    while (runs.length <= at + ahead) runs.push(0);
+    runs[at + ahead]++;
+  }
+  return runs;
+}
+
+export function encodeBudgets(plans: readonly Plan[], { groups }: Sensitivity): BudgetsRecord {
+  return {
+    budgets: plans.map(({ options, after, decisions }) => ({
+      keep: options.budget.keep,
+      after,
+      groups: Object.fromEntries(
+        groups.map(({ group, scores }) => {
+          const decided = decisions.get(group.name)!;
+          return [group.name, encodeRuns(leastSensitiveFirst(scores).map((i) => decided[i]))];
+        }),
+      ),
+    })),
+  };
 }

@@ -8,15 +8,20 @@ import type { Model } from "@espalier/core";
 
 /** Writes `model` so that it can be loaded from `directory` alone. */
 export async function saveModel(model: Model, directory: string): Promise<void> {
+  await saveWeights(model, directory);
+  for (const [name, bytes] of model.files ?? []) {
+    await writeFileAtomic(join(directory, name), bytes);
+  }
+  await writeJsonAtomic(join(directory, "config.json"), model.config);
+}
+
+/** Writes the parameters of `model` as `model.safetensors`. */
+export async function saveWeights(model: Model, directory: string): Promise<void> {
   const tensors = new Map(
     [...model.parameters].map(([name, { shape, data }]) => [name, float32Tensor(shape, data)]),
   );
   // "pt" tells readers of the safetensors format how tensors are named and laid out.
   await writeSafetensors(join(directory, "model.safetensors"), tensors, { format: "pt" });
-  for (const [name, bytes] of model.files ?? []) {
-    await writeFileAtomic(join(directory, name), bytes);
-  }
-  await writeJsonAtomic(join(directory, "config.json"), model.config);
 }
 
 /** @throws EspalierError `occupied-directory` if `directory` exists and is not empty. */

@@ -14,6 +14,9 @@ export interface SensitivitySettings {
 
 export type ImplantStart = "least-squares" | "centre-tap" | "zero";
 
+/** Whether the layers that read what was pruned are fitted to their former outputs. */
+export type Compensation = "least-squares" | "none";
+
 export interface TuneSettings {
   readonly epochs: number;
   readonly batchSize: number;
@@ -28,13 +31,21 @@ export interface TuneSettings {
   readonly validation: number;
 }
 
+export interface PlanSettings extends Omit<PlanOptions, "roundTo"> {
+  /** "measured": what is found to pay on the machine at hand, for budgets of latency. */
+  readonly roundTo: number | "measured";
+}
+
 export interface PruneSettings {
   readonly sensitivity: SensitivitySettings;
-  readonly plan: PlanOptions;
+  readonly plan: PlanSettings;
+  /** Samples at a time whose latency the budget is about, if it is of latency. */
+  readonly latencyBatch?: number | undefined;
   /** In how many steps the budget is reached, scores being measured anew before each. */
   readonly rounds: number;
   readonly implantStart: ImplantStart;
-  /** Training samples for fitting implants and estimating statistics; 0: neither. */
+  readonly compensation: Compensation;
+  /** Training samples for fitting weights and estimating statistics; 0: neither. */
   readonly calibration: number;
   readonly tune: TuneSettings;
   /** How the model is trained before it is pruned, with a fresh head if it has none; default: not. */
@@ -44,11 +55,24 @@ export interface PruneSettings {
   readonly batchSize: number;
 }
 
+/**
+ * The temperature of each metric where none is given. HAP's trace is that of the loss itself; the cost
+ * of removal ranks better with softened seeds (benchmarks/results/untuned-accuracy.md). The others
+ * have none.
+ */
+export const defaultTemperatures: Readonly<Record<Metric, number>> = {
+  "hessian-trace": 1,
+  removal: 4,
+  gradient: 1,
+  magnitude: 1,
+  random: 1,
+};
+
 // Measured: benchmarks/results/untuned-accuracy.
 export const defaultSensitivity: SensitivitySettings = {
   metric: "removal",
   estimator: "auto",
-  temperature: 4,
+  temperature: defaultTemperatures.removal,
   samples: 512,
   coupling: "together",
 };
@@ -68,6 +92,9 @@ export function defaultPlan(budget: Budget): PlanOptions {
     roundTo: ROUND_TO,
   };
 }
+
+/** Shares to keep for which a run also records what their plans would be: 5 % to 100 %. */
+export const budgetShares: readonly number[] = Array.from({ length: 20 }, (_, i) => (i + 1) / 20);
 
 export const defaultTuning: TuneSettings = {
   epochs: 0,
@@ -95,11 +122,15 @@ export function defaultTuningOf({ preprocessing }: Pick<Model, "preprocessing">)
 }
 
 export function defaultPruning(budget: Budget): PruneSettings {
+  const plan = defaultPlan(budget);
   return {
     sensitivity: defaultSensitivity,
-    plan: defaultPlan(budget),
+    ...(budget.of === "latency"
+      ? { plan: { ...plan, roundTo: "measured" }, latencyBatch: 1 }
+      : { plan }),
     rounds: 1,
     implantStart: "least-squares",
+    compensation: "least-squares",
     calibration: 1024,
     tune: defaultTuning,
     seed: 0,

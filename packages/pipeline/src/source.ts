@@ -5,7 +5,9 @@ import { basename, join } from "node:path";
 import { EspalierError, hashFile, readBytes, readJson } from "@espalier/base";
 import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
 import type { CheckpointSource, Model, ModelConfig, ModelFamily } from "@espalier/core";
+import { describePlugins, pluginsOfRun } from "./plugins.ts";
 import { FINAL_MODEL, MANIFEST } from "./run-directory.ts";
+import { OWN_CONFIG } from "./transformers-files.ts";
 
 /** A model and where it came from. */
 export interface LoadedSource {
@@ -22,7 +24,7 @@ const MOST_FILE_BYTES = 1 << 28;
 
 /**
  * Loads a model from SOURCE: a directory with `config.json` and `model.safetensors` (or
- * `pytorch_model.bin`), a run directory (its final model), a checkpoint file, or `PRESET:FILE`, such
+ * `pytorch_model.bin`), saved or exported, a run directory (its final model), a checkpoint file, or `PRESET:FILE`, such
  * as `resnet56-cifar10:weights.pt`.
  *
  * @throws EspalierError `missing-file`, `invalid-file`, `mismatched-model` or `not-finite`.
@@ -65,13 +67,7 @@ async function loadDirectory(
   directory: string,
   families: readonly ModelFamily[],
 ): Promise<LoadedSource> {
-  const configPath = join(directory, CONFIG);
-  const config = (await readJson(configPath)) as ModelConfig;
-  if (typeof config !== "object" || config === null || typeof config.model_type !== "string") {
-    throw new EspalierError("invalid-file", `${configPath}: expected an object with model_type`, {
-      path: configPath,
-    });
-  }
+  const config = await readConfig(join(directory, CONFIG));
   const path = WEIGHT_FILES.map((name) => join(directory, name)).find(existsSync);
   if (path === undefined) {
     throw new EspalierError(
@@ -105,6 +101,21 @@ async function readFiles(
     found.set(name, await readBytes(path));
   }
   return found;
+}
+
+/** A family's own configuration, whether it is all of the file or part of one for others. */
+async function readConfig(path: string): Promise<ModelConfig> {
+  const whole = await readJson(path);
+  const isObject = (value: unknown) => typeof value === "object" && value !== null;
+  const exported = isObject(whole) && Object.hasOwn(whole as object, OWN_CONFIG);
+  const config = exported ? (whole as Record<string, unknown>)[OWN_CONFIG] : whole;
+  if (!isObject(config) || typeof (config as ModelConfig).model_type !== "string") {
+    const where = exported ? `${OWN_CONFIG}: ` : "";
+    throw new EspalierError("invalid-file", `${path}: ${where}expected an object with model_type`, {
+      path,
+    });
+  }
+  return config as ModelConfig;
 }
 
 async function loadFile(
@@ -156,9 +167,11 @@ async function detectAndLoad(
   }
   const names = families.map(({ name }) => name).join(", ");
   const what = source.config?.model_type ?? `the tensors of ${basename(source.path)}`;
+  const plugins = await pluginsOfRun(source.path);
+  const hint = plugins.length > 0 ? `; its run was made with ${describePlugins(plugins)}` : "";
   throw new EspalierError(
     "mismatched-model",
-    `${source.path}: no model family recognises ${what}; known families are ${names}`,
-    { path: source.path },
+    `${source.path}: no model family recognises ${what}; known families are ${names}${hint}`,
+    { path: source.path, plugins },
   );
 }

@@ -41,6 +41,7 @@ export async function trainModel(
     request.directory,
     {
       command: "train",
+      plugins: context.plugins,
       source,
       sha256,
       data: task.spec,

@@ -1,4 +1,5 @@
 /** @file The model card: Markdown under a head that model hubs read. */
+import { fileName } from "@espalier/pipeline";
 import { compare } from "./comparison.ts";
 import {
   describeCounts,
@@ -8,23 +9,87 @@ import {
   explainEstimator,
   explainPlan,
   explainStability,
-  fileName,
 } from "./explain.ts";
 import { formatCount, formatPercent } from "./format.ts";
-import { commandOf, onnxExample } from "./instructions.ts";
+import { commandOf, onnxExample, pipelineExample, taskOf } from "./instructions.ts";
+import type { ModelDescription } from "./read-run.ts";
 import type { Summary } from "./summary.ts";
 
 /** The model card of a run. Paths of the machine it was made on do not appear in it. */
 export function renderCard(summary: Summary): string {
-  const parts = [
-    frontMatter(summary),
+  const report =
+    "All figures and settings are in [report.html](report.html), all numbers in [summary.json](summary.json).";
+  return join([
+    frontMatter(summary, "espalier"),
+    ...introduction(summary),
+    report,
+    ...results(summary),
+    ...layers(summary),
+    ...useOnnx(summary),
+    ...reproduction(summary),
+  ]);
+}
+
+/** The model card of the exported model of a run, which lies in a directory of its own. */
+export function renderExportCard(summary: Summary): string {
+  return join([
+    frontMatter(summary, "transformers.js"),
     ...introduction(summary),
     ...results(summary),
     ...layers(summary),
-    ...use(summary),
+    ...useExport(true, summary.model),
     ...reproduction(summary),
-  ];
+  ]);
+}
+
+/** The model card of an export of which nothing is known but the model. */
+export function renderPlainCard(name: string, model: ModelDescription): string {
+  const pruned = model.pruning !== undefined;
+  const head = [
+    "---",
+    "# license: that of the model this one was made from",
+    "library_name: transformers.js",
+    `pipeline_tag: ${taskOf(model) ?? "image-classification"}`,
+    "tags:",
+    ...["transformers.js", "onnx", "espalier", ...(pruned ? ["pruned"] : [])].map(
+      (tag) => `- ${tag}`,
+    ),
+    "---",
+  ].join("\n");
+  const classes = `${formatCount(model.classes.length)} classes`;
+  const kind = code(describeModel({ model }) ?? model.type);
+  return join([
+    head,
+    `# ${code(name)}`,
+    `${kind} for ${classes}${pruned ? ", pruned" : ""}, exported with Espalier.`,
+    ...useExport(false, model),
+  ]);
+}
+
+function join(parts: readonly string[]): string {
   return `${parts.join("\n\n")}\n`;
+}
+
+/** What an exported directory holds and how to run it. */
+function useExport(recorded: boolean, model: Summary["model"]): string[] {
+  const files = [
+    ["onnx/model.onnx", "float32"],
+    ["onnx/model_fp16.onnx", 'weights and most of the computation in float16 (`dtype: "fp16"`)'],
+    ["onnx/model_quantized.onnx", 'weights and activations in 8 bits (`dtype: "q8"`)'],
+    ["model.safetensors", "the parameters, for Espalier: this directory is a SOURCE"],
+    ...(recorded ? [["pruning.json", "what was kept, replaced and removed, and why"]] : []),
+  ];
+  return [
+    "## Use",
+    "With [Transformers.js](https://huggingface.co/docs/transformers.js), in Node and in browsers:",
+    codeBlock("js", pipelineExample(taskOf(model))),
+    table(
+      ["file", "content"],
+      files.map(([name, content]) => [code(name), content]),
+      "--",
+    ),
+    "The network is in the ONNX files; `model_type` in `config.json` only says how to call it. Python's Transformers cannot load `model.safetensors`.",
+  ];
 }
 
 /** Text as it stands, whatever is in it. */
@@ -42,19 +107,23 @@ function codeBlock(language: string, text: string): string {
   return `${fence}${language}\n${text}\n${fence}`;
 }
 
-function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
+function table(
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+  alignment = "--:",
+): string {
   const line = (cells: readonly string[]) =>
     `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
-  const rule = head.map((_, i) => (i === 0 ? ":--" : "--:"));
+  const rule = head.map((_, i) => (i === 0 ? ":--" : alignment));
   return [line(head), line(rule), ...rows.map(line)].join("\n");
 }
 
 /** Keys as model hubs know them. What only the user knows is left as a comment. */
-function frontMatter(summary: Summary): string {
+function frontMatter(summary: Summary, library: "espalier" | "transformers.js"): string {
   const { manifest, evaluation, trained, sensitivity, sizes, model } = summary;
   const judged = evaluation?.tuned ?? trained;
-  const task = model?.image === undefined ? undefined : "image-classification";
-  const tags = ["espalier"];
+  const task = taskOf(model);
+  const tags = [...new Set([library, "espalier"])];
   if (manifest.command === "prune") tags.push("pruned");
   if (sensitivity?.metric === "hessian-trace") tags.push("hap");
   if (sizes !== undefined) tags.push("onnx");
@@ -67,7 +136,7 @@ function frontMatter(summary: Summary): string {
           "# license: that of the model this one was made from",
           "# base_model: the repository of that model",
         ];
-  lines.push("library_name: espalier");
+  lines.push(`library_name: ${library}`);
   if (task !== undefined) lines.push(`pipeline_tag: ${task}`);
   lines.push("tags:", ...tags.map((tag) => `- ${tag}`), "datasets:", `- ${data}`);
   if (judged !== undefined && task !== undefined) {
@@ -96,8 +165,6 @@ function frontMatter(summary: Summary): string {
 
 function introduction(summary: Summary): string[] {
   const { manifest, counts, plan, sensitivity, run } = summary;
-  const report =
-    "All figures and settings are in [report.html](report.html), all numbers in [summary.json](summary.json).";
   const model = code(describeModel(summary) ?? "A network");
   const data = code(manifest.data);
   const epochs = describeEpochs(epochsOf(summary));
@@ -106,7 +173,6 @@ function introduction(summary: Summary): string[] {
       return [
         `# ${code(run)}`,
         `${model} trained ${manifest.sha256 === undefined ? "from scratch" : "further"} on ${data} for ${epochs} with Espalier.`,
-        report,
       ];
     case "sensitivity":
       return [
@@ -115,7 +181,6 @@ function introduction(summary: Summary): string[] {
         ...(sensitivity
           ? [`${explainEstimator(sensitivity)} ${explainStability(sensitivity)}`]
           : []),
-        report,
       ];
     case "prune": {
       const tuned = manifest.epochs === 0 ? "not tuned" : `tuned for ${epochs}`;
@@ -126,7 +191,6 @@ function introduction(summary: Summary): string[] {
         `# ${code(run)}`,
         `${model} for ${data}, made from ${code(fileName(manifest.source))} by pruning with Espalier, and ${tuned}.`,
         ...(done ? [[done, planned].filter((part) => part !== undefined).join(" ")] : []),
-        report,
       ];
     }
   }
@@ -180,7 +244,7 @@ function layers({ widths }: Summary): string[] {
   ];
 }
 
-function use(summary: Summary): string[] {
+function useOnnx(summary: Summary): string[] {
   if (summary.sizes === undefined) return [];
   return ["## Use", codeBlock("js", onnxExample(summary))];
 }

@@ -81,11 +81,12 @@ export interface PlotOptions {
   readonly description: string;
   readonly height: number;
   readonly body: Content;
+  readonly attributes?: Content;
 }
 
 /** A chart as wide as its place. */
-export function plot({ id, title, description, height, body }: PlotOptions): Html {
-  return html`<svg class="plot" role="img" aria-labelledby="${id}-title ${id}-description" width="100%" height="${height}"><title id="${id}-title">${title}</title><desc id="${id}-description">${description}</desc>${body}</svg>`;
+export function plot({ id, title, description, height, body, attributes }: PlotOptions): Html {
+  return html`<svg class="plot" role="img" aria-labelledby="${id}-title ${id}-description" width="100%" height="${height}"${attributes}><title id="${id}-title">${title}</title><desc id="${id}-description">${description}</desc>${body}</svg>`;
 }
 
 /** Horizontal lines at the ticks of `y`, labelled on the left. */

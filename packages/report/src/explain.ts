@@ -1,5 +1,6 @@
 /** @file What numbers mean, in words for those who meet them for the first time. */
 import type { Budget, Decision } from "@espalier/core";
+import type { LatencyOutcome } from "@espalier/pipeline";
 import { formatChange, formatCount, formatNumber, formatPercent, formatRatio } from "./format.ts";
 import type {
   DecisionCounts,
@@ -14,6 +15,7 @@ export const budgetNames: Readonly<Record<Budget["of"], string>> = {
   components: "components",
   parameters: "parameters",
   macs: "multiply-accumulates",
+  latency: "time",
 };
 
 const metricMeanings: Readonly<Record<SensitivitySummary["metric"], string>> = {
@@ -84,8 +86,10 @@ export function explainNegative({ negative, components, metric }: SensitivitySum
 }
 
 /** What the plan was to do and what it reached. */
-export function explainPlan({ budget, reached, rankBy, scope }: PlanSummary): string {
-  const goal = `The budget was to keep ${formatPercent(budget.keep, 1)} of the ${budgetNames[budget.of]}; the plan keeps ${formatPercent(reached, 1)}.`;
+export function explainPlan({ budget, reached, rankBy, scope, latency }: PlanSummary): string {
+  const goal = latency
+    ? explainOutcome(latency)
+    : `The budget was to keep ${formatPercent(budget.keep, 1)} of the ${budgetNames[budget.of]}; the plan keeps ${formatPercent(reached, 1)}.`;
   const order =
     rankBy === "score-per-cost" && budget.of !== "components"
       ? `Components were ranked by their score divided by the ${budgetNames[budget.of]} that they cost, so one with a low score may stay where it is cheap.`
@@ -95,6 +99,23 @@ export function explainPlan({ budget, reached, rankBy, scope }: PlanSummary): st
       ? "Every group loses the same share."
       : "All groups compete with each other, so some lose much and others little.";
   return `${goal} ${order} ${among}`;
+}
+
+/** What was promised of time, and how it turned out. */
+export function explainOutcome(outcome: LatencyOutcome): string {
+  const { batch, keep, predicted, measured, tolerance, corrections, kept } = outcome;
+  const share = (value: number) => formatPercent(value, 1);
+  const asked = `The budget was to keep ${share(keep)} of the dense model's time with ${batch === 1 ? "1 sample" : `${formatCount(batch)} samples`} at a time`;
+  const revised =
+    corrections === 0
+      ? ""
+      : ` after ${corrections} ${corrections === 1 ? "correction" : "corrections"}`;
+  const said = `${asked}; ${share(predicted)} was predicted from the times of layers${revised}`;
+  if (measured === undefined) return `${said}; the finished model has not been timed.`;
+  const verdict = kept
+    ? `the promise is kept, within ${share(tolerance)} of it`
+    : `the promise is missed by more than ${share(tolerance)} of it`;
+  return `${said} and ${share(measured)} measured: ${verdict}.`;
 }
 
 /** What happens to a component, as a sentence about it says. */
@@ -146,16 +167,11 @@ export function epochsOf({ manifest }: Summary): number {
 }
 
 /** "cifar-resnet (depth 20, shortcut projection)". */
-export function describeModel({ model }: Summary): string | undefined {
+export function describeModel({ model }: Pick<Summary, "model">): string | undefined {
   if (model === undefined) return undefined;
   const details = model.details.filter(([key]) => key !== "num_labels");
   const said = details.map(([key, value]) => `${spellOut(key)} ${value}`).join(", ");
   return said === "" ? model.type : `${model.type} (${said})`;
-}
-
-/** A source without the directories that it lies in. */
-export function fileName(source: string): string {
-  return source.replace(/[/\\]+$/, "").replace(/[^:]*[/\\]/, "");
 }
 
 /** "1 epoch", "2 epochs". */

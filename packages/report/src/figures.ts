@@ -1,142 +1,46 @@
 /** @file The figures of the page. */
+import type { Decision } from "@espalier/core";
 import type { Latency } from "@espalier/pipeline";
-import {
-  curve,
-  grid,
-  linearScale,
-  logScale,
-  mark,
-  percent,
-  pixels,
-  plot,
-  type Scale,
-} from "./chart.ts";
+import { curve, grid, linearScale, mark, percent, pixels, plot, type Scale } from "./chart.ts";
 import { describeCounts, fates } from "./explain.ts";
-import { formatNumber, formatPercent, formatPower, formatShare } from "./format.ts";
+import { formatNumber, formatPercent, formatShare } from "./format.ts";
 import { type Html, html } from "./html.ts";
 import type { EpochRecord } from "./read-run.ts";
-import type { DecisionCounts, GroupSummary, LatencySummary, LayerWidth } from "./summary.ts";
+import type { DecisionCounts, LatencySummary, LayerWidth } from "./summary.ts";
 
-/** Shapes of the marks, drawn once per page; charts refer to them. */
-export const shapes: Html = html`<svg class="shapes" width="0" height="0" aria-hidden="true"><defs><circle id="dot-keep" r="2"/><path id="dot-implant" d="M0-3.3L3.3 0 0 3.3-3.3 0z"/><circle id="dot-prune" r="1.7"/><circle id="dot-score" r="2"/></defs></svg>`;
+const BAR_HEIGHT = 20;
 
-const PANEL_HEIGHT = 112;
-// Scores that a logarithmic scale has no place for lie in a strip below it.
-const STRIP_HEIGHT = 16;
-// Scores this many times lower than all but a hundredth would squeeze all others.
-const OUTLIER = 3;
+// Heights tell what happens to a component without colour, too.
+const barTops: Readonly<Record<Decision, number>> = { prune: 14, implant: 8, keep: 0 };
 
-/** A scored group. */
-type ScoredGroup = GroupSummary & {
-  readonly scores: readonly number[];
-  readonly standardErrors: readonly (number | null)[];
-};
-
-/** One small chart for each group: its components from the least to the most sensitive. */
-export function sensitivityFigure(groups: readonly GroupSummary[], metric: string): Html {
-  const scored = groups.filter((group): group is ScoredGroup => group.scores !== undefined);
-  const scale = scoreScale(scored, metric);
-  return html`<div class="panels marks">${scored.map((group, i) => sensitivityPanel(group, `sensitivity-${i}`, scale))}</div>`;
-}
-
-interface ScoreScale {
-  readonly y: Scale;
-  readonly label: (value: number) => string;
-  /** Whether the score has a place on the scale rather than in the strip. */
-  readonly shows: (score: number) => boolean;
-  readonly strip: boolean;
-}
-
-function scoreScale(groups: readonly GroupSummary[], metric: string): ScoreScale {
-  const scores = groups.flatMap(({ scores }) => scores ?? []);
-  const high = scores.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
-  const low = scores.reduce((a, b) => Math.min(a, b), Number.POSITIVE_INFINITY);
-  // Random scores are as often below zero as above.
-  if (metric === "random" || high <= 0) {
-    const y = linearScale([low, high], [PANEL_HEIGHT - 6, 8], 4);
-    return { y, label: formatNumber, shows: () => true, strip: false };
-  }
-  const strip = low <= 0;
-  const positive = scores.filter((score) => score > 0).sort((a, b) => a - b);
-  const usual = positive[Math.floor(positive.length / 100)];
-  const domain = [Math.max(positive[0], usual / OUTLIER), high] as const;
-  const bottom = PANEL_HEIGHT - 6 - (strip ? STRIP_HEIGHT : 0);
-  const y = logScale(domain, [bottom, 8], 5);
-  return { y, label: formatPower, shows: (score) => score > 0, strip };
-}
-
-function sensitivityPanel(
-  { name, layers, components, scores, standardErrors, decisions, counts }: ScoredGroup,
-  id: string,
-  { y, label, shows, strip }: ScoreScale,
-): Html {
-  const order = scores.map((_, i) => i).sort((a, b) => scores[a] - scores[b]);
-  const bottom = PANEL_HEIGHT - 2;
-  const marks = order.map((component, place) => {
-    const score = scores[component];
-    const error = standardErrors[component];
-    const decision = decisions?.[component];
-    const x = percent((place + 0.5) / components);
-    const at = shows(score) ? y(score) : bottom - STRIP_HEIGHT / 2;
-    const ends = [score - (error ?? 0), score + (error ?? 0)].map((end) =>
-      pixels(shows(end) ? y(end) : bottom),
-    );
-    const spread = error === null || error === 0 ? "" : ` ± ${formatNumber(error)}`;
-    const fate = decision === undefined ? "" : `, ${fates[decision]}`;
-    const data = html` data-component="${component}" data-score="${score}" data-error="${error ?? ""}" data-decision="${decision}"`;
-    const bar =
-      spread !== "" &&
-      shows(score) &&
-      html`<line x1="${x}" x2="${x}" y1="${ends[0]}" y2="${ends[1]}"/>`;
-    return mark(
-      `${name}, component ${component}: ${formatNumber(score)}${spread}${fate}`,
-      html`<rect class="reach" x="${percent(place / components)}" width="${percent(1 / components)}" height="${PANEL_HEIGHT}"/>${bar}<use href="#dot-${decision ?? "score"}" x="${x}" y="${pixels(at)}"/>`,
-      html`${data} data-style="${decision ?? "score"}"`,
-    );
-  });
-  const others = layers.length > 1 && html` <span class="quiet">+ ${layers.length - 1}</span>`;
-  const left = counts && `${counts.keep + counts.implant} of ${components}`;
-  const description = `${components} components, scores from ${formatNumber(scores[order[0]])} to ${formatNumber(scores[order[components - 1]])}${counts ? `; ${describeCounts(counts)}` : ""}.`;
-  const zero =
-    strip &&
-    html`<line class="zero" x1="0" x2="100%" y1="${bottom - STRIP_HEIGHT}" y2="${bottom - STRIP_HEIGHT}"/><text class="tick" x="-6" y="${bottom - STRIP_HEIGHT / 2}" dy=".32em" text-anchor="end">≤ 0</text>`;
-  return html`<div class="panel" data-group="${name}"><p class="panel-name"><span title="${layers.join(", ")}">${breakable(name)}${others}</span><span class="quiet">${left ?? components}</span></p>${plot(
-    {
-      id,
-      title: `Scores of ${name}`,
-      description,
-      height: PANEL_HEIGHT,
-      body: [grid(y, label), zero, marks],
-    },
-  )}</div>`;
-}
-
-/** A name that may be broken behind its dots. */
-function breakable(name: string): Html {
-  return html`${name.split(/(?<=\.)/).map((part, i) => [i > 0 && html`<wbr>`, part])}`;
-}
-
-const BAR_HEIGHT = 14;
-
-/** Shares of what is kept, replaced and removed, as one bar. */
-export function decisionBar(name: string, counts: DecisionCounts, id: string): Html {
+/**
+ * Shares of what is removed, replaced and kept, as one bar. The page's script puts a strip with
+ * every component's score in its place.
+ */
+export function decisionBar(name: string, counts: DecisionCounts, group: number): Html {
   const total = counts.keep + counts.implant + counts.prune;
   let start = 0;
-  const parts = (["keep", "implant", "prune"] as const).map((decision) => {
+  const parts = (["prune", "implant", "keep"] as const).map((decision) => {
     const share = counts[decision] / total;
     const x = percent(start);
+    const top = barTops[decision];
     start += share;
     return (
       share > 0 &&
       mark(
         `${name}: ${counts[decision]} of ${total} ${fates[decision]}`,
-        html`<rect class="${decision}" x="${x}" width="${percent(share)}" height="${BAR_HEIGHT}"/>`,
+        html`<rect class="${decision}" x="${x}" width="${percent(share)}" y="${top}" height="${BAR_HEIGHT - top}"/>`,
       )
     );
   });
-  const title = `What becomes of ${name}`;
-  const description = `${describeCounts(counts)}.`;
-  return plot({ id, title, description, height: BAR_HEIGHT, body: parts });
+  return plot({
+    id: `decisions-${group}`,
+    title: `What becomes of ${name}`,
+    description: `${describeCounts(counts)}.`,
+    height: BAR_HEIGHT,
+    body: parts,
+    attributes: html` data-strip="${group}"`,
+  });
 }
 
 const WIDTHS_HEIGHT = 150;

@@ -31,10 +31,39 @@ test("says the budget and what is not as by default", () => {
   );
 });
 
+test("says a budget of latency, its batch, and a multiple that was asked for", () => {
+  const latency = defaultPruning({ of: "latency", keep: 0.6 });
+  const commandFor = (changes: object) => commandOf("fast", manifestOf({ ...latency, ...changes }));
+  expect(commandFor({})).toBe(
+    "espalier prune weights.pt --data cifar10 --keep-latency 0.6 -o fast-again",
+  );
+  expect(commandFor({ latencyBatch: 64, plan: { ...latency.plan, roundTo: 8 } })).toBe(
+    "espalier prune weights.pt --data cifar10 --keep-latency 0.6 --round-to 8 --latency-batch 64 -o fast-again",
+  );
+});
+
 test("quotes what a shell would take apart", () => {
   const manifest = { ...manifestOf({}), source: "it's here.pt", executor: "onnx:cuda" };
   expect(commandOf("a b", manifest)).toBe(
     "espalier prune 'it'\\''s here.pt' --data cifar10 --keep-macs 0.4 --device cuda -o 'a b-again'",
+  );
+});
+
+test("says a temperature that is not the metric's own", () => {
+  const command = (metric: string, temperature: number) =>
+    commandOf(
+      "half",
+      manifestOf({ sensitivity: { ...defaults.sensitivity, metric, temperature } }),
+    );
+  expect(command("hessian-trace", 1)).toContain("--metric hessian-trace -o");
+  expect(command("hessian-trace", 4)).toContain("--metric hessian-trace --temperature 4 -o");
+  expect(command("removal", 1)).toContain("0.4 --temperature 1 -o");
+});
+
+test("names the plugins", () => {
+  const manifest = { ...manifestOf({}), plugins: ["mobilenet-family", "./my family.js"] };
+  expect(commandOf("half", manifest)).toBe(
+    "espalier prune weights.pt --plugin mobilenet-family --plugin './my family.js' --data cifar10 --keep-macs 0.4 -o half-again",
   );
 });
 

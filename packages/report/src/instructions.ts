@@ -1,6 +1,6 @@
 /** @file What to type: the command that repeats a run, the code that runs its model. */
-import type { Budget } from "@espalier/core";
-import { defaultPruning, defaultTuning } from "@espalier/pipeline";
+import type { Budget, Metric } from "@espalier/core";
+import { defaultPruning, defaultTemperatures, defaultTuning } from "@espalier/pipeline";
 import type { PruneManifest, RunManifest, Settings, TrainManifest } from "./read-run.ts";
 import type { Summary } from "./summary.ts";
 
@@ -32,8 +32,10 @@ const pruneOptions: Readonly<Record<string, string>> = {
   "plan.floor": "--floor",
   "plan.wholeBranches": "--no-whole-branches",
   "plan.roundTo": "--round-to",
+  latencyBatch: "--latency-batch",
   rounds: "--rounds",
   implantStart: "--implant-start",
+  compensation: "--compensation",
   calibration: "--calibration",
   "tune.epochs": "--tune",
   "tune.batchSize": "--tune-batch-size",
@@ -62,6 +64,7 @@ const budgetOptions: Readonly<Record<Budget["of"], string>> = {
   components: "--keep-components",
   parameters: "--keep-params",
   macs: "--keep-macs",
+  latency: "--keep-latency",
 };
 
 function prefixed(prefix: string, options: Readonly<Record<string, string>>) {
@@ -81,6 +84,7 @@ export function commandOf(run: string, manifest: RunManifest, source?: string): 
     "espalier",
     manifest.command,
     source ?? manifest.source,
+    ...(manifest.plugins ?? []).flatMap((plugin) => ["--plugin", plugin]),
     "--data",
     manifest.data,
     ...options,
@@ -113,7 +117,10 @@ function pruneOptionsOf(run: string, manifest: PruneManifest): string[] | undefi
     ? ["--plan", `${run}/plan.json`]
     : [budgetOptions[of], String(keep)];
   // What is as by default need not be said.
-  for (const [path, value] of flattenSettings({ ...defaultPruning({ of, keep }) })) {
+  const defaults = flattenSettings({ ...defaultPruning({ of, keep }) });
+  const metric = settings.get("sensitivity.metric") as Metric;
+  defaults.set("sensitivity.temperature", defaultTemperatures[metric]);
+  for (const [path, value] of defaults) {
     if (settings.get(path) === value) settings.delete(path);
   }
   const rest = select(settings, pruneOptions);
@@ -150,8 +157,38 @@ export function quoteWord(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** JavaScript that runs the exported model. */
+/** What Transformers.js and model hubs call what `model` does; undefined where that is not known. */
+export function taskOf(
+  model: Summary["model"],
+): "image-classification" | "text-classification" | undefined {
+  if (model?.image !== undefined) return "image-classification";
+  return model?.vocabulary === undefined ? undefined : "text-classification";
+}
+
+/** JavaScript that classifies an image or a text by an exported model. */
+export function pipelineExample(task: ReturnType<typeof taskOf> = "image-classification"): string {
+  const sample = task === "text-classification" ? "a text" : "image.png";
+  return `import { pipeline } from "@huggingface/transformers";
+
+// The name of the repository that these files are in, or their directory.
+const classify = await pipeline("${task}", "OWNER/NAME", { dtype: "q8" });
+console.log(await classify("${sample}"));`;
+}
+
+/** JavaScript that runs the exported model without a pipeline of Transformers.js. */
 export function onnxExample({ model }: Pick<Summary, "model">): string {
+  if (taskOf(model) === "text-classification") {
+    return `import { AutoTokenizer } from "@huggingface/transformers";
+import { InferenceSession, Tensor } from "onnxruntime-node";
+
+const session = await InferenceSession.create("export/pruned/onnx/model.onnx");
+const tokenizer = await AutoTokenizer.from_pretrained("export/pruned");
+const encoded = tokenizer("a text");
+const feeds = Object.fromEntries(
+  session.inputNames.map((name) => [name, new Tensor("int64", encoded[name].data, encoded[name].dims)]),
+);
+const { logits } = await session.run(feeds);`;
+  }
   const [channels, height, width] = model?.image?.shape ?? [3, 32, 32];
   const normalisation =
     model?.image === undefined

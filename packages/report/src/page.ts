@@ -1,5 +1,7 @@
 /** @file The page of a run: one HTML file that needs nothing else. */
+
 import { createHash } from "node:crypto";
+import { fileName } from "@espalier/pipeline";
 import {
   budgetNames,
   describeAccuracyChange,
@@ -8,11 +10,10 @@ import {
   describeModel,
   describeReduction,
   epochsOf,
-  fileName,
 } from "./explain.ts";
-import { shapes } from "./figures.ts";
 import { formatCount, formatLarge, formatPercent, formatRatio } from "./format.ts";
 import { type Content, Html, html } from "./html.ts";
+import { embedJson, pageData } from "./page-data.ts";
 import { script } from "./script.ts";
 import { type RunFile, sectionsOf } from "./sections.ts";
 import { style } from "./style.ts";
@@ -22,18 +23,18 @@ import type { Reduction, Summary } from "./summary.ts";
 export function renderPage(summary: Summary, files: readonly RunFile[]): string {
   const sections = sectionsOf(summary, files);
   const { title, lead } = headline(summary);
+  const data = pageData(summary);
   const page = html`<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src '${hashOf(style)}'; script-src '${hashOf(script)}'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; base-uri 'none'; form-action 'none'; style-src '${hashOf(style)}'; script-src '${hashOf(script)}'">
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="generator" content="Espalier">
 <title>${title} · ${summary.run}</title>
 <style>${new Html(style)}</style>
 </head>
 <body>
-${shapes}
 <header>
 <p class="overline">Espalier · run ${summary.run}</p>
 <h1>${title}</h1>
@@ -45,6 +46,7 @@ ${tiles(summary)}
 ${sections.map(({ id, title, body }) => html`<section id="${id}" aria-labelledby="${id}-heading">\n<h2 id="${id}-heading">${title}</h2>\n${body}\n</section>\n`)}
 </main>
 <footer><p>Every number of this page is in <a href="summary.json">summary.json</a>, unrounded. The page was made from the files of the run alone and can be made again with <code>espalier report</code>.</p></footer>
+${data && embedJson("data", data)}
 <script>${new Html(script)}</script>
 </body>
 </html>

@@ -11,10 +11,13 @@ import {
   scopes,
 } from "@espalier/core";
 import {
+  type BudgetPlan,
+  type BudgetsRecord,
   decodeDecisions,
   FINAL_MODEL,
   type GroupRecord,
   type Latency,
+  type LatencyPromise,
   type LatencyRecord,
   MANIFEST,
   type PlanRecord,
@@ -43,6 +46,8 @@ import {
 export type Settings = Readonly<Record<string, unknown>>;
 
 interface CommonManifest {
+  /** Where model families come from that are not Espalier's own. */
+  readonly plugins?: readonly string[] | undefined;
   readonly data: string;
   readonly executor: string;
   readonly settings: Settings;
@@ -102,6 +107,8 @@ export interface ModelDescription {
         readonly std: readonly number[];
       }
     | undefined;
+  /** How many tokens a model of texts knows. */
+  readonly vocabulary: number | undefined;
   readonly pruning: Pruning | undefined;
 }
 
@@ -124,6 +131,8 @@ export interface Run {
   readonly manifest: RunManifest;
   /** The first round, and those after it that have begun. */
   readonly rounds: readonly Round[];
+  /** What other budgets would do to the components of the only round. */
+  readonly budgets: readonly BudgetPlan[];
   readonly training: readonly EpochRecord[] | undefined;
   /** Of a training run: the model trained. */
   readonly trained: Evaluation | undefined;
@@ -140,12 +149,16 @@ export interface Run {
 
 const commonManifest = object<CommonManifest & { command: RunManifest["command"] }>({
   command: oneOf(["prune", "sensitivity", "train"]),
+  plugins: optional(list(string)),
   data: string,
   executor: string,
   settings: anything,
 });
 
-const budget = object<Budget>({ of: oneOf(["components", "parameters", "macs"]), keep: number });
+const budget = object<Budget>({
+  of: oneOf(["components", "parameters", "macs", "latency"]),
+  keep: number,
+});
 
 const pruneManifest = object<{
   source: string;
@@ -235,6 +248,13 @@ const sensitivity = object<SensitivityRecord>({
   rankStability: number,
 });
 
+const plannedSize = { parameters: count, macs: count, latency: optional(number) };
+const sizeAfter = object<PlanRecord["after"]>({
+  ...plannedSize,
+  components: count,
+  implants: count,
+});
+
 const plan = object<PlanRecord>({
   metric: oneOf(metrics),
   options: object<PlanOptions>({
@@ -246,11 +266,25 @@ const plan = object<PlanRecord>({
     wholeBranches: boolean,
     roundTo: number,
   }),
-  before: object({ parameters: count, macs: count, components: count }),
-  after: object({ parameters: count, macs: count, components: count, implants: count }),
+  before: object({ ...plannedSize, components: count }),
+  after: sizeAfter,
+  latency: optional(
+    object<LatencyPromise>({
+      batch: count,
+      multiple: count,
+      keep: number,
+      tolerance: number,
+      attempts: list(object({ target: number, predicted: number, measured: number })),
+      chosen: count,
+    }),
+  ),
   groups: record(
     object({ layers: list(string), components: count, implant: list(count), prune: list(count) }),
   ),
+});
+
+const budgets = object<BudgetsRecord>({
+  budgets: list(object({ keep: number, after: sizeAfter, groups: record(list(count)) })),
 });
 
 const training = list(
@@ -296,6 +330,7 @@ const modelFields = object<{
   model_type: string;
   id2label?: Record<string, string> | undefined;
   image?: { shape: number[]; mean: number[]; std: number[] } | undefined;
+  vocab_size?: number | undefined;
   pruning?:
     | {
         channels?: Record<string, number[]> | undefined;
@@ -306,13 +341,14 @@ const modelFields = object<{
   model_type: string,
   id2label: optional(record(string)),
   image: optional(object({ shape: list(count), mean: list(number), std: list(number) })),
+  vocab_size: optional(count),
   pruning: optional(
     object({ channels: optional(record(list(count))), implants: optional(record(count)) }),
   ),
 });
 
 const model: Decoder<ModelDescription> = (value, at) => {
-  const { model_type: type, id2label = {}, image, pruning } = modelFields(value, at);
+  const { model_type: type, id2label = {}, image, vocab_size, pruning } = modelFields(value, at);
   const details = Object.entries(anything(value, at)).filter(
     (entry): entry is [string, string | number] =>
       entry[0] !== "model_type" && ["string", "number"].includes(typeof entry[1]),
@@ -324,6 +360,7 @@ const model: Decoder<ModelDescription> = (value, at) => {
       .sort(([a], [b]) => Number(a) - Number(b))
       .map(([, label]) => label),
     image,
+    vocabulary: vocab_size,
     // Of layers whose rows are no channels, plans say what is left.
     pruning: pruning?.channels && {
       channels: new Map(Object.entries(pruning.channels)),
@@ -331,6 +368,19 @@ const model: Decoder<ModelDescription> = (value, at) => {
     },
   };
 };
+
+/**
+ * The model of an exported directory, as the configuration in it says.
+ *
+ * @throws EspalierError naming the file and the field that is malformed.
+ */
+export async function readExportedModel(directory: string): Promise<ModelDescription> {
+  const { espalier } = await readDecoded(
+    join(directory, "config.json"),
+    object<{ espalier: ModelDescription }>({ espalier: model }),
+  );
+  return espalier;
+}
 
 /** Reads the run in `directory`. @throws EspalierError naming the file that is malformed. */
 export async function readRun(directory: string): Promise<Run> {
@@ -346,11 +396,14 @@ export async function readRun(directory: string): Promise<Run> {
   while (rounds.length < total && rounds[rounds.length - 1].plan !== undefined) {
     rounds.push(await readNext(rounds.length + 1));
   }
+  const other = total === 1 ? await read("budgets.json", budgets) : undefined;
+  if (other !== undefined) checkBudgets(other, rounds[0].groups, path("budgets.json"));
   const trains = asked.command === "train";
   return {
     name: basename(resolve(directory)),
     manifest: asked,
     rounds,
+    budgets: other?.budgets ?? [],
     training: await read("training.json", training),
     trained: trains ? await read("evaluation.json", evaluation) : undefined,
     evaluation: trains ? undefined : await read("evaluation.json", evaluations),
@@ -395,6 +448,21 @@ function checkLengths({ groups }: SensitivityRecord, path: string): void {
       `${path}: group ${name}: expected ${count} numbers in each list, got ${wrong.length}`,
       { path, group: name },
     );
+  }
+}
+
+function checkBudgets({ budgets }: BudgetsRecord, groups: readonly ComponentGroup[], path: string) {
+  for (const [i, budget] of budgets.entries()) {
+    for (const { name, count } of groups) {
+      const runs = Object.hasOwn(budget.groups, name) ? budget.groups[name] : [];
+      const total = runs.reduce((sum, length) => sum + length, 0);
+      if (total === count) continue;
+      throw new EspalierError(
+        "invalid-file",
+        `${path}: budgets[${i}]: group ${name}: expected decisions on ${count} components, got ${total}`,
+        { path, group: name },
+      );
+    }
   }
 }
 

@@ -2,15 +2,17 @@ import { cp, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/pro
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EspalierError, readJson, writeJsonAtomic } from "@espalier/base";
-import type { PlanRecord, SensitivityRecord, SizeRecord } from "@espalier/pipeline";
-import { cifarResNet } from "@espalier/vision";
+import type { BudgetsRecord, PlanRecord, SensitivityRecord, SizeRecord } from "@espalier/pipeline";
+import { cifarResNet, resNet } from "@espalier/vision";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import {
   evaluation,
   latency,
+  renameGroup,
   syntheticTraining,
   writeSyntheticRun,
 } from "../fixtures/synthetic-run.ts";
+import type { PageData } from "./page-data.ts";
 import { type Report, renderReport } from "./render-report.ts";
 import type { Summary } from "./summary.ts";
 
@@ -35,8 +37,22 @@ async function open(name: string) {
     summary: (await readJson(report.summary)) as Summary,
     json: async <T>(file: string) => (await readJson(join(directory, file))) as T,
     elements: (attribute: string) => elementsWith(html, attribute),
-    text: html.replaceAll(/<(style|script)>.*?<\/\1>/gs, "").replaceAll(/<[^>]*>/g, " "),
+    text: html.replaceAll(/<(style|script)\b.*?<\/\1>/gs, "").replaceAll(/<[^>]*>/g, " "),
+    data: embeddedData(html),
   };
+}
+
+function embeddedData(html: string): PageData | undefined {
+  const json = html.match(/<script type="application\/json" id="data">(.*?)<\/script>/s)?.[1];
+  return json === undefined ? undefined : JSON.parse(json);
+}
+
+/** What happens to each component of a group, by its number. */
+function decisionsOf({ components, decisions }: PageData["groups"][number]): string[] {
+  const fates = decisions!.flatMap((length, i) =>
+    new Array<string>(length).fill(["prune", "implant", "keep"][i % 3]),
+  );
+  return components.map((_, number) => fates[components.indexOf(number)]);
 }
 
 function elementsWith(html: string, attribute: string): Record<string, string>[] {
@@ -112,27 +128,66 @@ describe("a finished run", () => {
   test("shows every component once, with its score, its error and its decision", async () => {
     const sensitivity = await page.json<SensitivityRecord>("sensitivity.json");
     const plan = await page.json<PlanRecord>("plan.json");
-    const shown = elementsWith(page.html, "data-component");
-    let offset = 0;
-    for (const { name, count, scores, standardErrors } of sensitivity.groups) {
-      const marks = shown.slice(offset, offset + count);
-      offset += count;
+    expect(page.data!.groups.map(({ name }) => name)).toEqual(Object.keys(plan.groups));
+    for (const [k, { name, count, scores, standardErrors }] of sensitivity.groups.entries()) {
+      const shown = page.data!.groups[k];
       const { implant, prune } = plan.groups[name];
-      const byComponent = [...marks].sort(
-        (a, b) => Number(a["data-component"]) - Number(b["data-component"]),
-      );
-      expect(byComponent.map((mark) => Number(mark["data-score"]))).toEqual(scores);
-      expect(byComponent.map((mark) => Number(mark["data-error"]))).toEqual(standardErrors);
-      expect(byComponent.map((mark) => mark["data-decision"])).toEqual(
+      expect([...shown.components].sort((a, b) => a - b)).toEqual(scores.map((_, i) => i));
+      shown.components.forEach((component, place) => {
+        // Three digits are shown.
+        expect(Number(shown.scores[place]) / scores[component]).toBeCloseTo(1, 2);
+        expect(Number(shown.errors[place]) / standardErrors[component]!).toBeCloseTo(1, 2);
+        if (place > 0) {
+          expect(scores[component]).toBeGreaterThanOrEqual(scores[shown.components[place - 1]]);
+        }
+      });
+      expect(decisionsOf(shown)).toEqual(
         scores.map((_, i) =>
           implant.includes(i) ? "implant" : prune.includes(i) ? "prune" : "keep",
         ),
       );
-      expect(marks.map((mark) => Number(mark["data-score"]))).toEqual(
-        [...scores].sort((a, b) => a - b),
-      );
+      expect(shown.levels.reduce((a, b) => a + b)).toBe(count);
     }
-    expect(shown).toHaveLength(offset);
+  });
+
+  test("draws a dot and an error for each component", async () => {
+    const panels = [...page.html.matchAll(/data-scores="\d+".*?<\/svg><\/svg>/gs)];
+    expect(panels).toHaveLength(page.data!.groups.length);
+    panels.forEach(([panel], k) => {
+      const drawn = (kind: string) =>
+        elementsWith(panel, "d")
+          .filter((path) => path.class.startsWith(`${kind} `))
+          .map((path) => path.d.split("M").length - 1)
+          .reduce((a, b) => a + b);
+      expect(drawn("dots")).toBe(page.data!.groups[k].components.length);
+      expect(drawn("errors")).toBe(page.data!.groups[k].components.length);
+    });
+  });
+
+  test("knows the plans of other budgets, and the run's among them", async () => {
+    const { budgets } = await page.json<BudgetsRecord>("budgets.json");
+    const plan = await page.json<PlanRecord>("plan.json");
+    const { data, summary } = page;
+    const run = data!.budgets.find(({ isRun }) => isRun)!;
+    expect(run.facts).toMatchObject({
+      share: "50 %",
+      macs: plan.after.macs.toLocaleString("en"),
+      parameters: plan.after.parameters.toLocaleString("en"),
+      prune: String(summary.counts!.prune),
+    });
+    expect(run.groups).toEqual(data!.groups.map(({ decisions }) => decisions));
+    const shares = data!.budgets.map(({ facts }) => Number.parseFloat(facts.share));
+    expect(shares).toEqual([...shares].sort((a, b) => a - b));
+    expect(new Set([...budgets.map(({ keep }) => Number((100 * keep).toFixed(4))), 50])).toEqual(
+      new Set(shares),
+    );
+    for (const { facts, groups } of data!.budgets) {
+      const total = groups.flat().reduce((a, b) => a + b, 0);
+      expect(total).toBe(448);
+      expect(Number(facts.keep) + Number(facts.implant) + Number(facts.prune)).toBe(448);
+    }
+    const rows = elementsWith(page.html, "data-budget").map((row) => Number(row["data-budget"]));
+    expect(rows.map((keep) => Number((100 * keep).toFixed(4)))).toEqual(shares);
   });
 
   test("counts every decision once", async () => {
@@ -142,7 +197,7 @@ describe("a finished run", () => {
     const total = { keep: 0, implant: 0, prune: 0 };
     for (const [, name, content] of rows) {
       const { components, implant, prune } = plan.groups[name];
-      const [keep, replaced, removed] = elementsWith(content, "data-value").map((cell) =>
+      const [keep, replaced, removed] = elementsWith(content, "data-count").map((cell) =>
         Number(cell["data-value"]),
       );
       expect([keep + replaced + removed, replaced, removed]).toEqual([
@@ -242,7 +297,10 @@ describe("other runs", () => {
       implant: 0.2,
       coupling: "apart",
     });
-    const { summary, json, text } = await open("rounds");
+    const { summary, json, text, data, html } = await open("rounds");
+    expect(data!.budgets).toEqual([]);
+    expect(html).not.toContain('id="budget"');
+    expect(text).toContain("Other budgets are not shown");
     type Config = {
       pruning: { channels: Record<string, number[]>; implants: Record<string, number> };
     };
@@ -301,10 +359,10 @@ describe("other runs", () => {
     const plan = await readJson(join(directory, "plan.json"));
     await writeJsonAtomic(join(directory, "run.json"), { ...manifest, plan });
     await rm(join(directory, "sensitivity.json"));
-    const { text, summary, html } = await open("followed");
+    const { text, summary, data } = await open("followed");
     expect(text).toContain("nothing was scored");
+    expect(data).toBeUndefined();
     expect(summary.counts).toBeDefined();
-    expect(elementsWith(html, "data-component")).toEqual([]);
     expect(summary.command).toContain("--plan followed/plan.json");
   });
 
@@ -316,9 +374,10 @@ describe("other runs", () => {
       ...{ executor: "onnx:cpu", settings, seed: 0, batchSize: 64 },
     });
     await cp(join(root, "half/sensitivity.json"), join(directory, "sensitivity.json"));
-    const { html, text, card } = await open("scores");
-    expect(elementsWith(html, "data-component")).toHaveLength(448);
-    expect(elementsWith(html, "data-component")[0]["data-decision"]).toBe("");
+    const { text, card, data } = await open("scores");
+    expect(data!.groups.flatMap(({ components }) => components)).toHaveLength(448);
+    expect(data!.groups[0].decisions).toBeUndefined();
+    expect(data!.budgets).toEqual([]);
     expect(text).toContain("Sensitivity of net");
     expect(text).not.toContain("What was removed");
     expect(card).not.toContain("model-index");
@@ -351,6 +410,15 @@ describe("unfinished runs", () => {
     await rm(join(directory, file));
     const { text } = await open(`without-${file}`);
     expect(text.replaceAll(/\s+/g, " ")).toContain(`${file} is not there (yet): ${meaning}.`);
+  });
+
+  test("without budgets.json have no slider", async () => {
+    const directory = await copyRun("without-budgets");
+    await rm(join(directory, "budgets.json"));
+    const { html, data } = await open("without-budgets");
+    expect(html).not.toContain('id="budget"');
+    expect(html).not.toContain("budgets.json");
+    expect(data!.groups).not.toEqual([]);
   });
 
   test("that have only begun have a page", async () => {
@@ -401,6 +469,11 @@ describe("malformed files", () => {
       { model_type: 3 },
       /model\/config\.json: model_type: expected a string, got 3$/,
     ],
+    [
+      "budgets.json",
+      { budgets: [{ keep: 0.5, after: {} }] },
+      /budgets\.json: budgets\[0\]\.after\.parameters: expected a whole number, got nothing$/,
+    ],
   ] as const)("%s, case %#", async (file, content, message) => {
     const directory = await copyRun("malformed");
     const text = typeof content === "string" ? content : JSON.stringify(content);
@@ -419,6 +492,20 @@ describe("malformed files", () => {
     await writeJsonAtomic(path, record);
     await expect(renderReport(directory)).rejects.toThrow(
       /sensitivity\.json: group layer1\.0\.conv1: expected 16 numbers in each list, got 15$/,
+    );
+  });
+
+  test.each([
+    ["a component too many", [1, 0, 16]],
+    ["a group left out", undefined],
+  ])("budgets with %s", async (_, runs) => {
+    const directory = await copyRun("wrong-budgets");
+    const path = join(directory, "budgets.json");
+    const record = (await readJson(path)) as { budgets: { groups: Record<string, unknown> }[] };
+    record.budgets[1].groups["layer1.0.conv1"] = runs;
+    await writeJsonAtomic(path, record);
+    await expect(renderReport(directory)).rejects.toThrow(
+      /budgets\.json: budgets\[1\]: group layer1\.0\.conv1: expected decisions on 16 components, got \d+$/,
     );
   });
 
@@ -445,19 +532,14 @@ test("foreign text stays text", async () => {
     ...{ model_type: evil, [evil]: evil, id2label: { 0: evil } },
   }));
   await edit("latency.json", (record: object) => ({ ...record, executor: evil }));
-  await edit("sensitivity.json", (record: { groups: { name: string }[] }) => {
-    record.groups[1].name = evil;
-    return record;
-  });
-  await edit("plan.json", ({ groups, ...plan }: { groups: Record<string, unknown> }) => ({
-    ...plan,
-    groups: { ...groups, [evil]: groups["layer1.0.conv1"], "layer1.0.conv1": undefined },
-  }));
-  const { html, card, elements } = await open("evil");
+  await renameGroup(directory, "layer1.0.conv1", evil);
+  const { html, card, elements, data } = await open("evil");
+  expect(data!.groups[1].name).toBe(evil);
   expect(html).toContain("&lt;img src=x onerror=alert(1)&gt;");
   expect(html).not.toContain("<img");
-  expect(html.match(/<script/g)).toHaveLength(1);
-  expect(html.match(/<\/script/g)).toHaveLength(1);
+  // The page's own, and its data.
+  expect(html.match(/<script/g)).toHaveLength(2);
+  expect(html.match(/<\/script/g)).toHaveLength(2);
   expect(elements("onerror")).toEqual([]);
   // In Markdown, it is in spans and blocks of code, whose fences are longer than its own.
   const outside = card
@@ -467,14 +549,15 @@ test("foreign text stays text", async () => {
   expect(outside).not.toContain("<img");
 });
 
-test("the page of a ResNet-56 with all its components is light", async () => {
+test("the page of a ResNet-50 with all its components is light", async () => {
   await writeSyntheticRun(join(root, "large"), {
-    family: cifarResNet,
-    preset: "resnet56-cifar10",
+    family: resNet,
+    preset: "resnet50-imagenet",
     coupling: "apart",
     implant: 0.2,
+    budgets: [0.3, 0.7],
   });
-  const { report, html } = await open("large");
-  expect(elementsWith(html, "data-component")).toHaveLength(2128);
-  expect((await stat(report.html)).size).toBeLessThan(1_500_000);
+  const { report, data } = await open("large");
+  expect(data!.groups.flatMap(({ components }) => components)).toHaveLength(26_560);
+  expect((await stat(report.html)).size).toBeLessThan(2_500_000);
 });

@@ -1,9 +1,10 @@
 /** @file A run directory as a page, a model card and a summary. */
 import { join } from "node:path";
 import { writeFileAtomic, writeJsonAtomic } from "@espalier/base";
-import { renderCard } from "./card.ts";
+import { fileName } from "@espalier/pipeline";
+import { renderCard, renderExportCard, renderPlainCard } from "./card.ts";
 import { renderPage } from "./page.ts";
-import { readRun } from "./read-run.ts";
+import { readExportedModel, readRun } from "./read-run.ts";
 import type { RunFile } from "./sections.ts";
 import { summarize } from "./summary.ts";
 
@@ -17,6 +18,9 @@ export interface Report {
   readonly summary: string;
 }
 
+/** Where a run has the export of its final model. */
+const EXPORTED = "export/pruned";
+
 const runFiles: readonly RunFile[] = [
   { path: "README.md", content: "the model card" },
   { path: "summary.json", content: "all numbers of this page" },
@@ -26,21 +30,48 @@ const runFiles: readonly RunFile[] = [
     path: "plan.json",
     content: "what happens to each component; can be edited and followed again",
   },
+  { path: "budgets.json", content: "what other budgets would have done" },
   { path: "rounds", content: "scores, plan and model of each round" },
   { path: "pruned/model.safetensors", content: "the model straight after pruning" },
   { path: "training.json", content: "the epochs of training" },
   { path: "model/config.json", content: "the final model's configuration" },
   { path: "model/model.safetensors", content: "its parameters" },
   { path: "evaluation.json", content: "accuracy and loss on the test set" },
-  { path: "export/pruned/onnx/model.onnx", content: "the final model as ONNX" },
+  { path: "export/pruned/README.md", content: "the final model for others: its model card" },
+  { path: "export/pruned/onnx/model.onnx", content: "as ONNX" },
+  { path: "export/pruned/onnx/model_fp16.onnx", content: "as ONNX in half precision" },
+  { path: "export/pruned/onnx/model_quantized.onnx", content: "as ONNX in 8 bits" },
+  { path: "export/pruned/model.safetensors", content: "its parameters" },
+  { path: "export/pruned/pruning.json", content: "what pruning has done, in one file" },
   { path: "export/dense/onnx/model.onnx", content: "the model before, as ONNX" },
+  { path: "export/dense/model.safetensors", content: "the parameters of the model before" },
   { path: "sizes.json", content: "parameters, multiply-accumulates and bytes" },
   { path: "latency.json", content: "measured times" },
 ];
 
 /**
+ * Writes `README.md`, a model card, into an exported directory: with the results of the run that made
+ * the model, where there is one.
+ *
+ * @returns Its path.
+ * @throws EspalierError as `renderReport`.
+ */
+export async function writeExportCard(
+  directory: string,
+  runDirectory: string | undefined,
+): Promise<string> {
+  const path = join(directory, "README.md");
+  const card =
+    runDirectory === undefined
+      ? renderPlainCard(fileName(directory), await readExportedModel(directory))
+      : renderExportCard(summarize(await readRun(runDirectory)));
+  await writeFileAtomic(path, card);
+  return path;
+}
+
+/**
  * Writes `report.html`, `README.md` and `summary.json` into a run directory, from what is there; a
- * run need not be finished.
+ * run need not be finished. An exported model in it gets a model card of its own.
  *
  * @throws EspalierError `missing-file` if it is no run, `invalid-file` or `mismatched-model` naming
  *   the file that is malformed.
@@ -55,6 +86,9 @@ export async function renderReport(runDirectory: string): Promise<Report> {
   };
   await writeJsonAtomic(report.summary, summary);
   await writeFileAtomic(report.card, renderCard(summary));
+  if (run.has(EXPORTED)) {
+    await writeFileAtomic(join(runDirectory, EXPORTED, "README.md"), renderExportCard(summary));
+  }
   const files = runFiles.filter(({ path }) => run.has(path));
   await writeFileAtomic(report.html, renderPage(summary, files));
   return report;

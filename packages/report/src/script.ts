@@ -1,77 +1,234 @@
 /**
- * @file What the page can do where JavaScript runs; without it, nothing is missing. Plain JavaScript
- * of today's browsers.
+ * @file What the page can do where JavaScript runs: it reads out single scores, and shows what other
+ * budgets would do. Plain JavaScript of today's browsers.
  */
 export const script = `
 "use strict";
-// Marks say their titles at once, to the pointer and to the arrow keys.
+const data = JSON.parse(document.getElementById("data")?.textContent ?? '{"groups":[],"budgets":[]}');
+const SVG = "http://www.w3.org/2000/svg";
+function shape(name, attributes) {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  return element;
+}
 const tip = Object.assign(document.createElement("div"), { id: "tip", role: "status", hidden: true });
 document.body.append(tip);
-const texts = new Map();
-for (const mark of document.querySelectorAll(".mark")) {
-  const title = mark.querySelector("title");
-  texts.set(mark, title.textContent);
-  title.remove();
-}
-let chosen;
-function choose(mark) {
-  chosen?.classList.remove("chosen");
-  chosen = mark;
-  mark?.classList.add("chosen");
-}
-function show(mark, x, y) {
-  tip.hidden = mark === undefined;
-  if (mark === undefined) return;
-  tip.textContent = texts.get(mark);
+function show(text, x, y) {
+  tip.hidden = text === undefined;
+  if (tip.hidden) return;
+  tip.textContent = text;
   const { width, height } = tip.getBoundingClientRect();
   const edge = document.documentElement.clientWidth - width - 8;
   tip.style.left = Math.max(8, Math.min(edge, x - width / 2)) + "px";
   tip.style.top = (y > height + 24 ? y - height - 14 : y + 18) + "px";
 }
-for (const figure of document.querySelectorAll(".marks")) {
-  const marks = [...figure.querySelectorAll(".mark")];
-  const plots = [...figure.querySelectorAll("svg.plot")];
-  // The title of a whole chart would cover those of its marks.
-  for (const plot of plots) {
-    plot.setAttribute("aria-label", plot.querySelector(":scope > title").textContent);
-    plot.removeAttribute("aria-labelledby");
-    plot.setAttribute("aria-describedby", plot.querySelector(":scope > desc").id);
-    plot.querySelector(":scope > title").remove();
-  }
-  figure.tabIndex = 0;
-  figure.setAttribute("role", "group");
-  figure.setAttribute("aria-label", "Figure: arrow keys read its parts");
-  figure.addEventListener("pointermove", (event) => {
-    const mark = event.target.closest(".mark") ?? undefined;
-    show(mark, event.clientX, event.clientY);
-  });
-  figure.addEventListener("pointerleave", () => show());
-  figure.addEventListener("blur", () => {
-    choose();
-    show();
-  });
-  figure.addEventListener("keydown", (event) => {
-    if (event.target !== figure) return;
-    const at = marks.indexOf(chosen);
-    const plot = plots.indexOf(chosen?.closest("svg.plot"));
-    const next = {
-      ArrowRight: () => marks[at + 1],
-      ArrowLeft: () => marks[at - 1],
-      ArrowDown: () => plots[plot + 1]?.querySelector(".mark"),
-      ArrowUp: () => plots[plot - 1]?.querySelector(".mark"),
-    }[event.key]?.();
-    if (event.key === "Escape") {
-      choose();
-      show();
-    }
-    if (!next) return;
-    event.preventDefault();
-    choose(next);
-    next.scrollIntoView({ block: "nearest" });
-    const { left, top, width } = next.getBoundingClientRect();
-    show(next, left + width / 2, top);
+
+// What happens to the component at a place in its group: runs are removed, implants, kept in turn.
+function fateAt(runs, place) {
+  for (let i = 0, end = 0; i < runs.length; i++) if (place < (end += runs[i])) return i % 3;
+}
+// The decisions on each group that strips show.
+let shown = data.groups.map(({ decisions }) => decisions);
+
+// A chart has parts, each with a text and a place; charts of components know them from the data.
+const charts = new Map();
+function componentChart(plot, group, decisions) {
+  const count = group.components.length;
+  const cursor = shape("rect", { class: "cursor", height: "100%", width: 100 / count + "%", visibility: "hidden" });
+  plot.append(cursor);
+  charts.set(plot, {
+    count,
+    text(i) {
+      const error = group.errors[i] ? " ± " + group.errors[i] : "";
+      const runs = decisions();
+      const fate = runs ? ", " + data.fates[fateAt(runs, i)] : "";
+      return group.name + ", component " + group.components[i] + ": " + group.scores[i] + error + fate;
+    },
+    choose(i) {
+      cursor.setAttribute("visibility", i === undefined ? "hidden" : "visible");
+      if (i !== undefined) cursor.setAttribute("x", (100 * i) / count + "%");
+    },
+    place(i) {
+      const { left, top, width } = plot.getBoundingClientRect();
+      return [left + (width * (i + 0.5)) / count, top];
+    },
+    at({ clientX }) {
+      const { left, width } = plot.getBoundingClientRect();
+      return Math.max(0, Math.min(count - 1, Math.floor(((clientX - left) / width) * count)));
+    },
   });
 }
+function markChart(plot) {
+  const marks = [...plot.querySelectorAll(".mark")];
+  const texts = marks.map((mark) => {
+    const title = mark.querySelector("title");
+    title.remove();
+    return title.textContent;
+  });
+  charts.set(plot, {
+    count: marks.length,
+    text: (i) => texts[i],
+    choose: (i) => marks.forEach((mark, k) => mark.classList.toggle("chosen", k === i)),
+    place(i) {
+      const { left, top, width } = marks[i].getBoundingClientRect();
+      return [left + width / 2, top];
+    },
+    at({ target }) {
+      const i = marks.indexOf(target.closest(".mark"));
+      return i < 0 ? undefined : i;
+    },
+  });
+}
+
+// A strip: the height of a component is its decision, the strength of its colour its score.
+const STYLES = ["prune", "implant", "keep"];
+const TOPS = [14, 8, 0];
+function drawStrip(plot, group, runs) {
+  const count = group.components.length;
+  const parts = shape("g", { class: "strip" });
+  for (let run = 0, start = 0; run < runs.length; start += runs[run++]) {
+    for (let level = 0, low = 0; level < group.levels.length; low += group.levels[level++]) {
+      const from = Math.max(start, low);
+      const to = Math.min(start + runs[run], low + group.levels[level]);
+      if (from >= to) continue;
+      const top = TOPS[run % 3];
+      parts.append(
+        shape("rect", {
+          class: STYLES[run % 3],
+          x: (100 * from) / count + "%",
+          width: (100 * (to - from)) / count + "%",
+          y: top,
+          height: 20 - top,
+          "fill-opacity": (0.25 + (0.75 * (level + 1)) / group.levels.length).toFixed(2),
+        }),
+      );
+    }
+  }
+  (plot.querySelector(".strip") ?? plot.appendChild(shape("g", {}))).replaceWith(parts);
+  plot.querySelector("desc").textContent =
+    STYLES.map((style, i) => data.fates[i] + ": " + countOf(runs, i)).join("; ") + ".";
+}
+function countOf(runs, fate) {
+  return runs.reduce((sum, length, i) => sum + (i % 3 === fate ? length : 0), 0);
+}
+
+for (const plot of document.querySelectorAll("svg.plot")) {
+  // The title of a whole chart would cover those of its parts.
+  const title = plot.querySelector(":scope > title");
+  plot.setAttribute("aria-label", title.textContent);
+  plot.removeAttribute("aria-labelledby");
+  plot.setAttribute("aria-describedby", plot.querySelector(":scope > desc").id);
+  title.remove();
+  const { scores, strip } = plot.dataset;
+  const group = data.groups[scores ?? strip];
+  if (group === undefined) markChart(plot);
+  else if (strip === undefined) componentChart(plot, group, () => group.decisions);
+  else {
+    for (const mark of plot.querySelectorAll(".mark")) mark.remove();
+    drawStrip(plot, group, group.decisions);
+    componentChart(plot, group, () => shown[strip]);
+  }
+}
+if (data.groups.length > 0) for (const text of document.querySelectorAll(".scripted")) text.hidden = false;
+
+// Parts say their texts at once, to the pointer and to the keys.
+for (const figure of document.querySelectorAll(".marks")) {
+  let chosen;
+  const choose = (plot, part) => {
+    if (chosen) charts.get(chosen.plot).choose();
+    chosen = plot && { plot, part };
+    if (!plot) return show();
+    const chart = charts.get(plot);
+    chart.choose(part);
+    plot.scrollIntoView({ block: "nearest" });
+    show(chart.text(part), ...chart.place(part));
+  };
+  figure.tabIndex = 0;
+  figure.setAttribute("role", "group");
+  figure.setAttribute("aria-label", "Figure: arrow keys, Page Up and Down, Home and End read its parts");
+  figure.addEventListener("pointermove", (event) => {
+    const plot = event.target.closest("svg.plot");
+    const part = plot ? charts.get(plot).at(event) : undefined;
+    if (part === undefined) return choose();
+    if (chosen) charts.get(chosen.plot).choose();
+    chosen = { plot, part };
+    charts.get(plot).choose(part);
+    show(charts.get(plot).text(part), event.clientX, event.clientY);
+  });
+  figure.addEventListener("pointerleave", () => choose());
+  figure.addEventListener("blur", () => choose());
+  figure.addEventListener("keydown", (event) => {
+    if (event.target !== figure) return;
+    if (event.key === "Escape") return choose();
+    const plots = [...figure.querySelectorAll("svg.plot")];
+    const at = plots.indexOf(chosen?.plot);
+    const last = chosen ? charts.get(chosen.plot).count - 1 : 0;
+    const page = Math.max(1, Math.round(last / 10));
+    const step = (by) => {
+      if (!chosen) return by > 0 && [plots[0], 0];
+      const part = chosen.part + by;
+      if (part >= 0 && part <= last) return [chosen.plot, part];
+      const next = plots[at + Math.sign(by)];
+      return next && [next, by > 0 ? 0 : charts.get(next).count - 1];
+    };
+    const next = {
+      ArrowRight: () => step(1),
+      ArrowLeft: () => step(-1),
+      PageDown: () => step(page),
+      PageUp: () => step(-page),
+      Home: () => chosen && [chosen.plot, 0],
+      End: () => chosen && [chosen.plot, last],
+      ArrowDown: () => plots[at + 1] && [plots[at + 1], 0],
+      ArrowUp: () => plots[at - 1] && [plots[at - 1], 0],
+    }[event.key]?.();
+    if (!next) return;
+    event.preventDefault();
+    choose(...next);
+  });
+}
+
+// The slider shows the plans of other budgets.
+const budget = document.getElementById("budget");
+if (budget !== null) {
+  budget.hidden = false;
+  const slider = document.getElementById("budget-slider");
+  const reset = document.getElementById("budget-reset");
+  const note = document.getElementById("budget-note");
+  const run = data.budgets.findIndex(({ isRun }) => isRun);
+  const rows = [...document.querySelectorAll("tr[data-group]")];
+  const plots = rows.map((row) => row.querySelector("[data-strip]"));
+  const follow = () => {
+    const { facts, text, groups, isRun } = data.budgets[slider.value];
+    shown = groups;
+    slider.setAttribute("aria-valuetext", text);
+    for (const fact of budget.querySelectorAll("[data-fact]")) fact.textContent = facts[fact.dataset.fact];
+    note.textContent = isRun ? "as in this run" : "predicted, not what this run did";
+    reset.hidden = isRun;
+    rows.forEach((row, k) => {
+      const runs = groups[plots[k].dataset.strip];
+      drawStrip(plots[k], data.groups[plots[k].dataset.strip], runs);
+      const [prune, implant, keep] = STYLES.map((_, i) => countOf(runs, i));
+      const whole = prune + implant + keep;
+      const set = (name, value, words) => {
+        const cell = row.querySelector("[data-count=" + name + "]");
+        cell.dataset.value = value;
+        cell.textContent = words ?? value;
+      };
+      set("keep", keep);
+      set("implant", implant);
+      set("prune", prune);
+      set("left", (keep + implant) / whole, whole + " → " + (keep + implant));
+    });
+  };
+  slider.addEventListener("input", follow);
+  reset.addEventListener("click", () => {
+    slider.value = run;
+    follow();
+    slider.focus();
+  });
+  slider.value = run;
+}
+
 // Columns sort by their cells' values.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];

@@ -1,4 +1,5 @@
 /** @file The sections of the page. */
+import { budgetSlider, budgetTable } from "./budgets.ts";
 import { compare } from "./comparison.ts";
 import {
   describeCounts,
@@ -12,17 +13,13 @@ import {
   explainStability,
   spellOut,
 } from "./explain.ts";
-import {
-  decisionBar,
-  latencyFigure,
-  sensitivityFigure,
-  trainingFigure,
-  widthsFigure,
-} from "./figures.ts";
+import { decisionBar, latencyFigure, trainingFigure, widthsFigure } from "./figures.ts";
 import { formatCount, formatNumber, formatPercent } from "./format.ts";
 import { type Content, type Html, html } from "./html.ts";
 import { flattenSettings, onnxExample, quoteWord } from "./instructions.ts";
+import { breakable, scorePanels } from "./score-panels.ts";
 import type { GroupSummary, Summary } from "./summary.ts";
+import { table } from "./table.ts";
 
 /** A file of the run that the page links to. */
 export interface RunFile {
@@ -95,10 +92,11 @@ function result(summary: Summary): Content {
 function pruningNote({ manifest, counts }: Summary): string {
   if (manifest.command !== "prune" || manifest.calibration === 0) return "";
   const samples = formatCount(manifest.calibration);
-  const start = flattenSettings(manifest.settings).get("implantStart");
-  const fitted =
-    (counts?.implant ?? 0) > 0 && start === "least-squares" ? "implants fitted and " : "";
-  return ` The pruned model has had ${fitted}the statistics of its normalisation layers estimated anew on ${samples} training samples, but no step of training.`;
+  const settings = flattenSettings(manifest.settings);
+  const implants = (counts?.implant ?? 0) > 0 && settings.get("implantStart") === "least-squares";
+  const layers = settings.get("compensation") === "least-squares";
+  const fitted = [...(layers ? ["layers"] : []), ...(implants ? ["implants"] : [])].join(" and ");
+  return ` The pruned model has had ${fitted && `${fitted} fitted by least squares and `}the statistics of its normalisation layers estimated anew on ${samples} training samples, but no step of training.`;
 }
 
 function sensitivity({ sensitivity, groups, counts, manifest }: Summary): Content {
@@ -115,7 +113,7 @@ function sensitivity({ sensitivity, groups, counts, manifest }: Summary): Conten
   const one = (decision: "keep" | "implant" | "prune", name: string) =>
     counts !== undefined &&
     counts[decision] > 0 &&
-    html`<li><svg viewBox="-5 -5 10 10" aria-hidden="true"><use data-style="${decision}" href="#dot-${decision}" transform="scale(1.3)"/></svg>${formatCount(counts[decision])} ${name}</li>`;
+    html`<li><svg viewBox="0 0 14 14" aria-hidden="true"><path class="dots ${decision}" d="M7 7h0"/>${decision === "prune" && html`<path class="hollow" d="M7 7h0"/>`}</svg>${formatCount(counts[decision])} ${name}</li>`;
   return [
     html`<p>A component is the smallest part that can be removed: here, a channel. ${
       sensitivity.coupling === "together"
@@ -126,7 +124,7 @@ function sensitivity({ sensitivity, groups, counts, manifest }: Summary): Conten
     html`<h3>Scores in each group${several && ", before the first round"}</h3>`,
     counts &&
       html`<ul class="key">${one("keep", "kept")}${one("implant", "replaced by implants")}${one("prune", "removed")}</ul>`,
-    sensitivityFigure(groups, sensitivity.metric),
+    scorePanels(groups, sensitivity.metric),
     html`<p class="caption">How to read it: each chart is a group and each mark one of its components, from the least sensitive on the left to the most sensitive on the right. Height is the score${sensitivity.metric === "random" ? "" : ", on a logarithmic scale"}, the same in all charts; a thin line spans one standard error up and down. Scores far below all others are put at the lower edge.${counts && " The number on the right is how many components stay."}${several && " Later rounds went by scores measured anew, so what was removed need not be what is lowest here."}${coupled && " “+ 3” stands for three more layers whose channels go together with those of the layer named."}</p>`,
     html`<details><summary>Scores of each group as a table</summary>${scoreTable(groups)}</details>`,
   ];
@@ -149,21 +147,17 @@ function scoreTable(groups: readonly GroupSummary[]): Html {
   );
 }
 
-/** A table that can be sorted by its columns. */
-function table(head: readonly Content[], rows: readonly Html[], name: string): Html {
-  return html`<div class="scroll" tabindex="0" role="region" aria-label="${name}"><table class="sortable"><thead><tr>${head.map((title) => html`<th scope="col"${title === "" && " data-fixed"}>${title}</th>`)}</tr></thead><tbody>${rows}</tbody></table></div>`;
-}
-
 function decisions(summary: Summary): Content {
-  const { groups, counts, rounds, widths, manifest } = summary;
+  const { groups, counts, rounds, widths, budgets, manifest } = summary;
   if (manifest.command !== "prune") return undefined;
-  const decided = groups.flatMap(({ name, counts }) =>
-    counts === undefined ? [] : { name, counts },
+  const decided = groups.flatMap(({ name, layers, counts }) =>
+    counts === undefined ? [] : { name, layers, counts },
   );
-  const rows = decided.map(({ name, counts }, i) => {
+  const rows = decided.map(({ name, counts, layers }, i) => {
     const { keep, implant, prune } = counts;
     const whole = keep + implant + prune;
-    return html`<tr data-group="${name}"><th scope="row">${name}</th><td class="bar">${decisionBar(name, counts, `decisions-${i}`)}</td>${[keep, implant, prune].map((count) => html`<td data-value="${count}">${count}</td>`)}<td class="roomy" data-value="${(keep + implant) / whole}">${whole} → ${keep + implant}</td></tr>`;
+    const others = layers.length > 1 && html` <span class="quiet">+ ${layers.length - 1}</span>`;
+    return html`<tr data-group="${name}"><th scope="row" title="${layers.join(", ")}">${breakable(name)}${others}</th><td class="bar">${decisionBar(name, counts, i)}</td>${Object.entries({ keep, implant, prune }).map(([decision, count]) => html`<td data-value="${count}" data-count="${decision}">${count}</td>`)}<td class="roomy" data-value="${(keep + implant) / whole}" data-count="left">${whole} → ${keep + implant}</td></tr>`;
   });
   const changed = widths.filter(({ before, after }) => before !== after);
   const planned = rounds.length === manifest.rounds;
@@ -173,10 +167,10 @@ function decisions(summary: Summary): Content {
       html`<p>Of ${formatCount(counts.keep + counts.implant + counts.prune)} components, <b>${describeCounts(counts)}</b>. ${counts.implant > 0 && "An implant is a 1×1 convolution in place of a larger one: it costs a fraction, and keeps some of what the channel did. "}${summary.plan && explainPlan(summary.plan)}</p>`,
     !planned && missing(plan, `${rounds.length} of ${manifest.rounds} plans have been made`),
     decided.length > 0 &&
-      html`<h3>Decisions in each group</h3><div class="marks">${table(["group", "", "kept", "implants", "removed", html`<span class="roomy">before → after</span>`], rows, "Decisions")}</div><p class="caption">How to read it: a bar is all components of a group; blue ones are kept, orange ones replaced by implants, grey ones removed.</p>`,
+      html`<h3>Decisions in each group${budgets.length > 0 && ", under this and other budgets"}</h3><div class="budgets">${budgetSlider(summary)}<div class="marks">${table(["group", "", "kept", "implants", "removed", html`<span class="roomy">before → after</span>`], rows, "Decisions")}</div></div><p class="caption">How to read it: a strip is all components of a group, the least sensitive on the left. Tall and blue are kept, half as tall and orange replaced by implants, low and grey removed.<span class="scripted" hidden> The stronger the colour, the higher the score, on the scale of the charts above.${budgets.length > 0 && " Moving the slider shows the plan that another budget would have led to, from the same scores; sizes are counted on the network rebuilt for it."}</span>${rounds.length > 1 && " Other budgets are not shown, since scores of later rounds depend on what earlier ones removed."}</p>${budgetTable(summary)}`,
     rounds.length > 1 && html`<h3>Round by round</h3>${roundTable(summary)}`,
     changed.length > 0 &&
-      html`<h3>Width of each layer</h3>${widthsFigure(widths)}<p class="caption">How to read it: each column is a layer, in the order of their names; its height is the number of output channels. Blue is kept, orange are implants, and grey is what was removed.</p><details><summary>Widths as a table</summary>${table(
+      html`<h3>Width of each layer in this run</h3>${widthsFigure(widths)}<p class="caption">How to read it: each column is a layer, in the order of their names; its height is the number of output channels. Blue is kept, orange are implants, and grey is what was removed.</p><details><summary>Widths as a table</summary>${table(
         ["layer", "before", "after", "implants"],
         widths.map(
           ({ layer, before, after, implants }) =>

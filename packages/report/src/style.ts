@@ -107,15 +107,18 @@ th[aria-sort=descending] button::after{content:" ▼"}
 .caption{font-size:.9rem;color:var(--quiet)}
 .missing{padding:.7rem 1rem;border-left:3px solid var(--line);color:var(--quiet)}
 .key{display:flex;flex-wrap:wrap;gap:.2rem 1.4rem;margin:0 0 .9rem;padding:0;list-style:none;font-size:.9rem}
-.key svg{width:.9rem;height:.9rem;overflow:visible;vertical-align:-.08em;margin-right:.4rem}
-.shapes{position:absolute}
+.key svg{width:.9rem;height:.9rem;vertical-align:-.12em;margin-right:.4rem}
+.key .dots{stroke-width:8}
+.key .implant{stroke-width:7}
+.key .hollow{stroke-width:5}
+[hidden]{display:none!important}
 svg.plot{display:block;overflow:visible}
 .plot text{font-size:11px;fill:var(--quiet)}
 .plot .grid line{stroke:var(--line)}
 .plot .zero{stroke:var(--quiet);stroke-dasharray:2 3}
 .reach{fill:transparent}
 .mark:hover .reach,.mark.chosen .reach{fill:var(--ink);fill-opacity:.1}
-.keep{fill:var(--keep)}.implant{fill:var(--implant)}.prune{fill:var(--prune);fill-opacity:.55}
+rect.keep{fill:var(--keep)}rect.implant{fill:var(--implant)}rect.prune{fill:var(--prune)}.mark .prune{fill-opacity:.55}
 .dense{fill:var(--prune)}
 .panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(10.5rem,1fr));gap:1.3rem 1.4rem;align-items:end;margin:1rem 0}
 .panel{padding-left:2.7rem;min-width:0;break-inside:avoid}
@@ -123,12 +126,35 @@ svg.plot{display:block;overflow:visible}
 .panel-name{display:flex;justify-content:space-between;gap:.6rem;margin:0 0 .15rem -2.7rem;font-size:.8rem;font-weight:600;line-height:1.3}
 .panel-name>:first-child{overflow-wrap:anywhere}
 .panel-name .quiet{font-weight:400;white-space:nowrap}
-[data-style] line{stroke-width:1.1;stroke-opacity:.55}
-[data-style=keep]{fill:var(--keep);stroke:var(--keep)}
-[data-style=score]{fill:var(--keep);stroke:var(--keep)}
-[data-style=implant]{fill:var(--implant);stroke:var(--implant)}
-[data-style=prune]{fill:var(--paper);stroke:var(--prune)}
-[data-style] .reach{stroke:none}
+.errors,.dots,.hollow{fill:none;vector-effect:non-scaling-stroke}
+.errors{stroke-width:1.1;stroke-opacity:.5}
+.dots{stroke-width:4;stroke-linecap:round}
+.dots.implant{stroke-width:5;stroke-linecap:square}
+.hollow{stroke:var(--paper);stroke-width:2;stroke-linecap:round}
+:is(.errors,.dots):is(.keep,.score){stroke:var(--keep)}
+:is(.errors,.dots).implant{stroke:var(--implant)}
+:is(.errors,.dots).prune{stroke:var(--prune)}
+.cursor{fill:var(--ink);fill-opacity:.15;stroke:var(--ink);stroke-width:1;pointer-events:none}
+.strip{shape-rendering:crispEdges}
+.budgets :is(tbody th,td){vertical-align:middle}
+.budgets td.bar{width:46%}
+.budget{margin:1rem 0;padding:.9rem 1.1rem 1rem;background:var(--panel);border:1px solid var(--line);border-radius:8px}
+.budget-head{display:flex;flex-wrap:wrap;align-items:baseline;gap:.1rem .8rem;max-width:none;min-height:1.9rem;margin:0 0 .2rem}
+.budget button{font:inherit;font-size:.85rem;color:var(--link);background:none;border:1px solid var(--line);border-radius:5px;padding:.05rem .6rem;cursor:pointer}
+.budget input{display:block;width:100%;height:20px;margin:0;appearance:none;background:none;cursor:pointer}
+.budget input::-webkit-slider-runnable-track{height:4px;border-radius:2px;background:var(--line)}
+.budget input::-moz-range-track{height:4px;border-radius:2px;background:var(--line)}
+.budget input::-webkit-slider-thumb{appearance:none;width:20px;height:20px;margin-top:-8px;border:0;border-radius:10px;background:var(--keep)}
+.budget input::-moz-range-thumb{width:20px;height:20px;border:0;border-radius:10px;background:var(--keep)}
+.ruler{padding:2px 10px 0}
+.ruler svg{display:block;overflow:visible}
+.ruler line{stroke:var(--prune)}
+.ruler text{font-size:11px;fill:var(--quiet)}
+.ruler .run{fill:var(--ink);font-weight:600}
+.budget dl{display:flex;flex-wrap:wrap;gap:.3rem 1.8rem;margin:.5rem 0 0}
+.budget dt{font-size:.82rem;color:var(--quiet)}
+.budget dd{margin:0;font-weight:600}
+.budget dd small{font-weight:400;color:var(--quiet)}
 .chart{padding-left:3rem;min-width:0;margin:1rem 0 1.2rem;break-inside:avoid}
 .chart h3{margin-left:-3rem}
 .plot .stage{stroke:var(--line)}
@@ -155,6 +181,10 @@ summary{cursor:pointer;color:var(--link);font-size:.92rem}
 details[open] summary{margin-bottom:.6rem}
 footer{margin-top:3.2rem;padding-top:1.2rem;border-top:1px solid var(--line);font-size:.88rem;color:var(--quiet)}
 #tip{position:fixed;z-index:1;max-width:20rem;padding:.35rem .6rem;font-size:.82rem;line-height:1.35;color:var(--paper);background:var(--ink);border-radius:5px;pointer-events:none}
+@media (min-height:40rem){
+.budget{position:sticky;top:0;z-index:1}
+.budgets :is(.marks,[data-strip],button){scroll-margin-top:17rem}
+}
 @media (max-width:40rem){
 body{padding:1.5rem 1rem 3rem}
 .panels{grid-template-columns:repeat(auto-fill,minmax(9.5rem,1fr));gap:1.2rem 1rem}
@@ -162,7 +192,9 @@ table{font-size:.82rem}
 th,td{padding-left:.3rem;padding-right:.3rem}
 th,td small{white-space:normal}
 .roomy,th:has(.roomy){display:none}
-td.bar{min-width:3rem;width:24%}
+td.bar,.budgets td.bar{min-width:3rem;width:24%}
+.budget{padding:.6rem .8rem .7rem}
+.budget dl{gap:.2rem 1rem}
 .latencies{grid-template-columns:1fr}
 .arrow{display:none}
 .steps{display:grid;grid-template-columns:repeat(3,1fr);align-items:start;gap:.6rem}
@@ -170,7 +202,8 @@ td.bar{min-width:3rem;width:24%}
 }
 @media print{
 body{max-width:none;padding:0;font-size:10pt}
-nav,summary,#tip{display:none}
+nav,summary,#tip,#budget-reset,.budget input,.ruler{display:none}
+.budget{position:static}
 section{margin-top:1.6rem;padding-top:1rem}
 h2,h3,.panel-name{break-after:avoid}
 tr,.tile,pre{break-inside:avoid}

@@ -1,6 +1,19 @@
 /** @file The numbers of a run, worked out once: page, card and `summary.json` all show these. */
-import type { Budget, ComponentGroup, Decision, Estimator, Metric } from "@espalier/core";
-import type { Latency, LatencyRecord } from "@espalier/pipeline";
+import type {
+  Budget,
+  ComponentGroup,
+  Decision,
+  Estimator,
+  Metric,
+  ModelSize,
+} from "@espalier/core";
+import {
+  type BudgetPlan,
+  type Latency,
+  type LatencyOutcome,
+  type LatencyRecord,
+  latencyOutcome,
+} from "@espalier/pipeline";
 import { commandOf } from "./instructions.ts";
 import type {
   EpochRecord,
@@ -42,8 +55,12 @@ export interface PlanSummary {
   readonly budget: Budget;
   /** The share of what the budget is about that the plans leave of the dense model. */
   readonly reached: number;
+  /** The dense model. */
+  readonly before: ModelSize;
   readonly rankBy: string;
   readonly scope: string;
+  /** Of budgets of latency: predicted and measured shares of the dense model's time. */
+  readonly latency?: LatencyOutcome | undefined;
 }
 
 /** What a round left of the model. */
@@ -100,6 +117,8 @@ export interface Summary {
   readonly groups: readonly GroupSummary[];
   readonly counts: DecisionCounts | undefined;
   readonly rounds: readonly RoundSummary[];
+  /** What other budgets would have done, from the smallest share kept to the largest. */
+  readonly budgets: readonly BudgetPlan[];
   readonly widths: readonly LayerWidth[];
   readonly training: readonly EpochRecord[] | undefined;
   /** Of a training run: the trained model. */
@@ -136,6 +155,7 @@ export function summarize(run: Run): Summary {
     rounds: rounds.flatMap(({ plan, sensitivity }) =>
       plan === undefined ? [] : { ...plan.after, rankStability: sensitivity?.rankStability },
     ),
+    budgets: [...run.budgets].sort((a, b) => a.keep - b.keep),
     widths: widthsOf(run),
     training,
     trained: trained && judge(trained),
@@ -199,7 +219,7 @@ function summarizeSensitivity({ rounds }: Run): SensitivitySummary | undefined {
   };
 }
 
-function summarizePlan({ rounds, manifest }: Run): PlanSummary | undefined {
+function summarizePlan({ rounds, manifest, latency }: Run): PlanSummary | undefined {
   // A plan that was given may have been edited since it said what it leaves.
   if (manifest.command !== "prune" || manifest.planGiven) return undefined;
   const [first, last] = [rounds[0].plan, rounds[manifest.rounds - 1]?.plan];
@@ -210,8 +230,14 @@ function summarizePlan({ rounds, manifest }: Run): PlanSummary | undefined {
     budget.of === "components"
       ? last.after.components - last.after.implants
       : last.after[budget.of];
+  const whole = first.before[budget.of];
+  // Only plans by latency know of it.
+  if (left === undefined || whole === undefined) return undefined;
   const { rankBy, scope } = last.options;
-  return { budget, reached: left / first.before[budget.of], rankBy, scope };
+  const { parameters, macs } = first.before;
+  const outcome = last.latency && latencyOutcome(last.latency, latency?.batches);
+  const reached = left / whole;
+  return { budget, reached, before: { parameters, macs }, rankBy, scope, latency: outcome };
 }
 
 function countDecisions(decisions: readonly Decision[]): DecisionCounts {
@@ -220,7 +246,7 @@ function countDecisions(decisions: readonly Decision[]): DecisionCounts {
   return counts;
 }
 
-function addCounts(a: DecisionCounts, b: DecisionCounts): DecisionCounts {
+export function addCounts(a: DecisionCounts, b: DecisionCounts): DecisionCounts {
   return { keep: a.keep + b.keep, implant: a.implant + b.implant, prune: a.prune + b.prune };
 }
 

@@ -14,7 +14,6 @@ import type {
 } from "@espalier/core";
 import { type Shape, sizeOf, type Value } from "@espalier/graph";
 import * as z from "zod";
-import { findImplants, fitImplants } from "./implants.ts";
 import { type Declaration, type Feature, Network, type Pruning, positionsOf } from "./network.ts";
 
 /** The `config.json` of an image classifier. */
@@ -182,7 +181,9 @@ function createModel<Config extends VisionConfig>(
   config: Config,
   parameters: Parameters,
 ): Model {
-  const model: Model = {
+  // A plan prunes one model many times.
+  let network: Network | undefined;
+  return {
     family,
     config,
     parameters,
@@ -193,18 +194,14 @@ function createModel<Config extends VisionConfig>(
     ),
     build: (batch, mode) => build(architecture, config, batch, mode).graph,
     prune: (selection) => {
-      const pruned = { ...config, pruning: pruningOf(architecture, config, selection) };
-      const kept = reduce(parameters, declare(architecture, config), declare(architecture, pruned));
+      network ??= build(architecture, config, 1, "evaluation").network;
+      const pruning = pruningOf(architecture, config, network, selection);
+      const pruned = { ...config, pruning };
+      const kept = reduce(parameters, network.declarations, declare(architecture, pruned));
       return createModel(family, architecture, pruned, kept);
-    },
-    fitImplants: (pruned, samples, options) => {
-      const before = declare(architecture, config);
-      const after = declare(architecture, pruned.config as Config);
-      return fitImplants(model, pruned, findImplants(before, after), samples, options);
     },
     withParameters: (replaced) => createModel(family, architecture, config, replaced),
   };
-  return model;
 }
 
 /** @throws EspalierError `mismatched-model` naming the field of a `config.json` that is wrong. */
@@ -293,9 +290,9 @@ function draw({ shape, initialization }: Declaration, random: Random): Float32Ar
 function pruningOf<Config extends VisionConfig>(
   architecture: Architecture<Config>,
   config: Config,
+  network: Network,
   selection: RowSelection,
 ): Pruning {
-  const { network } = build(architecture, config, 1, "evaluation");
   const { declarations } = network;
   const channels: Record<string, readonly number[]> = { ...config.pruning?.channels };
   const implants: Record<string, number> = { ...config.pruning?.implants };
@@ -328,18 +325,24 @@ function pruningOf<Config extends VisionConfig>(
     if (made.length > 0) implants[layer] = made.length;
     else delete implants[layer];
   }
-  // Of a branch that is gone, no layer has channels left.
+  // Of a branch that is gone, no layer has channels left, and a depthwise layer only those of its input.
   const left = declare(architecture, { ...config, pruning: { channels, implants } });
+  const heldBy = (name: string) => left.get(name)?.channels[0] ?? [];
   for (const name of network.sites.keys()) {
     const layer = name.replace(/(\.implant)?\.weight$/, "");
-    if (left.has(`${layer}.weight`) || left.has(`${layer}.implant.weight`)) continue;
-    channels[layer] = [];
-    delete implants[layer];
+    const made = heldBy(`${layer}.implant.weight`);
+    const held = [...heldBy(`${layer}.weight`), ...made];
+    if (held.length === 0 || Object.hasOwn(channels, layer)) channels[layer] = held;
+    if (made.length > 0) implants[layer] = made.length;
+    else delete implants[layer];
   }
   return { channels, implants };
 }
 
-/** The slices of `parameters` that the declarations `after` ask for. */
+/**
+ * The slices of `parameters` that the declarations `after` ask for. They are copied when they are
+ * first read: most pruned models are built for their cost alone.
+ */
 function reduce(
   parameters: Parameters,
   before: ReadonlyMap<string, Declaration>,
@@ -347,22 +350,39 @@ function reduce(
 ): Parameters {
   const reduced = new Map<string, Parameter>();
   for (const [name, declaration] of after) {
-    const { shape, kind, channels } = declaration;
-    const own = before.get(name);
-    const data = new Float32Array(sizeOf(shape));
-    const rowLength = data.length / shape[0];
-    const rows = channels[0] ?? Array.from({ length: shape[0] }, (_, row) => row);
-    rows.forEach((channel, row) => {
-      const held = own?.channels[0]?.indexOf(channel) ?? row;
-      const taken =
-        own !== undefined && held >= 0
-          ? sliceRow(parameters.get(name)!, own, held, channels)
-          : centreTap(parameters, before, name, channel, channels);
-      data.set(taken, row * rowLength);
+    const { shape, kind } = declaration;
+    let data: Float32Array | undefined;
+    reduced.set(name, {
+      shape,
+      kind,
+      get data() {
+        data ??= sliceOf(name, declaration, parameters, before);
+        return data;
+      },
     });
-    reduced.set(name, { shape, kind, data });
   }
   return reduced;
+}
+
+function sliceOf(
+  name: string,
+  { shape, channels }: Declaration,
+  parameters: Parameters,
+  before: ReadonlyMap<string, Declaration>,
+): Float32Array {
+  const own = before.get(name);
+  const data = new Float32Array(sizeOf(shape));
+  const rowLength = data.length / shape[0];
+  const rows = channels[0] ?? Array.from({ length: shape[0] }, (_, row) => row);
+  rows.forEach((channel, row) => {
+    const held = own?.channels[0]?.indexOf(channel) ?? row;
+    const taken =
+      own !== undefined && held >= 0
+        ? sliceRow(parameters.get(name)!, own, held, channels)
+        : centreTap(parameters, before, name, channel, channels);
+    data.set(taken, row * rowLength);
+  });
+  return data;
 }
 
 /** Row `row` of a parameter, with the wanted columns of axis 1 alone. */

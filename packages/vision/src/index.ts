@@ -1,3 +1,4 @@
+export { cifarImage, cifarLabels } from "./cifar.ts";
 export {
   type CifarResNetConfig,
   cifarResNet,
@@ -12,9 +13,11 @@ export {
   type VisionConfig,
   visionConfig,
 } from "./family.ts";
+export { imagenetImage, imagenetLabels } from "./imagenet.ts";
 export {
   type ConvLayer,
   type Declaration,
+  type DepthwiseConvLayer,
   type Feature,
   type Initialization,
   Network,

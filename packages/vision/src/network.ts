@@ -1,13 +1,15 @@
 /** @file Convolutional networks in terms of layers, whether whole, pruned or with implants. */
 import { EspalierError } from "@espalier/base";
-import type { Mode, ModelGraph, ParameterSpec, Site } from "@espalier/core";
+import type { Mode, ModelGraph, ParameterSpec, Shift, Site } from "@espalier/core";
 import {
   add,
   averagePool,
   batchNorm,
   batchNormTraining,
+  clip,
   concat,
   conv,
+  gather,
   input,
   linear,
   maxPool,
@@ -38,6 +40,14 @@ export interface Pruning {
   readonly implants: Readonly<Record<string, number>>;
 }
 
+/** A layer whose outputs nothing but normalisation has changed. */
+interface Producer {
+  readonly name: string;
+  /** How many of its rows are not implants. */
+  readonly whole: number;
+  readonly shift?: Shift | undefined;
+}
+
 /**
  * A tensor of channels on its way through the network. Without channels it is absent: a branch that
  * has lost all channels of a layer leads nowhere, and is left out where it would be joined.
@@ -50,10 +60,9 @@ export interface Feature {
   /** The layers since the last join: without the channels of any of them the feature is absent. */
   readonly layers: readonly string[];
   /**
-   * The layer whose output rows these are, until something else than normalisation happens, and how
-   * many of them are not implants.
+   * The layer whose output rows these are, until something else than normalisation happens.
    */
-  readonly producer?: { readonly name: string; readonly whole: number } | undefined;
+  readonly producer?: Producer | undefined;
 }
 
 /**
@@ -75,16 +84,21 @@ export interface Declaration extends ParameterSpec {
   readonly channels: readonly (readonly number[] | undefined)[];
 }
 
-export interface ConvLayer {
-  /** Output channels of the dense network. */
-  readonly outputs: number;
+/** A kernel that moves over the positions of every channel by itself. */
+export interface DepthwiseConvLayer {
   readonly kernel: number;
   readonly stride?: number;
   readonly padding?: number;
-  readonly groups?: number;
   readonly bias?: boolean;
   /** Default: "normal-fan-in". */
   readonly initialization?: WeightInitialization;
+}
+
+export interface ConvLayer extends DepthwiseConvLayer {
+  /** Output channels of the dense network. */
+  readonly outputs: number;
+  /** Of at least two input channels each. Layers in groups, and what feeds them, are left whole. */
+  readonly groups?: number;
 }
 
 /** A window that moves over the positions of a feature. */
@@ -107,6 +121,17 @@ function weightInitialization(kind: WeightInitialization, shape: Shape): Initial
 export function positionsOf(wanted: readonly number[], channels: readonly number[]): number[] {
   const index = new Map(channels.map((channel, position) => [channel, position]));
   return wanted.map((channel) => index.get(channel)!);
+}
+
+/** The channels `wanted` of a feature, in that order. */
+function select({ value, channels }: Feature, wanted: readonly number[]): Value {
+  const positions = positionsOf(wanted, channels);
+  const [first] = positions;
+  const consecutive = positions.every((position, i) => position === first + i);
+  if (!consecutive) return gather(value, positions, 1);
+  return wanted.length === channels.length
+    ? value
+    : slice(value, 1, first, first + positions.length);
 }
 
 function range(count: number): number[] {
@@ -141,48 +166,46 @@ export class Network {
   /**
    * A convolution `NAME.weight` [outputs, inputs / groups, kernel, kernel], with a bias if asked
    * for. Rows that are implants come from `NAME.implant.weight` [rows, inputs / groups, 1, 1].
+   *
+   * @throws EspalierError `invalid-graph` for as many groups as channels: see `depthwiseConv`.
    */
   conv(name: string, x: Feature, layer: ConvLayer): Feature {
-    const { kernel, stride = 1, padding = 0, groups = 1 } = layer;
-    const { initialization = "normal-fan-in" } = layer;
-    const channels = this.#pruning.channels[name] ?? range(layer.outputs);
-    const layers = [...x.layers, name];
-    if (x.channels.length === 0 || channels.length === 0) {
-      return { value: x.value, channels: [], layers };
+    const { outputs, groups = 1 } = layer;
+    const inputs = x.channels.length;
+    if (groups > 1 && inputs > 0 && (inputs % groups !== 0 || inputs === groups)) {
+      throw new EspalierError(
+        "invalid-graph",
+        `${name}: expected ${groups} groups of at least two channels each, got ${inputs} channels`,
+      );
     }
-    const implants = this.#pruning.implants[name] ?? 0;
-    const columns = groups === 1 ? x.channels : undefined;
-    const whole = channels.length - implants;
-    const weight = (of: string, rows: readonly number[], size: number) => {
-      const shape = [rows.length, x.channels.length / groups, size, size];
-      const axes = [rows, columns, undefined, undefined];
-      return this.#parameter(`${of}.weight`, {
-        shape,
-        kind: "weight",
-        initialization: weightInitialization(initialization, shape),
-        channels: axes,
-      });
-    };
-    const strides = [stride, stride] as const;
-    const parts: Value[] = [];
-    if (whole > 0) {
-      const w = weight(name, channels.slice(0, whole), kernel);
-      const pads = [padding, padding, padding, padding] as const;
-      parts.push(conv(x.value, w, { strides, padding: pads, groups }));
-    }
-    if (implants > 0) {
-      // A 1×1 kernel sees what the centre tap of the k×k kernel saw.
-      const w = weight(`${name}.implant`, channels.slice(whole), 1);
-      parts.push(conv(x.value, w, { strides, groups }));
-      this.implants.add(`${name}.implant.weight`);
-    }
-    // A 1×1 kernel is no smaller than its implant, and an off-centre one has no centre tap.
-    if (kernel > 1 && padding === (kernel - 1) / 2) this.implantable.add(`${name}.weight`);
-    let value = concat(parts, 1);
-    if (layer.bias) {
-      value = add(value, perChannel(this.#vector(`${name}.bias`, channels, "bias", 0), 4));
-    }
-    return this.#mark({ value, channels, layers, producer: { name, whole } });
+    const channels = this.#pruning.channels[name] ?? range(outputs);
+    const present = inputs === 0 ? [] : channels;
+    const whole = present.length - (this.#pruning.implants[name] ?? 0);
+    return this.#convolution(name, x, layer, present, whole, (rows) => ({
+      input: x.value,
+      groups,
+      shape: [rows.length, inputs / groups],
+      columns: groups === 1 ? x.channels : undefined,
+    }));
+  }
+
+  /**
+   * A convolution of every channel by itself, `NAME.weight` [channels, 1, kernel, kernel], otherwise
+   * as `conv`. Its channels are those of its input, as far as it has not lost them by itself.
+   */
+  depthwiseConv(name: string, x: Feature, layer: DepthwiseConvLayer): Feature {
+    const wanted = this.#pruning.channels[name] ?? x.channels;
+    const whole = wanted.length - (this.#pruning.implants[name] ?? 0);
+    const held = new Set(x.channels);
+    const [kept, implanted] = [wanted.slice(0, whole), wanted.slice(whole)].map((part) =>
+      part.filter((channel) => held.has(channel)),
+    );
+    return this.#convolution(name, x, layer, [...kept, ...implanted], kept.length, (rows) => ({
+      input: select(x, rows),
+      groups: rows.length,
+      shape: [rows.length, 1],
+      columns: undefined,
+    }));
   }
 
   /**
@@ -191,15 +214,17 @@ export class Network {
    * @param initialScale The first value of the weight.
    */
   batchNorm(name: string, x: Feature, initialScale = 1): Feature {
-    const { channels } = x;
+    const { channels, producer } = x;
     if (channels.length === 0) return x;
     const scale = this.#vector(`${name}.weight`, channels, "normalization", initialScale);
     const bias = this.#vector(`${name}.bias`, channels, "normalization", 0);
     const average = this.#vector(`${name}.running_mean`, channels, "statistic", 0);
     const variance = this.#vector(`${name}.running_var`, channels, "statistic", 1);
+    const shift = { parameter: `${name}.running_mean`, sign: -1 } as const;
+    const shifted = producer && { ...producer, shift: producer.shift ?? shift };
     if (this.#mode === "evaluation") {
       const value = batchNorm(x.value, { scale, bias, mean: average, variance }, EPSILON);
-      return this.#mark({ ...x, value });
+      return this.#mark({ ...x, value, producer: shifted });
     }
     const normalized = batchNormTraining(x.value, { scale, bias }, EPSILON);
     const count = sizeOf(x.value.shape) / x.channels.length;
@@ -209,11 +234,16 @@ export class Network {
       `${name}.running_var`,
       multiply(normalized.variance, scalar(count / Math.max(1, count - 1))),
     );
-    return this.#mark({ ...x, value: normalized.result });
+    return this.#mark({ ...x, value: normalized.result, producer: shifted });
   }
 
   relu({ value, channels, layers }: Feature): Feature {
     return { value: channels.length === 0 ? value : relu(value), channels, layers };
+  }
+
+  /** ReLU that stops at 6 (MobileNet's). */
+  relu6({ value, channels, layers }: Feature): Feature {
+    return { value: channels.length === 0 ? value : clip(value, 0, 6), channels, layers };
   }
 
   /**
@@ -321,7 +351,9 @@ export class Network {
       channels: [channels],
     });
     const value = add(linear(x.value, w), b);
-    return this.#mark({ value, channels, layers, producer: { name, whole: channels.length } });
+    const shift = { parameter: `${name}.bias`, sign: 1 } as const;
+    const producer = { name, whole: channels.length, shift };
+    return this.#mark({ value, channels, layers, producer });
   }
 
   /** The finished graph. */
@@ -329,6 +361,54 @@ export class Network {
     const { parameters, sites, implantable, implants, emptiable, statistics } = this;
     const inputs = { [image.value.attributes.name]: image.value };
     return { inputs, parameters, logits, sites, implantable, implants, emptiable, statistics };
+  }
+
+  /**
+   * A convolution whose first `whole` channels have kernels, and whose others are implants.
+   *
+   * @param operandsOf For some rows of the weight: what is convolved, in how many groups, the first
+   *   two axes of their kernels, and which channels the second of them stands for.
+   */
+  #convolution(
+    name: string,
+    x: Feature,
+    { kernel, stride = 1, padding = 0, bias, initialization = "normal-fan-in" }: DepthwiseConvLayer,
+    channels: readonly number[],
+    whole: number,
+    operandsOf: (rows: readonly number[]) => {
+      readonly input: Value;
+      readonly groups: number;
+      readonly shape: Shape;
+      readonly columns: readonly number[] | undefined;
+    },
+  ): Feature {
+    const layers = [...x.layers, name];
+    if (channels.length === 0) return { value: x.value, channels, layers };
+    const strides = [stride, stride] as const;
+    const part = (of: string, rows: readonly number[], size: number, pad: number) => {
+      const { input, groups, shape: matrix, columns } = operandsOf(rows);
+      const shape = [...matrix, size, size];
+      const weight = this.#parameter(`${of}.weight`, {
+        shape,
+        kind: "weight",
+        initialization: weightInitialization(initialization, shape),
+        channels: [rows, columns, undefined, undefined],
+      });
+      return conv(input, weight, { strides, padding: [pad, pad, pad, pad], groups });
+    };
+    const parts: Value[] = [];
+    if (whole > 0) parts.push(part(name, channels.slice(0, whole), kernel, padding));
+    if (whole < channels.length) {
+      // A 1×1 kernel sees what the centre tap of the k×k kernel saw.
+      parts.push(part(`${name}.implant`, channels.slice(whole), 1, 0));
+      this.implants.add(`${name}.implant.weight`);
+    }
+    // A 1×1 kernel is no smaller than its implant, and an off-centre one has no centre tap.
+    if (kernel > 1 && padding === (kernel - 1) / 2) this.implantable.add(`${name}.weight`);
+    let value = concat(parts, 1);
+    if (bias) value = add(value, perChannel(this.#vector(`${name}.bias`, channels, "bias", 0), 4));
+    const shift = bias ? ({ parameter: `${name}.bias`, sign: 1 } as const) : undefined;
+    return this.#mark({ value, channels, layers, producer: { name, whole, shift } });
   }
 
   #parameter(name: string, declaration: Declaration): Value {
@@ -352,12 +432,17 @@ export class Network {
 
   /** `x` is where its producer's rows are now. */
   #mark(x: Feature): Feature {
-    const { value, producer } = x;
-    if (producer !== undefined) {
-      if (producer.whole > 0) this.sites.set(`${producer.name}.weight`, { value, offset: 0 });
-      if (producer.whole < x.channels.length) {
-        this.sites.set(`${producer.name}.implant.weight`, { value, offset: producer.whole });
-      }
+    const { value, channels, producer } = x;
+    if (producer === undefined) return x;
+    const { name: layer, whole, shift } = producer;
+    const rows = { value, layer, shift };
+    if (whole > 0) {
+      const own = channels.slice(0, whole);
+      this.sites.set(`${layer}.weight`, { ...rows, offset: 0, channels: own });
+    }
+    if (whole < channels.length) {
+      const own = channels.slice(whole);
+      this.sites.set(`${layer}.implant.weight`, { ...rows, offset: whole, channels: own });
     }
     return x;
   }

@@ -1,45 +1,33 @@
 import {
   applyDecisions,
-  bindParameters,
   type CheckpointSource,
+  compensate,
   componentGroups,
   type Decision,
   type Model,
   type ModelConfig,
   type ModelFamily,
-  type Parameter,
   Random,
   sizeOfModel,
 } from "@espalier/core";
-import { coupleSlices, float32Data, sizeOf } from "@espalier/graph";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { describe, expect, test } from "vitest";
 import { cifarResNet, cifarResNetConfig } from "./cifar-resnet.ts";
 import { preResNet, preResNetConfig } from "./pre-resnet.ts";
 import { resNet, resNetConfig } from "./resnet.ts";
-import { noiseSamples, randomStatistics } from "./testing/index.ts";
+import {
+  logitsOf as logits,
+  noiseSamples,
+  prunedMinusMasked,
+  randomDecisions,
+  randomStatistics,
+} from "./testing/index.ts";
 import { vgg, vggConfig } from "./vgg.ts";
 
 const families: readonly ModelFamily[] = [cifarResNet, preResNet, vgg, resNet];
 const executor = createOnnxExecutor({ threads: 1 });
 
-async function logitsOf(model: Model): Promise<Float32Array> {
-  const count = 3;
-  const { graph, constants } = bindParameters(model, count, "evaluation");
-  const program = await executor.compile({ outputs: { logits: graph.logits }, constants });
-  const { feeds } = await noiseSamples(model, count).batch([...Array(count).keys()]);
-  const { logits } = await program.run(feeds);
-  await program.dispose();
-  return float32Data(logits);
-}
-
-function expectClose(actual: Float32Array, expected: Float32Array): void {
-  expect(actual).toHaveLength(expected.length);
-  const scale = Math.max(...expected.map(Math.abs), 1e-3);
-  actual.forEach((x, i) => {
-    expect(Math.abs(x - expected[i]) / scale).toBeLessThan(1e-4);
-  });
-}
+const logitsOf = (model: Model, count?: number) => logits(model, executor, count);
 
 describe("parameters and multiply-accumulates equal those of the originals", () => {
   const bare = { batch_norm: false, conv_bias: true };
@@ -145,58 +133,9 @@ const tiny: [string, ModelFamily, ModelConfig][] = [
 describe.each(tiny)("%s", (_name, family, config) => {
   const model = randomStatistics(family.initialize(config, new Random(3)), new Random(4));
 
-  /** The model with all slices of all removed components zeroed. */
-  function masked(decisions: ReadonlyMap<string, readonly Decision[]>): Model {
-    const graph = model.build(1, "evaluation");
-    const couplings = coupleSlices(
-      [graph.logits],
-      new Map(
-        [...graph.parameters].map(([name, value]) => [
-          name,
-          { value, producesRows: model.parameters.get(name)!.kind === "weight" },
-        ]),
-      ),
-    );
-    const parameters = new Map<string, Parameter>(
-      [...model.parameters].map(([name, { data, ...rest }]) => [
-        name,
-        { ...rest, data: data.slice() },
-      ]),
-    );
-    for (const { name, rows } of componentGroups(model, "together")) {
-      decisions.get(name)!.forEach((decision, i) => {
-        if (decision !== "prune") return;
-        const { slices } = couplings.find((coupling) =>
-          coupling.slices.some(
-            ({ parameter, axis, index }) =>
-              parameter === rows[0].parameter && axis === 0 && index === rows[0].indices[i],
-          ),
-        )!;
-        for (const { parameter, axis, index } of slices) {
-          const { shape, data } = parameters.get(parameter)!;
-          const inner = sizeOf(shape.slice(axis + 1));
-          data.forEach((_, k) => {
-            if (Math.floor(k / inner) % shape[axis] === index) data[k] = 0;
-          });
-        }
-      });
-    }
-    return model.withParameters(parameters);
-  }
-
-  function decide(coupling: "together" | "apart", seed: number, implants: boolean) {
-    const random = new Random(seed);
+  function decide(coupling: "together" | "apart", seed: number) {
     const groups = componentGroups(model, coupling);
-    const decisions = new Map(
-      groups.map(({ name, count, implantable }) => [
-        name,
-        Array.from({ length: count }, (_, i): Decision => {
-          if (i === 0 || random.uniform() < 0.5) return "keep";
-          return implants && implantable && random.uniform() < 0.5 ? "implant" : "prune";
-        }),
-      ]),
-    );
-    return { groups, decisions };
+    return { groups, decisions: randomDecisions(groups, new Random(seed), true) };
   }
 
   test("every layer has components, the last none", () => {
@@ -211,22 +150,48 @@ describe.each(tiny)("%s", (_name, family, config) => {
 
   test("pruned, it computes what the masked model does", async () => {
     for (const seed of [1, 2]) {
-      const { groups, decisions } = decide("together", seed, false);
-      const pruned = applyDecisions(model, groups, decisions);
-      expect(sizeOfModel(pruned).macs).toBeLessThan(sizeOfModel(model).macs);
-      expectClose(await logitsOf(pruned), await logitsOf(masked(decisions)));
+      expect(await prunedMinusMasked(model, executor, { seed })).toBeLessThan(1e-4);
     }
   });
 
   test("pruned apart and with implants, it is rebuilt from its configuration and tensors", async () => {
     for (const coupling of ["together", "apart"] as const) {
-      const { groups, decisions } = decide(coupling, 5, true);
+      const { groups, decisions } = decide(coupling, 5);
       const pruned = applyDecisions(model, groups, decisions);
       const config = JSON.parse(JSON.stringify(pruned.config)) as ModelConfig;
       const source = { config, path: "x", tensors: pruned.parameters };
       const again = family.load(source, family.detect(source)!);
       expect(await logitsOf(again)).toEqual(await logitsOf(pruned));
       expect(sizeOfModel(pruned).parameters).toBeLessThan(sizeOfModel(model).parameters);
+    }
+  });
+
+  test("compensated, in two rounds, it is closer to what it was", async () => {
+    for (const coupling of ["together", "apart"] as const) {
+      const samples = noiseSamples(model, 16);
+      const options = { executor, batchSize: 16, random: new Random(0) };
+      const cut = (of: Model, fresh: boolean) => {
+        const groups = componentGroups(of, coupling);
+        const decisions = new Map(
+          groups.map(({ name, count, implantable, emptiable }, g) => [
+            name,
+            Array.from({ length: count }, (_, i): Decision => {
+              if (emptiable && g === groups.length - 1) return "prune";
+              if (i % 3 !== 1) return "keep";
+              return fresh && implantable && i % 2 === 0 ? "implant" : "prune";
+            }),
+          ]),
+        );
+        return applyDecisions(of, groups, decisions);
+      };
+      const bare = cut(cut(model, true), false);
+      const first = await compensate(model, cut(model, true), samples, options);
+      const second = await compensate(first, cut(first, false), samples, options);
+      expect(second.config).toEqual(bare.config);
+      const dense = await logitsOf(model);
+      const distance = async (of: Model) =>
+        (await logitsOf(of)).reduce((sum, x, i) => sum + (x - dense[i]) ** 2, 0);
+      expect(await distance(second)).toBeLessThan(0.5 * (await distance(bare)));
     }
   });
 
@@ -363,5 +328,103 @@ describe("fresh parameters", () => {
       expect(largest).toBeLessThanOrEqual(1 / 16);
       expect(largest).toBeGreaterThan(0.5 / 16);
     }
+  });
+});
+
+describe("networks as HAP prunes them", () => {
+  const [, , , [, , hiddenVgg], , [, , bottlenecks]] = tiny;
+  const layersOf = (model: Model) =>
+    componentGroups(model, "apart").map(({ name, count, implantable, rows }) => ({
+      name,
+      count,
+      implantable,
+      parameters: rows.map(({ parameter }) => parameter),
+    }));
+
+  test("the hidden layers of VGG's classifier lose neurons, with their biases and without implants", () => {
+    const model = vgg.initialize(hiddenVgg, new Random(0));
+    const layers = layersOf(model);
+    expect(layers.filter(({ name }) => name.startsWith("classifier"))).toEqual(
+      [9, 7].map((count, i) => ({
+        name: `classifier.${3 * i}`,
+        count,
+        implantable: false,
+        parameters: [`classifier.${3 * i}.weight`, `classifier.${3 * i}.bias`],
+      })),
+    );
+    // Scores hold all that goes with a channel: its bias, too.
+    expect(layers[0].parameters).toEqual(["features.0.weight", "features.0.bias"]);
+  });
+
+  test("a channel before the classifier takes all its positions along", () => {
+    const model = vgg.initialize(hiddenVgg, new Random(0));
+    const groups = componentGroups(model, "together");
+    const { name, count } = groups.findLast((group) => group.name.startsWith("features"))!;
+    const decisions = Array<Decision>(count).fill("keep").fill("prune", 1, 2);
+    const pruned = applyDecisions(model, groups, new Map([[name, decisions]]));
+    const columns = (of: Model) => of.parameters.get("classifier.0.weight")!.shape[1];
+    // 64 pixels leave 2×2 positions.
+    expect(columns(model) - columns(pruned)).toBe(4);
+  });
+
+  test.each([
+    ["bottlenecks", resNet, bottlenecks],
+    ["PreResNets", preResNet, { ...preResNetConfig(20, [6, 8, 10]), ...labels }],
+  ] as const)("of %s the 3×3 convolutions alone take implants", (_name, family, config) => {
+    const model = family.initialize(config as ModelConfig, new Random(0));
+    for (const { parameters, implantable } of layersOf(model)) {
+      const sides = parameters.map((name) => model.parameters.get(name)!.shape[2]);
+      expect(implantable, parameters.join()).toBe(sides.some((side) => side > 1));
+    }
+    const groups = componentGroups(model, "apart");
+    const decisions = new Map(
+      groups.map(({ name, count }) => [
+        name,
+        Array<Decision>(count).fill("implant", 1).fill("keep", 0, 1),
+      ]),
+    );
+    const implanted = applyDecisions(model, groups, decisions);
+    for (const name of implanted.parameters.keys()) {
+      if (!name.endsWith(".implant.weight")) continue;
+      const whole = model.parameters.get(name.replace(".implant.", "."))!;
+      expect(whole.shape[2], name).toBeGreaterThan(1);
+    }
+  });
+
+  test("every preset is a network that can be built for any classes, and knows its name", () => {
+    for (const family of families) {
+      for (const [name, preset] of Object.entries(family.presets)) {
+        expect(family.presetOf(preset)).toBe(name);
+        const config = family.withClasses(preset, ["x", "y", "z"]);
+        const none = { parameters: new Map(), config: JSON.parse(JSON.stringify(config)) };
+        // Checked, built, and found to lack its first tensor.
+        expect(() =>
+          family.load({ config: none.config, path: name, tensors: none.parameters }, none.config),
+        ).toThrow(/tensor \S+ is missing/);
+        expect(family.withClasses(preset, ["x"]).num_labels).toBe(1);
+      }
+    }
+  });
+
+  test("networks for ImageNet take ImageNet's statistics, not Tiny-ImageNet's", () => {
+    for (const family of [resNet, vgg]) {
+      for (const [name, { image }] of Object.entries(family.presets)) {
+        if (!name.endsWith("imagenet")) continue;
+        expect(image).toMatchObject({ mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] });
+      }
+    }
+  });
+
+  test("the masks of network slimming are no parameters", () => {
+    const config = { ...preResNetConfig(11, [4, 6, 8]), ...labels };
+    const model = preResNet.initialize(config, new Random(0));
+    const tensors = new Map(model.parameters);
+    tensors.set("layer1.0.select.indexes", {
+      shape: [4],
+      kind: "weight",
+      data: new Float32Array(4),
+    });
+    const loaded = preResNet.load({ config: undefined, path: "x", tensors }, config);
+    expect(sizeOfModel(loaded)).toEqual(sizeOfModel(model));
   });
 });

@@ -2,16 +2,17 @@
 import { loadSource } from "@espalier/pipeline";
 import { evaluate } from "@espalier/train";
 import type { Command } from "commander";
-import { type CommonOptions, createContext, families } from "../context.ts";
-import { addCommonOptions, sourceArgument } from "../options.ts";
+import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
+import { addCommonOptions, addPluginOption, sourceArgument } from "../options.ts";
 
 export function registerEvaluate(program: Command, signal: AbortSignal): void {
-  addCommonOptions(program.command("evaluate").addArgument(sourceArgument))
+  addCommonOptions(addPluginOption(program.command("evaluate").addArgument(sourceArgument)))
     .description("Measures accuracy and loss on the test set.")
     .requiredOption("--data <data>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR")
     .addHelpText("after", "\nExample:\n  espalier evaluate runs/half --data cifar10")
-    .action(async (source: string, options: CommonOptions & { data: string }) => {
+    .action(async (source: string, options: CommonOptions & ModelOptions & { data: string }) => {
       const { print, executor, openTask, onEvent } = createContext(options, signal);
+      const { families } = await openFamilies(options);
       const { model, path, sha256 } = await loadSource(source, families);
       const task = await openTask(options.data);
       const result = await evaluate(model, task.test(model), {

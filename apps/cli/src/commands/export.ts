@@ -1,36 +1,91 @@
 /** @file `espalier export`: a model for use elsewhere. */
-import { rm } from "node:fs/promises";
-import { expectEmpty, exportModel, loadSource } from "@espalier/pipeline";
+import { existsSync } from "node:fs";
+import { rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { drawSamples, Random } from "@espalier/core";
+import {
+  CALIBRATION_SAMPLES,
+  expectEmpty,
+  exportedNames,
+  exportModel,
+  fileName,
+  loadSource,
+  MANIFEST,
+  type PruningRecord,
+  readPruning,
+} from "@espalier/pipeline";
+import { formatBytes, writeExportCard } from "@espalier/report";
 import type { Command } from "commander";
-import { type CommonOptions, createContext, families } from "../context.ts";
-import { addCommonOptions, sourceArgument } from "../options.ts";
+import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
+import { addCommonOptions, addPluginOption, sourceArgument } from "../options.ts";
+import { formatTable } from "../table.ts";
 
-interface Options extends CommonOptions {
+interface Options extends CommonOptions, ModelOptions {
   readonly to: string;
+  readonly data?: string;
   readonly overwrite: boolean;
 }
 
 export function registerExport(program: Command, signal: AbortSignal): void {
-  addCommonOptions(program.command("export").addArgument(sourceArgument))
-    .description("Writes config.json, model.safetensors and onnx/model.onnx.")
+  addCommonOptions(addPluginOption(program.command("export").addArgument(sourceArgument)))
+    .description(
+      "Writes a directory that Transformers.js and the Hub take: config.json, preprocessor_config.json, onnx/ in float32, float16 and 8 bits, model.safetensors and a model card. It is a SOURCE, too.",
+    )
     .requiredOption("--to <dir>", "an empty or new directory")
+    .option(
+      "--data <data>",
+      "training images to fix the ranges of the 8-bit model by (default: made-up images)",
+    )
     .option("--overwrite", "replace an earlier export", false)
-    .addHelpText("after", "\nExample:\n  espalier export runs/half --to resnet56-half")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  espalier export runs/half --to resnet56-half\n  espalier export runs/half --to resnet56-half --data cifar10",
+    )
     .action(async (source: string, options: Options) => {
-      const { print } = createContext(options, signal);
+      const { print, executor, openTask, onEvent } = createContext(options, signal);
+      const { families } = await openFamilies(options);
+      const { to } = options;
       const { model, sha256 } = await loadSource(source, families);
+      const pruning = await pruningOf(source);
+      const task = options.data === undefined ? undefined : await openTask(options.data);
       if (options.overwrite) {
         // Only what an export consists of is replaced.
         const own = families.flatMap(({ files = [] }) => files);
-        for (const name of ["config.json", "model.safetensors", "onnx", ...own]) {
-          await rm(`${options.to}/${name}`, { recursive: true, force: true });
+        for (const name of [...exportedNames, ...own]) {
+          await rm(join(to, name), { recursive: true, force: true });
         }
       }
-      await expectEmpty(options.to);
-      await exportModel(model, options.to, {
-        "espalier.source": source,
-        "espalier.source.sha256": sha256,
+      await expectEmpty(to);
+      const random = new Random(options.seed).stream("export");
+      const files = await exportModel(model, to, {
+        executor,
+        calibration: task && drawSamples(task.train(model), CALIBRATION_SAMPLES, random),
+        metadata: { "espalier.source": fileName(source), "espalier.source.sha256": sha256 },
+        pruning,
+        signal,
+        onEvent,
       });
-      print({ source, directory: options.to }, () => `exported to ${options.to}`);
+      const card = await writeExportCard(to, isRun(source) ? source : undefined);
+      const { size } = await stat(card);
+      const written = [...files, { path: "README.md", bytes: size }];
+      print({ source, directory: to, files: written }, () =>
+        [
+          formatTable(
+            ["file", "size"],
+            written.map(({ path, bytes }) => [path, formatBytes(bytes)]),
+          ),
+          `exported to ${to}`,
+        ].join("\n"),
+      );
     });
+}
+
+function isRun(source: string): boolean {
+  return existsSync(join(source, MANIFEST)) && !existsSync(join(source, "config.json"));
+}
+
+/** What is known of how the model of `source`, a run or an earlier export, was pruned. */
+async function pruningOf(source: string): Promise<PruningRecord | undefined> {
+  const directory = isRun(source) ? join(source, "export", "pruned") : source;
+  return existsSync(join(directory, "pruning.json")) ? readPruning(directory) : undefined;
 }

@@ -3,19 +3,20 @@
 import { type Inspection, inspect, loadSource } from "@espalier/pipeline";
 import { formatBytes } from "@espalier/report";
 import type { Command } from "commander";
-import { type CommonOptions, createContext, families } from "../context.ts";
-import { addCommonOptions, sourceArgument } from "../options.ts";
+import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
+import { addCommonOptions, addPluginOption, sourceArgument } from "../options.ts";
 import { formatTable } from "../table.ts";
 
 export function registerInspect(program: Command, signal: AbortSignal): void {
-  addCommonOptions(program.command("inspect").addArgument(sourceArgument))
+  addCommonOptions(addPluginOption(program.command("inspect").addArgument(sourceArgument)))
     .description("Shows a model's layers, its size and what of it can be removed.")
     .addHelpText(
       "after",
       "\nExample:\n  espalier inspect resnet56-cifar10:cifar10_resnet56-187c023a.pt",
     )
-    .action(async (source: string, options: CommonOptions) => {
+    .action(async (source: string, options: CommonOptions & ModelOptions) => {
       const { print } = createContext(options, signal);
+      const { families } = await openFamilies(options);
       const { model, path, sha256 } = await loadSource(source, families);
       const inspection = inspect(model);
       print({ source: path, sha256, ...inspection }, () =>

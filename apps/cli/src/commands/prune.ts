@@ -1,24 +1,33 @@
 /** @file `espalier prune`: the main job. */
 import { availableParallelism, cpus } from "node:os";
-import { readBytes, readJson } from "@espalier/base";
-import type { Model } from "@espalier/core";
-import { loadSource, type PlanRecord, type PruneResult, prune } from "@espalier/pipeline";
-import { formatBytes, renderReport } from "@espalier/report";
+import { readJson } from "@espalier/base";
+import { defaultCacheDirectory } from "@espalier/data";
+import {
+  createTiming,
+  latencyOutcome,
+  loadSource,
+  type PlanRecord,
+  type PruneResult,
+  prune,
+} from "@espalier/pipeline";
+import { explainOutcome, formatBytes, renderReport } from "@espalier/report";
 import { onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
 import type { Command } from "commander";
-import { type CommonOptions, createContext, families } from "../context.ts";
+import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
 import {
   addCommonOptions,
+  addPluginOption,
   addPruneOptions,
   addRunOptions,
   expectBudget,
   type PruneOptions,
   pruneSettings,
+  resumedRun,
   sourceArgument,
 } from "../options.ts";
 import { formatTable } from "../table.ts";
 
-interface Options extends CommonOptions, Omit<PruneOptions, "seed" | "batchSize"> {
+interface Options extends CommonOptions, ModelOptions, Omit<PruneOptions, "seed" | "batchSize"> {
   readonly data: string;
   readonly output: string;
   readonly resume: boolean;
@@ -34,7 +43,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
       "Prunes a model to a budget: scores components, decides which to keep, to replace by implants and to remove, tunes, judges and exports.",
     )
     .requiredOption("--data <data>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR");
-  addCommonOptions(addPruneOptions(addRunOptions(command)))
+  addCommonOptions(addPruneOptions(addRunOptions(addPluginOption(command))))
     .addHelpText(
       "after",
       [
@@ -42,12 +51,14 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
         "Examples:",
         "  espalier prune resnet56-cifar10:weights.pt --data cifar10 --keep-macs 0.5 --implant 0.1 --tune 3 -o runs/half",
         "  espalier prune ./my-resnet --data cifar10:DIR --keep-params 0.3 --metric hessian-trace -o runs/small",
+        "  espalier prune resnet56-cifar10:weights.pt --data cifar10 --keep-latency 0.6 --latency-batch 64 --tune 3 -o runs/fast",
         "  espalier prune resnet56-cifar10:weights.pt --data cifar10 --keep-macs 0.5 --implant 0.1 --tune 3 -o runs/half --resume",
       ].join("\n"),
     )
     .action(async (sourceName: string, options: Options) => {
       expectBudget(options, options.plan !== undefined);
       const context = createContext(options, signal);
+      const { families, plugins } = await openFamilies(options, resumedRun(options));
       const source = await loadSource(sourceName, families);
       const settings = pruneSettings(options, source.model);
       const plan =
@@ -64,43 +75,21 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
           plan,
           resume: options.resume,
           overwrite: options.overwrite,
-          timing: {
-            machine: {
+          timing: createTiming(
+            {
               processor: cpus()[0]?.model ?? "unknown",
               threads: options.threads ?? availableParallelism(),
               runtime: `onnxruntime-node ${onnxVersion()}`,
             },
-            open: (path, batch) => openForTiming(path, batch, source.model, options),
-          },
+            (onnx) => openOnnxModel(onnx, { device: options.device, threads: options.threads }),
+          ),
+          cacheDirectory: defaultCacheDirectory(),
         },
-        { ...context, families, task },
+        { ...context, families, plugins, task },
       );
       await renderReport(result.directory);
       context.print(result, () => pruneSummary(result));
     });
-}
-
-/** An exported model and inputs for it. */
-async function openForTiming(
-  path: string,
-  batch: number,
-  dense: Model,
-  { device, threads }: CommonOptions,
-) {
-  const model = await openOnnxModel(await readBytes(path), { device, threads });
-  // What the inputs are does not matter to how long they take.
-  const { inputs } = dense.build(batch, "evaluation");
-  const feeds = Object.fromEntries(
-    Object.entries(inputs).map(([name, { shape, dtype }]) => {
-      const length = shape.reduce((a, b) => a * b);
-      const data =
-        dtype === "int64"
-          ? new BigInt64Array(length)
-          : Float32Array.from({ length }, (_, i) => ((i * 2654435761) % 1000) / 500 - 1);
-      return [name, { dtype, shape, data }];
-    }),
-  );
-  return { run: () => model.run(feeds), dispose: () => model.dispose() };
 }
 
 /** The table of a run: dense, pruned before tuning, pruned after. */
@@ -165,8 +154,10 @@ export function pruneSummary({
       ratio(dense.onnxBytes, pruned.onnxBytes),
     ],
   ];
+  const outcome = plan.latency && latencyOutcome(plan.latency, latency?.batches);
   return [
     formatTable(["", "dense", "pruned", `tuned ${history.length} epochs`, "smaller"], rows),
+    ...(outcome === undefined ? [] : [explainOutcome(outcome)]),
     `${evaluation.dense.count} test samples of ${evaluation.data}; everything is in ${directory}, see ${directory}/report.html`,
   ].join("\n");
 }

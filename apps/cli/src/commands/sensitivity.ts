@@ -8,18 +8,20 @@ import {
   sensitivityOf,
 } from "@espalier/pipeline";
 import type { Command } from "commander";
-import { type CommonOptions, createContext, families } from "../context.ts";
+import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
 import {
   addCommonOptions,
+  addPluginOption,
   addRunOptions,
   addSensitivityOptions,
+  resumedRun,
   type SensitivityOptions,
   sensitivitySettings,
   sourceArgument,
 } from "../options.ts";
 import { formatTable } from "../table.ts";
 
-interface Options extends CommonOptions, SensitivityOptions {
+interface Options extends CommonOptions, ModelOptions, SensitivityOptions {
   readonly data: string;
   readonly output: string;
   readonly resume: boolean;
@@ -32,13 +34,14 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
     .addArgument(sourceArgument)
     .description("Scores every component of a model: how much is lost without it.")
     .requiredOption("--data <data>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR");
-  addCommonOptions(addSensitivityOptions(addRunOptions(command)))
+  addCommonOptions(addSensitivityOptions(addRunOptions(addPluginOption(command))))
     .addHelpText(
       "after",
       "\nExample:\n  espalier sensitivity resnet20-cifar10:weights.pt --data cifar10 --metric hessian-trace -o runs/trace",
     )
     .action(async (source: string, options: Options) => {
       const context = createContext(options, signal);
+      const { families, plugins } = await openFamilies(options, resumedRun(options));
       const loaded = await loadSource(source, families);
       const task = await context.openTask(options.data);
       const settings = sensitivitySettings(options);
@@ -47,6 +50,7 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
         options.output,
         {
           command: "sensitivity",
+          plugins,
           source,
           sha256: loaded.sha256,
           model: loaded.model.config,

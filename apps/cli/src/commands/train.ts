@@ -2,10 +2,17 @@
 import { defaultTextTuning, defaultTuning, trainModel } from "@espalier/pipeline";
 import type { Command } from "commander";
 import { Option } from "commander";
-import { type CommonOptions, createContext, families } from "../context.ts";
-import { addCommonOptions, addRunOptions, integer, number } from "../options.ts";
+import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
+import {
+  addCommonOptions,
+  addPluginOption,
+  addRunOptions,
+  integer,
+  number,
+  resumedRun,
+} from "../options.ts";
 
-interface Options extends CommonOptions {
+interface Options extends CommonOptions, ModelOptions {
   readonly data: string;
   readonly output: string;
   readonly resume: boolean;
@@ -54,13 +61,14 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
     .option("--weight-decay <decay>", "of weights", share, 5e-4)
     .option("--label-smoothing <share>", "spread evenly over all classes", share, 0)
     .option("--hold-out <n>", "training samples held out to watch the training", integer(0), 0);
-  addCommonOptions(addRunOptions(command))
+  addCommonOptions(addRunOptions(addPluginOption(command)))
     .addHelpText(
       "after",
       "\nExample:\n  espalier train resnet20-cifar10 --data cifar10 --epochs 30 --learning-rate 0.15 -o runs/resnet20",
     )
     .action(async (source: string, options: Options) => {
       const context = createContext(options, signal);
+      const { families, plugins } = await openFamilies(options, resumedRun(options));
       const task = await context.openTask(options.data);
       const { epochs, schedule, learningRate: peak, warmup, labelSmoothing } = options;
       const result = await trainModel(
@@ -85,7 +93,7 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
           resume: options.resume,
           overwrite: options.overwrite,
         },
-        { ...context, families, task },
+        { ...context, families, plugins, task },
       );
       const { accuracy, count } = result.evaluation;
       context.print(

@@ -11,10 +11,20 @@ export interface OnnxNode {
   readonly attributes: Readonly<Record<string, OnnxAttribute>>;
 }
 
-export interface OnnxTensor {
-  readonly dtype: DType;
+/** Types that tensors of a file may have beside those of values. A float16 is kept as its bits. */
+export interface StoredDataTypes {
+  float16: Uint16Array;
+  int8: Int8Array;
+  int32: Int32Array;
+  uint8: Uint8Array;
+}
+export type StoredType = DType | keyof StoredDataTypes;
+export type StoredData = TensorData | StoredDataTypes[keyof StoredDataTypes];
+
+export interface OnnxTensor<Type extends StoredType = DType> {
+  readonly dtype: Type;
   readonly shape: Shape;
-  readonly data: TensorData;
+  readonly data: Type extends DType ? TensorData : StoredData;
 }
 
 /** The name, type and shape of an input or output; a string stands for a dimension left open. */
@@ -24,11 +34,11 @@ export interface OnnxPort {
   readonly shape: readonly (number | string)[];
 }
 
-export interface OnnxGraph {
+export interface OnnxGraph<Type extends StoredType = DType> {
   readonly inputs: readonly OnnxPort[];
   readonly outputs: readonly OnnxPort[];
   readonly nodes: readonly OnnxNode[];
-  readonly tensors: ReadonlyMap<string, OnnxTensor>;
+  readonly tensors: ReadonlyMap<string, OnnxTensor<Type>>;
 }
 
 /** Attributes of ONNX's Conv. */

@@ -210,7 +210,7 @@ function decodeData(tensor: TensorProto, dtype: DType): TensorData | undefined {
   const type = { float32: Float32Array, int64: BigInt64Array, bool: Uint8Array }[dtype];
   // Copied, since elements must lie at multiples of their size.
   return rawData.length % type.BYTES_PER_ELEMENT === 0
-    ? new type(rawData.slice().buffer)
+    ? new type(Uint8Array.from(rawData).buffer)
     : undefined;
 }
 

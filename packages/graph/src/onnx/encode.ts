@@ -19,11 +19,22 @@ import {
   ValueInfoProtoSchema,
 } from "onnx-buf";
 import type { DType } from "../value.ts";
-import type { OnnxAttribute, OnnxGraph, OnnxPort } from "./builder.ts";
+import type { OnnxAttribute, OnnxGraph, OnnxPort, StoredType } from "./builder.ts";
 
 /** Operator set 20 is the first with Gelu; ONNX Runtime reads it from 1.17 on. */
 export const OPSET = 20;
 const IR_VERSION = 9n;
+
+/** Types as numbers, for files and the attribute `to` of Cast. */
+export const storedDataTypes: Readonly<Record<StoredType, TensorProto_DataType>> = {
+  float32: TensorProto_DataType.FLOAT,
+  int64: TensorProto_DataType.INT64,
+  bool: TensorProto_DataType.BOOL,
+  float16: TensorProto_DataType.FLOAT16,
+  int8: TensorProto_DataType.INT8,
+  int32: TensorProto_DataType.INT32,
+  uint8: TensorProto_DataType.UINT8,
+};
 
 export const onnxDataTypes: Readonly<Record<DType, TensorProto_DataType>> = {
   float32: TensorProto_DataType.FLOAT,
@@ -72,7 +83,7 @@ function encodePort({ name, dtype, shape }: OnnxPort): ValueInfoProto {
 
 /** An ONNX model file. `metadata` is stored as the model's properties. */
 export function encodeOnnx(
-  graph: OnnxGraph,
+  graph: OnnxGraph<StoredType>,
   metadata: Readonly<Record<string, string>> = {},
 ): Uint8Array {
   const domains = new Set(["", ...graph.nodes.map(({ domain }) => domain)]);
@@ -104,7 +115,7 @@ export function encodeOnnx(
       initializer: [...graph.tensors].map(([name, { dtype, shape, data }]) =>
         create(TensorProtoSchema, {
           name,
-          dataType: onnxDataTypes[dtype],
+          dataType: storedDataTypes[dtype],
           dims: shape.map(BigInt),
           rawData: new Uint8Array(data.buffer as ArrayBuffer, data.byteOffset, data.byteLength),
         }),

@@ -20,22 +20,27 @@ export interface ExportOptions {
   readonly metadata?: Readonly<Record<string, string>>;
 }
 
+/** A file of `inferenceOnnx(build)`. */
+export function exportOnnx(
+  build: (batch: number, length: number) => InferenceGraph,
+  options: ExportOptions = {},
+): Uint8Array {
+  return encodeOnnx(inferenceOnnx(build), options.metadata);
+}
+
 // Primes, so that no other dimension is a multiple of them by chance.
 const BATCHES = [1009, 1013] as const;
 const LENGTHS = [1019, 1021] as const;
 
 /**
  * An ONNX model whose inputs and outputs have an open first dimension, "batch", and if it is one of
- * sequences an open second dimension, "sequence".
+ * sequences an open second dimension, "sequence", ready to be encoded or converted.
  *
  * @param build Builds the model for a given batch size, and for sequences of a given length. Nothing
  *   runs at these sizes, which are large.
  * @throws EspalierError `invalid-graph` naming the first node that depends on them.
  */
-export function exportOnnx(
-  build: (batch: number, length: number) => InferenceGraph,
-  options: ExportOptions = {},
-): Uint8Array {
+export function inferenceOnnx(build: (batch: number, length: number) => InferenceGraph): OnnxGraph {
   const [graph, other] = BATCHES.map((batch, i) => {
     const length = LENGTHS[i];
     const { outputs, constants } = build(batch, length);
@@ -49,7 +54,7 @@ export function exportOnnx(
   });
   // Equal graphs are tidied alike.
   requireEqual(graph, other);
-  return encodeOnnx(tidyForInference(graph), options.metadata);
+  return tidyForInference(graph);
 }
 
 function requireEqual(graph: OnnxGraph, other: OnnxGraph): void {

@@ -8,6 +8,7 @@ import {
   abs,
   add,
   cast,
+  clip,
   divide,
   equal,
   erf,
@@ -358,6 +359,16 @@ function withBias(node: NodeReader, y: Value): Value {
   return add(y, perChannel(bias, 4));
 }
 
+function readClip(node: NodeReader): Value {
+  const [low, high] = [1, 2].map((index) => {
+    const bound = node.constants(index);
+    node.expect(bound.length === 1, `input ${index}: expected one number, got ${bound.length}`);
+    return bound[0];
+  });
+  node.expect(low < high, `expected a low bound below the high one, got ${low} and ${high}`);
+  return clip(node.floats(0), low, high);
+}
+
 function readDepthToSpace(node: NodeReader): Value {
   const x = node.floats(0, 4);
   const mode = node.text("mode", "DCR");
@@ -417,6 +428,7 @@ const readers: ReadonlyMap<string, Reader> = new Map(
     AveragePool: readAveragePool,
     BatchNormalization: readBatchNormalization,
     Cast: readCast,
+    Clip: readClip,
     Concat: readConcat,
     Conv: readConv,
     ConvTranspose: readConvTranspose,

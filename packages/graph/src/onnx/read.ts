@@ -2,7 +2,7 @@
 import { EspalierError, quote } from "@espalier/base";
 import { constantOperation, input } from "../ops/leaf.ts";
 import { apply, sizeOf, type Value } from "../value.ts";
-import type { OnnxPort } from "./builder.ts";
+import type { OnnxGraph, OnnxPort } from "./builder.ts";
 import { decodeOnnx, LARGEST_TENSOR } from "./decode.ts";
 import { type Fail, failIn } from "./invalid-file.ts";
 import { Ranges } from "./node-reader.ts";
@@ -11,6 +11,8 @@ import { readNode } from "./operators.ts";
 export interface ReadOnnxOptions {
   /** The size of the first dimension of inputs, where the model leaves it open. */
   readonly batch?: number;
+  /** The size of the second, where the model leaves it open as the length of sequences. */
+  readonly length?: number;
 }
 
 /** An ONNX model in terms of our operations. */
@@ -27,8 +29,8 @@ export interface OnnxValues {
  *
  * @param origin What to call the file in messages.
  * @throws EspalierError `invalid-file` naming the file and the tensor, or the node and its operator,
- *   that is not valid or not supported; `invalid-argument` if the model's batch dimension is open and
- *   `batch` is not a size.
+ *   that is not valid or not supported; `invalid-argument` if the model leaves a dimension open
+ *   and the option for it is not a size.
  */
 export function readOnnx(
   bytes: Uint8Array,
@@ -36,16 +38,24 @@ export function readOnnx(
   options: ReadOnnxOptions = {},
 ): OnnxValues {
   const { graph, metadata } = decodeOnnx(bytes, origin);
+  const values = graphValues(graph, origin, options);
+  const named = (ports: readonly OnnxPort[]) =>
+    Object.fromEntries(ports.map(({ name }) => [name, values.get(name)!]));
+  return { inputs: named(graph.inputs), outputs: named(graph.outputs), metadata };
+}
+
+/** What each tensor of a graph is, by its name; as `readOnnx`. */
+export function graphValues(
+  graph: OnnxGraph,
+  origin: string,
+  options: ReadOnnxOptions = {},
+): ReadonlyMap<string, Value> {
   const fail = failIn(origin);
   const values = new Map<string, Value>();
   for (const [name, tensor] of graph.tensors) {
     values.set(name, apply(constantOperation, [], { ...tensor }));
   }
-  const inputs = graph.inputs.map((port): [string, Value] => [
-    port.name,
-    readInput(port, options.batch, fail),
-  ]);
-  for (const [name, value] of inputs) values.set(name, value);
+  for (const port of graph.inputs) values.set(port.name, readInput(port, options, fail));
   const ranges = new Ranges();
   for (const node of graph.nodes) {
     const operands = node.inputs.map((name) => values.get(name));
@@ -54,23 +64,23 @@ export function readOnnx(
       if (name !== "") values.set(name, results[i]);
     });
   }
-  return {
-    inputs: Object.fromEntries(inputs),
-    outputs: Object.fromEntries(graph.outputs.map(({ name }) => [name, values.get(name)!])),
-    metadata,
-  };
+  return values;
 }
 
-function readInput({ name, dtype, shape }: OnnxPort, batch: number | undefined, fail: Fail): Value {
+function readInput({ name, dtype, shape }: OnnxPort, options: ReadOnnxOptions, fail: Fail): Value {
   const what = `input ${quote(name)}`;
   const sizes = shape.map((size, axis) => {
     if (typeof size === "number") return size;
-    if (axis > 0) throw fail(`${what}: expected dimension ${axis} to be known, got ${quote(size)}`);
-    if (batch === undefined || !Number.isInteger(batch) || batch < 1) {
-      const message = `${what} leaves the batch dimension open: expected the option batch to give its size, got ${batch ?? "none"}`;
+    const option = (["batch", "length"] as const)[axis];
+    if (option === undefined || (option === "length" && size !== "sequence")) {
+      throw fail(`${what}: expected dimension ${axis} to be known, got ${quote(size)}`);
+    }
+    const given = options[option];
+    if (given === undefined || !Number.isInteger(given) || given < 1) {
+      const message = `${what} leaves the ${option} dimension open: expected the option ${option} to give its size, got ${given ?? "none"}`;
       throw new EspalierError("invalid-argument", message, { input: name });
     }
-    return batch;
+    return given;
   });
   if (!sizes.every((n) => n > 0) || sizeOf(sizes) > LARGEST_TENSOR) {
     throw fail(`${what}: expected 1 to ${LARGEST_TENSOR} elements, got [${sizes}]`);

@@ -4,7 +4,8 @@ import { conv } from "../ops/convolution.ts";
 import { add, multiply, relu, sqrt, square, subtract } from "../ops/elementwise.ts";
 import { constant, input, isInput, scalar } from "../ops/leaf.ts";
 import { batchNorm, mean, perChannel } from "../ops/normalize.ts";
-import { concat, transpose } from "../ops/shape.ts";
+import { concat, place, transpose } from "../ops/shape.ts";
+import { simplify } from "../passes.ts";
 import { conformanceCases, interpret, randomArray } from "../testing/index.ts";
 import { type Shape, sizeOf, topologicalOrder, type Value } from "../value.ts";
 import type { OnnxGraph } from "./builder.ts";
@@ -65,6 +66,85 @@ const normalize = (name: string, value: Value) => {
   return batchNorm(value, { scale: of("weight"), bias: of("bias"), ...statistics }, 1e-5);
 };
 
+describe("channels of convolutions", () => {
+  const implanted = (rows: number) =>
+    concat([convolve("conv", rows), convolve("conv.implant", 3, 1)], 1);
+
+  test("that are joined become rows of one", () => {
+    const { nodes, tensors } = tidy({ y: relu(normalize("bn", implanted(2))) });
+    expect(nodes.map(({ type }) => type)).toEqual(["Conv", "Relu"]);
+    const { shape, data } = tensors.get("conv.weight")!;
+    expect(shape).toEqual([5, 4, 3, 3]);
+    // A 1×1 kernel is the middle of a 3×3 one.
+    const last = [...(data as Float32Array).subarray(-9)];
+    expect(last.map((weight) => weight !== 0)).toEqual(last.map((_, i) => i === 4));
+  });
+
+  test("that are whole blocks stay apart, unless they are moved", () => {
+    const blocks = concat([convolve("conv", 16), convolve("conv.implant", 16, 1)], 1);
+    expect(typesOf(tidy({ y: relu(normalize("bn", blocks)) }))).toBe("Conv Conv Concat Relu");
+    const order = [...Array(32).keys()].reverse();
+    const moved = place(normalize("bn", blocks), order, 40, 1);
+    expect(typesOf(tidy({ y: relu(moved) }))).toBe("Conv Relu");
+  });
+
+  test("that are moved or filled up become rows in other places, and zeros", () => {
+    for (const positions of [
+      [3, 0, 5, 1],
+      [2, 3, 4, 5],
+    ]) {
+      const placed = place(normalize("bn", convolve("conv", 4)), positions, 7, 1);
+      const { nodes, tensors } = tidy({ y: add(placed, convolve("other", 7)) });
+      expect(nodes.map(({ type }) => type)).toEqual(["Conv", "Conv", "Add"]);
+      expect([...tensors.values()].map(({ shape }) => shape[0])).toEqual([7, 7, 7]);
+    }
+  });
+
+  test("stay as they are where others read them, or kernels do not fit", () => {
+    const shared = normalize("bn", convolve("conv", 4));
+    expect(typesOf(tidy({ y: place(shared, [1, 0, 3, 2], 5, 1), z: relu(shared) }))).toContain(
+      "Gather",
+    );
+    const strided = (name: string, strides: [number, number]) =>
+      normalize(`${name}.bn`, conv(x, input(`${name}.weight`, [3, 4, 1, 1]), { strides }));
+    const shifted = normalize(
+      "b.bn",
+      conv(x, input("b.weight", [3, 4, 3, 3]), { strides: [2, 2], padding: [0, 0, 2, 2] }),
+    );
+    expect(typesOf(tidy({ y: concat([strided("a", [2, 2]), shifted], 1) }))).toBe("Conv");
+    const unpadded = normalize(
+      "c.bn",
+      conv(x, input("c.weight", [3, 4, 3, 3]), {
+        padding: [1, 1, 1, 1],
+        dilations: [1, 1],
+        strides: [1, 1],
+      }),
+    );
+    const wide = normalize(
+      "d.bn",
+      conv(x, input("d.weight", [3, 4, 1, 3]), { padding: [0, 1, 0, 1] }),
+    );
+    expect(typesOf(tidy({ y: concat([wide, unpadded], 1) }))).toBe("Conv");
+    const dilated = normalize(
+      "e.bn",
+      conv(x, input("e.weight", [3, 4, 3, 3]), { padding: [2, 2, 2, 2], dilations: [2, 2] }),
+    );
+    expect(typesOf(tidy({ y: concat([dilated, unpadded], 1) }))).toBe("Conv Conv Concat");
+    const grouped = [convolve("a", 4, 3, x, 2), convolve("b", 4, 3, x, 2)];
+    const both = concat(
+      grouped.map((part, i) => normalize(`bn${i}`, part)),
+      1,
+    );
+    expect(typesOf(tidy({ y: both }))).toBe("Conv Conv Concat");
+  });
+});
+
+test("an activation of an activation is one", () => {
+  expect(linesOf(tidyForInference(lowerToOnnx({ y: simplify([relu(relu(x))])[0] })))).toEqual([
+    "y = Relu(x)",
+  ]);
+});
+
 describe("normalisation", () => {
   test("becomes part of the convolution before it", () => {
     expect(linesOf(tidy({ y: normalize("bn", convolve("conv", 6)) }))).toEqual([
@@ -94,7 +174,8 @@ describe("normalisation", () => {
   });
 
   test("is divided among the convolutions whose channels it normalises", () => {
-    const parts = [convolve("conv", 2), convolve("conv.implant", 3, 1), convolve("other", 1)];
+    // Whole blocks of channels, which are not made one convolution.
+    const parts = [convolve("conv", 16), convolve("conv.implant", 32, 1), convolve("other", 16)];
     const joined = concat([concat(parts.slice(0, 2), 1), parts[2]], 1);
     expect(linesOf(tidy({ y: relu(normalize("bn", joined)) }))).toEqual([
       "conv = Conv(x, conv.weight, conv.bias)",

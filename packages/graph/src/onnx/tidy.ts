@@ -5,31 +5,21 @@ import { add, divide, multiply, negate, sqrt, subtract } from "../ops/elementwis
 import { constantOperation, isConstant, scalar } from "../ops/leaf.ts";
 import { broadcastTo, reshape, slice } from "../ops/shape.ts";
 import { apply, type Value } from "../value.ts";
-import type { OnnxAttribute, OnnxGraph, OnnxNode, OnnxTensor } from "./builder.ts";
+import type { OnnxGraph, OnnxNode, OnnxTensor } from "./builder.ts";
+import {
+  type Constant,
+  channelAxis,
+  channelsOf,
+  countUses,
+  type Draft,
+  isContraction,
+  isFolded,
+  isName,
+  weightOf,
+} from "./draft.ts";
+import { mergeRows } from "./merge-rows.ts";
 import { Ranges } from "./node-reader.ts";
 import { readNode } from "./operators.ts";
-
-/**
- * A tensor that no input changes, as an expression: evaluated in float64 once nothing more is folded
- * into it, so that it is rounded once.
- */
-interface Constant {
-  readonly value: Value;
-  /** What it should be called, if that is free. */
-  readonly name: string;
-}
-
-interface Draft {
-  readonly type: string;
-  readonly domain: string;
-  /** Other inputs than constants by the names of their tensors. */
-  readonly inputs: (Constant | string)[];
-  outputs: readonly string[];
-  readonly attributes: Readonly<Record<string, OnnxAttribute>>;
-}
-
-const isName = (input: Constant | string) => typeof input === "string";
-const isFolded = (input: Constant | string) => typeof input !== "string";
 
 /**
  * The same function, as inference needs it:
@@ -37,13 +27,15 @@ const isFolded = (input: Constant | string) => typeof input !== "string";
  * - nodes without variable inputs are computed now;
  * - BatchNormalization, and Add and Sub of one number per channel, become part of the Conv or Gemm
  *   that they follow, through a Concat of channels too;
+ * - convolutions side by side, and zeros among their channels, become one convolution (`mergeRows`);
  * - unused nodes and tensors, and renaming nodes, are dropped;
  * - nodes and tensors are called after the parameters they come from.
  */
 export function tidyForInference(graph: OnnxGraph): OnnxGraph {
   const outputs = new Set(graph.outputs.map(({ name }) => name));
   const folded = foldConstants(neededNodes(graph.nodes, outputs), graph.tensors, outputs);
-  return rename(removeIdentities(absorbAffine(folded, outputs), outputs), graph);
+  const merged = mergeRows(absorbAffine(folded, outputs), outputs);
+  return rename(removeIdentities(merged, outputs), graph);
 }
 
 function neededNodes(nodes: readonly OnnxNode[], outputs: ReadonlySet<string>): OnnxNode[] {
@@ -92,10 +84,7 @@ function foldConstants(
 
 /** Makes nodes that scale or shift channels part of the convolutions that produce these. */
 function absorbAffine(nodes: readonly Draft[], outputs: ReadonlySet<string>): Draft[] {
-  const uses = new Map<string, number>();
-  for (const name of [...outputs, ...nodes.flatMap(({ inputs }) => inputs).filter(isName)]) {
-    uses.set(name, (uses.get(name) ?? 0) + 1);
-  }
+  const uses = countUses(nodes, outputs);
   const producers = new Map<string, Draft>();
 
   /** The nodes whose output channels, one after the other, are those of a tensor used only here. */
@@ -141,26 +130,6 @@ interface Affine {
   readonly shift: Value;
   /** Of the tensor that `shift` is. */
   readonly name?: string | undefined;
-}
-
-/** Whether a node is a convolution or linear layer with constant parameters. */
-function isContraction({ type, inputs, attributes }: Draft): boolean {
-  if (!inputs.slice(1).every(isFolded)) return false;
-  const { alpha = 1, beta = 1 } = attributes;
-  return type === "Conv" || (type === "Gemm" && alpha === 1 && beta === 1);
-}
-
-/** The axis of the weight that its output channels are on; that of the output is 1. */
-function channelAxis({ type, attributes }: Draft): number {
-  return type === "Gemm" && !attributes.transB ? 1 : 0;
-}
-
-function weightOf(contraction: Draft): Constant {
-  return contraction.inputs[1] as Constant;
-}
-
-function channelsOf(contraction: Draft): number {
-  return weightOf(contraction).value.shape[channelAxis(contraction)];
 }
 
 /** What `node` does to the channels of `targets`, if that is all it does. */

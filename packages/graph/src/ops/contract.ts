@@ -124,7 +124,22 @@ const linearOperation: Operation<NoAttributes> = {
     return [...x.slice(0, -1), w[0]];
   },
   macs: ({ inputs: [, w], shape }) => sizeOf(shape) * w.shape[1],
+  layer: ({ inputs: [x, w] }) => {
+    const rows = x.shape.slice(0, -1);
+    return {
+      kind: `linear of ${rows.join("x")} rows`,
+      inputs: w.shape[1],
+      outputs: w.shape[0],
+      shapes: (inputs, outputs) => ({ x: [...rows, inputs], w: [outputs, inputs] }),
+      apply: linear,
+    };
+  },
   rowAxis: ({ shape }) => shape.length - 1,
+  regressors: ({ inputs: [x] }) => {
+    const [samples, features] = [x.shape[0], x.shape[x.shape.length - 1]];
+    const positions = sizeOf(x.shape.slice(1, -1));
+    return transpose(reshape(x, [samples, positions, features]));
+  },
   // With one row per sample the gradient is the outer product of cotangent and x, so that its
   // squared norm in row o is cotangent_o² |x|².
   sampleNorms: ({ inputs: [x] }, cotangent, input) => {

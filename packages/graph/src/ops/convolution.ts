@@ -8,7 +8,7 @@
 import type { OnnxBuilder } from "../onnx/builder.ts";
 import { apply, expectInputs, type Operation, type Shape, sizeOf, type Value } from "../value.ts";
 import { add, square } from "./elementwise.ts";
-import { reshape, sum } from "./shape.ts";
+import { concat, pad, reshape, slice, sum } from "./shape.ts";
 
 export interface Window {
   /** Steps of the output, [vertical, horizontal]. */
@@ -189,10 +189,14 @@ const convOperation: Operation<ConvolutionAttributes> = {
     const [outputs, perGroup] = w.shape;
     if (groups === 1) {
       coupling.unite(inputs, columns);
-    } else if (perGroup === 1 && inputs !== undefined) {
+    } else if (perGroup === 1) {
       // Depthwise: a group goes with its channel.
-      rows?.forEach((row, k) => {
-        coupling.uniteChannels(inputs[Math.floor(k / (outputs / groups))], row);
+      if (inputs === undefined) coupling.fix(rows);
+      inputs?.forEach((channel, c) => {
+        const multiplier = outputs / groups;
+        for (let k = c * multiplier; k < (c + 1) * multiplier; k++) {
+          coupling.uniteChannels(channel, rows![k]);
+        }
       });
     } else {
       // Groups must stay of equal size: the same place is kept or removed in all of them.
@@ -210,7 +214,50 @@ const convOperation: Operation<ConvolutionAttributes> = {
   },
   macs: ({ inputs: [x, w], attributes }) =>
     multiplyAccumulates(geometryOfConv(x.shape, w.shape, attributes)),
+  layer: ({ inputs: [x, w], attributes }) => {
+    const [batch, , ...size] = x.shape;
+    const [rows, inputs, ...kernel] = w.shape;
+    const { groups, strides, padding, dilations } = attributes;
+    // Where each group is one channel, there are as many groups as channels.
+    const depthwise = groups > 1 && inputs === 1;
+    const perGroup = rows / groups;
+    return {
+      kind: [
+        `conv ${kernel.join("x")} of ${batch}x${size.join("x")}`,
+        `strides ${strides.join(" ")}, padding ${padding.join(" ")}, dilations ${dilations.join(" ")}`,
+        depthwise ? `${perGroup} outputs for each input` : `${groups} groups`,
+      ].join(", "),
+      inputs,
+      outputs: depthwise ? rows : perGroup,
+      shapes: (columns, outputs) => {
+        const parts = depthwise ? Math.max(1, Math.round(outputs / perGroup)) : groups;
+        const resized = depthwise ? perGroup * parts : outputs * parts;
+        return { x: [batch, columns * parts, ...size], w: [resized, columns, ...kernel] };
+      },
+      apply: (tensor, weight) =>
+        conv(tensor, weight, { ...attributes, groups: tensor.shape[1] / weight.shape[1] }),
+    };
+  },
   rowAxis: () => 1,
+  regressors: ({ inputs: [x, w], attributes, shape }) => {
+    if (attributes.groups > 1) return undefined;
+    const { strides, padding, dilations } = attributes;
+    const [top, left, bottom, right] = padding;
+    const padded = pad(x, [0, 0, top, left], [0, 0, bottom, right]);
+    const [samples, channels] = x.shape;
+    const [height, width] = shape.slice(2);
+    const taps: Value[] = [];
+    for (let i = 0; i < w.shape[2]; i++) {
+      const first = i * dilations[0];
+      const rows = slice(padded, 2, first, first + (height - 1) * strides[0] + 1, strides[0]);
+      for (let j = 0; j < w.shape[3]; j++) {
+        const start = j * dilations[1];
+        const tap = slice(rows, 3, start, start + (width - 1) * strides[1] + 1, strides[1]);
+        taps.push(reshape(tap, [samples, channels, 1, height * width]));
+      }
+    }
+    return reshape(concat(taps, 2), [samples, channels * taps.length, height * width]);
+  },
   // Per-sample gradients are those of one sample with as many groups as there are samples.
   sampleNorms: ({ inputs: [x, w], attributes }, cotangent, input) => {
     expectInputs(input === 1, "conv", "the weight as the parameter of per-sample gradients", [

@@ -126,6 +126,8 @@ export const reluOperation: Operation<NoAttributes> = {
   vjp: (value, cotangent) => [reluGradient(cotangent, value)],
   jvp: (value, [tangent]) => tangent && reluGradient(tangent, value),
   onnx: (builder, inputs) => builder.node("Relu", inputs),
+  // Where a residual branch is gone, the activations before and after it meet.
+  simplify: ({ inputs: [x] }) => (x.operation === reluOperation ? x : undefined),
   couple: coupleUnary,
 };
 
@@ -155,6 +157,39 @@ export const reluGradientOperation: Operation<NoAttributes> = {
 /** `x` where `gate` > 0, else 0. */
 export function reluGradient(x: Value, gate: Value): Value {
   return apply(reluGradientOperation, [x, gate], {});
+}
+
+interface ClipAttributes {
+  readonly low: number;
+  readonly high: number;
+}
+
+const clipOperation: Operation<ClipAttributes> = {
+  name: "clip",
+  semantics: "min(max(x, low), high); derivative 0 at both and beyond",
+  infer: ([x], { low, high }) => {
+    expectInputs(low < high, "clip", `a low bound below the high one, not ${low} and ${high}`, [x]);
+    return { shape: x.shape, dtype: x.dtype };
+  },
+  evaluate: ([x], { attributes: { low, high } }) =>
+    x.data.map((element) => Math.min(Math.max(element, low), high)),
+  vjp: (value, cotangent) => [reluGradient(cotangent, clipGate(value))],
+  jvp: (value, [tangent]) => tangent && reluGradient(tangent, clipGate(value)),
+  onnx: (builder, [x], { attributes: { low, high } }) =>
+    builder.node("Clip", [x, builder.scalar(low), builder.scalar(high)]),
+  couple: coupleUnary,
+};
+
+/** Positive exactly where a clipped value lies between its bounds. */
+function clipGate(y: Value<ClipAttributes>): Value {
+  const { low, high } = y.attributes;
+  return multiply(subtract(y, scalar(low)), subtract(scalar(high), y));
+}
+
+/** `x` between two numbers, such as ReLU6's 0 and 6. */
+export function clip(x: Value, low: number, high: number): Value {
+  // Elements that are clipped equal the bounds, also in float32.
+  return apply(clipOperation, [x], { low: Math.fround(low), high: Math.fround(high) });
 }
 
 const geluOperation: Operation<NoAttributes> = {
@@ -431,4 +466,5 @@ export const elementwiseOperations: readonly Operation[] = [
   ...[greaterEntry, equalEntry],
 ]
   .map(({ operation }): Operation => operation)
-  .concat([reluOperation, reluGradientOperation, geluOperation, whereOperation, castOperation]);
+  .concat([reluOperation, reluGradientOperation, clipOperation, geluOperation])
+  .concat([whereOperation, castOperation]);

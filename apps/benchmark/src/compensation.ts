@@ -1,0 +1,145 @@
+/** @file Accuracy straight after pruning: what estimating statistics and fitting layers each regain. */
+import {
+  applyDecisions,
+  compensate,
+  drawSamples,
+  type Metric,
+  type Model,
+  makePlan,
+  measureSensitivity,
+  Random,
+  type Sensitivity,
+  selectSamples,
+} from "@espalier/core";
+import type { Executor } from "@espalier/graph";
+import {
+  defaultPlan,
+  defaultPruning,
+  defaultSensitivity,
+  loadSource,
+  type Task,
+} from "@espalier/pipeline";
+import { evaluate, reestimateStatistics } from "@espalier/train";
+import { cifarResNet } from "@espalier/vision";
+
+export interface CompensationOptions {
+  readonly source: string;
+  readonly task: Task;
+  readonly executor: Executor;
+  /** The first so many test images. */
+  readonly images: number;
+  /** Cells that an earlier run has left. */
+  readonly known: readonly CompensationCell[];
+  log(line: string): void;
+  /** Called after every cell with all cells so far, since the whole takes an hour. */
+  onCells(cells: readonly CompensationCell[]): Promise<void>;
+}
+
+export interface CompensationCell {
+  readonly metric: Metric;
+  readonly keep: number;
+  readonly macsShare: number;
+  /** Test images that the accuracies are of. */
+  readonly images: number;
+  readonly none: number;
+  /** With statistics estimated anew. */
+  readonly statistics: number;
+  /** With layers fitted by least squares. */
+  readonly fitted: number;
+  /** Fitted, then with statistics estimated anew. */
+  readonly both: number;
+}
+
+const METRICS: readonly Metric[] = ["removal", "magnitude", "hessian-trace", "gradient", "random"];
+// The most telling first.
+const KEEPS = [0.5, 0.3, 0.7];
+
+/** Measures every cell that is not known yet; all cells. */
+export async function measureCompensation(
+  options: CompensationOptions,
+): Promise<CompensationCell[]> {
+  const { task, executor, known, log } = options;
+  const { model: dense } = await loadSource(options.source, [cifarResNet]);
+  const train = task.train(dense);
+  const all = task.test(dense);
+  const images = Math.min(options.images, all.count);
+  const test = selectSamples(all, [...Array(images).keys()]);
+  const random = new Random(0);
+  const scoring = drawSamples(train, 256, random.stream("scoring"));
+  const { calibration: count, batchSize } = defaultPruning({ of: "macs", keep: 0.5 });
+  const calibration = drawSamples(train, count, random.stream("calibration"));
+  const judge = async (model: Model) =>
+    (await evaluate(model, test, { executor, batchSize: 250 })).accuracy;
+  const reestimate = (model: Model) =>
+    reestimateStatistics(model, calibration, {
+      executor,
+      batchSize: 256,
+      augmentation: random.stream("statistics"),
+    });
+  const scores = new Map<Metric, Promise<Sensitivity>>();
+  const score = (metric: Metric) => {
+    const temperature = metric === "removal" ? defaultSensitivity.temperature : 1;
+    const measured =
+      scores.get(metric) ??
+      measureSensitivity(dense, {
+        executor,
+        samples: scoring,
+        metric,
+        temperature,
+        estimator: "exact",
+        coupling: "together",
+        batchSize,
+        random: random.stream("scores"),
+      });
+    scores.set(metric, measured);
+    return measured;
+  };
+
+  const cells = known.filter((cell) => cell.images === images);
+  for (const keep of KEEPS) {
+    for (const metric of METRICS) {
+      if (cells.some((cell) => cell.metric === metric && cell.keep === keep)) continue;
+      const sensitivity = await score(metric);
+      const plan = makePlan(dense, sensitivity, defaultPlan({ of: "macs", keep }));
+      const groups = sensitivity.groups.map(({ group }) => group);
+      const pruned = applyDecisions(dense, groups, plan.decisions);
+      const fitted = await compensate(dense, pruned, calibration, {
+        executor,
+        batchSize,
+        random: random.stream("compensation"),
+      });
+      const cell = {
+        metric,
+        keep,
+        macsShare: plan.after.macs / plan.before.macs,
+        images,
+        none: await judge(pruned),
+        statistics: await judge(await reestimate(pruned)),
+        fitted: await judge(fitted),
+        both: await judge(await reestimate(fitted)),
+      };
+      cells.push(cell);
+      log(`${metric}, keep ${keep}: ${accuraciesOf(cell).join(" / ")}`);
+      await options.onCells(cells);
+    }
+  }
+  return cells;
+}
+
+const percent = (share: number) => (100 * share).toFixed(1);
+
+function accuraciesOf({ none, statistics, fitted, both }: CompensationCell): string[] {
+  return [none, statistics, fitted, both].map(percent);
+}
+
+/** A Markdown table: accuracies in per cent. */
+export function compensationMarkdown(cells: readonly CompensationCell[]): string {
+  return [
+    "| MACs kept | metric | nothing | statistics | fitted | both | test images |",
+    "|---|---|---|---|---|---|---|",
+    ...cells.map((cell) => {
+      const { metric, macsShare, images } = cell;
+      return `| ${percent(macsShare)} % | ${metric} | ${accuraciesOf(cell).join(" | ")} | ${images} |`;
+    }),
+  ].join("\n");
+}

@@ -1,0 +1,192 @@
+import { float32Data, type Value } from "@espalier/graph";
+import { createOnnxExecutor } from "@espalier/runtime-onnx";
+import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
+import { describe, expect, test } from "vitest";
+import { bindParameters } from "./bind.ts";
+import { type CompensateOptions, compensate } from "./compensate.ts";
+import { componentGroups, type Decision } from "./components.ts";
+import type { Model, ModelGraph, Parameter } from "./model.ts";
+import { applyDecisions } from "./plan.ts";
+import { Random } from "./random.ts";
+
+const executor = createOnnxExecutor({ threads: 1 });
+const count = 8;
+
+const compensated = (dense: Model, pruned: Model, options: Partial<CompensateOptions> = {}) =>
+  compensate(dense, pruned, noiseSamples(dense, count), {
+    executor,
+    batchSize: count,
+    random: new Random(0),
+    ...options,
+  });
+
+/** Every second component removed, every fourth an implant where that is possible. */
+function prunedOf(model: Model, coupling: "together" | "apart", implants: boolean): Model {
+  const groups = componentGroups(model, coupling);
+  const decisions = new Map(
+    groups.map(({ name, count: n, implantable }) => [
+      name,
+      Array.from({ length: n }, (_, i): Decision => {
+        if (i % 2 === 0) return "keep";
+        return implants && implantable && i % 4 === 1 ? "implant" : "prune";
+      }),
+    ]),
+  );
+  return applyDecisions(model, groups, decisions);
+}
+
+/** What `pick` names of `model` on the samples, together. */
+async function valuesOf<K extends string>(
+  model: Model,
+  pick: (graph: ModelGraph) => Record<K, Value>,
+): Promise<Record<K, Float32Array>> {
+  const { graph, constants } = bindParameters(model, count, "evaluation");
+  const program = await executor.compile({ outputs: pick(graph), constants });
+  const { feeds } = await noiseSamples(model, count).batch([...Array(count).keys()]);
+  const results = await program.run(feeds);
+  await program.dispose();
+  const entries = Object.entries(results) as [K, (typeof results)[K]][];
+  return Object.fromEntries(entries.map(([k, v]) => [k, float32Data(v)])) as Record<
+    K,
+    Float32Array
+  >;
+}
+
+const logitsOf = async (model: Model) =>
+  (await valuesOf(model, ({ logits }) => ({ logits }))).logits;
+
+function distance(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  return Array.from(a).reduce((total, x, i) => total + (x - b[i]) ** 2, 0);
+}
+
+const norm = (a: ArrayLike<number>) => distance(a, new Float32Array(a.length));
+
+test("where nothing was pruned, nothing changes", async () => {
+  const model = tinyResNet();
+  const whole = applyDecisions(model, componentGroups(model, "together"), new Map());
+  expect(await compensated(model, whole)).toBe(whole);
+});
+
+test("where no weight may be fitted, nothing changes", async () => {
+  const model = tinyResNet();
+  const pruned = prunedOf(model, "together", false);
+  expect(await compensated(model, pruned, { fits: () => false })).toBe(pruned);
+});
+
+test("a channel that another one repeats is made up for", async () => {
+  const plain = tinyResNet();
+  const repeated = ["layer2.0.conv1.weight", "layer2.0.bn1.weight", "layer2.0.bn1.bias"];
+  repeated.push("layer2.0.bn1.running_mean", "layer2.0.bn1.running_var");
+  const parameters = new Map<string, Parameter>(plain.parameters);
+  for (const name of repeated) {
+    const parameter = plain.parameters.get(name)!;
+    const data = parameter.data.slice();
+    const row = data.length / parameter.shape[0];
+    data.copyWithin(row, 0, row);
+    parameters.set(name, { ...parameter, data });
+  }
+  const model = plain.withParameters(parameters);
+  const decisions = new Map([
+    ["layer2.0.conv1", Array.from({ length: 6 }, (_, i): Decision => (i === 1 ? "prune" : "keep"))],
+  ]);
+  const pruned = applyDecisions(model, componentGroups(model, "together"), decisions);
+  const dense = await logitsOf(model);
+  const lost = distance(await logitsOf(pruned), dense);
+  const left = distance(await logitsOf(await compensated(model, pruned)), dense);
+  expect(lost).toBeGreaterThan(1e-3 * norm(dense));
+  // The ridge keeps it from being exact.
+  expect(left).toBeLessThan(1e-4 * lost);
+});
+
+describe.each([
+  ["projected shortcuts, together", "projection", "together"],
+  ["projected shortcuts, apart", "projection", "apart"],
+  ["padded shortcuts, together", "padding", "together"],
+  ["padded shortcuts, apart", "padding", "apart"],
+] as const)("%s", (_name, shortcut, coupling) => {
+  const model = tinyResNet({ shortcut });
+  const pruned = prunedOf(model, coupling, true);
+  // So small that all positions are looked at.
+  const small = tinyResNet({ shortcut, size: 4 });
+  const smallPruned = prunedOf(small, coupling, true);
+
+  /** The outputs of `weight`'s layer in `of`: channel by channel. */
+  async function outputsOf(of: Model, weight: string, channels: readonly number[]) {
+    const place = (graph: ModelGraph) => {
+      const { layer } = smallPruned.build(1, "evaluation").sites.get(weight)!;
+      const sites = [...graph.sites.values()].filter((site) => site.layer === layer);
+      return { value: sites[0].value, channels: sites.flatMap((site) => site.channels) };
+    };
+    const { value } = await valuesOf(of, (graph) => ({ value: place(graph).value }));
+    const { channels: all } = place(of.build(1, "evaluation"));
+    const area = value.length / count / all.length;
+    return channels.map((channel) =>
+      Array.from({ length: count }, (_, n) => {
+        const start = (n * all.length + all.indexOf(channel)) * area;
+        return [...value.subarray(start, start + area)];
+      }).flat(),
+    );
+  }
+
+  test("fitting a layer brings none of its channels further from what they were", async () => {
+    const order: string[] = [];
+    await compensated(small, smallPruned, {
+      fits: (weight) => {
+        order.push(weight);
+        return true;
+      },
+    });
+    expect(order.length).toBeGreaterThan(6);
+    let improved = 0;
+    for (const [i, weight] of order.entries()) {
+      // A third of them, since each takes two compensations.
+      if (i % 3 > 0) continue;
+      const upTo = (n: number) =>
+        compensated(small, smallPruned, { fits: (each) => order.indexOf(each) < n });
+      const { channels } = smallPruned.build(1, "evaluation").sites.get(weight)!;
+      const wanted = await outputsOf(small, weight, channels);
+      const before = await outputsOf(await upTo(i), weight, channels);
+      const after = await outputsOf(await upTo(i + 1), weight, channels);
+      wanted.forEach((dense, c) => {
+        const scale = norm(dense) + 1e-6;
+        const [error, left] = [distance(before[c], dense), distance(after[c], dense)];
+        expect(left / scale).toBeLessThanOrEqual(error / scale + 1e-4);
+        if (left < 0.9 * error) improved++;
+      });
+    }
+    expect(improved).toBeGreaterThan(3);
+  });
+
+  test("logits come closer to those of the dense model", async () => {
+    const dense = await logitsOf(model);
+    const lost = distance(await logitsOf(pruned), dense);
+    const left = distance(await logitsOf(await compensated(model, pruned)), dense);
+    expect(left).toBeLessThan(0.5 * lost);
+  });
+
+  test("batches and a memory limit change nothing but rounding", async () => {
+    const { parameters } = await compensated(model, pruned);
+    const refused = await compensated(model, pruned, {
+      executor: createOnnxExecutor({ threads: 1, memoryLimit: 1 }),
+    }).catch((error: { data: { peakBytes: number } }) => error);
+    const least = (refused as { data: { peakBytes: number } }).data.peakBytes;
+    const limited = createOnnxExecutor({ threads: 1, memoryLimit: 3 * least });
+    for (const options of [{ batchSize: 3 }, { executor: limited }]) {
+      const { parameters: others } = await compensated(model, pruned, options);
+      for (const [name, { data }] of parameters) {
+        const scale = Math.max(...data.map(Math.abs));
+        const other = others.get(name)!.data;
+        data.forEach((x, i) => {
+          expect(Math.abs(other[i] - x) / scale).toBeLessThan(2e-3);
+        });
+      }
+    }
+  });
+});
+
+test("it can be stopped", async () => {
+  const model = tinyResNet();
+  const signal = AbortSignal.abort(new Error("enough"));
+  const pruned = prunedOf(model, "together", false);
+  await expect(compensated(model, pruned, { signal })).rejects.toThrow();
+});

@@ -1,0 +1,74 @@
+import { expect, test } from "vitest";
+import { type NormalSums, solveNormal } from "./least-squares.ts";
+import { Random } from "./random.ts";
+
+const random = new Random(1);
+const truth = [
+  [2, -1, 0.5],
+  [0, 3, 1],
+];
+const offsets = [4, -2];
+
+/** Sums over `n` observations of `truth` and `offsets`; the last regressor may repeat the first. */
+function sumsOf(n: number, constants: readonly number[], repeat = false): NormalSums {
+  const [xx, xe] = [new Float64Array(9), new Float64Array(6)];
+  const [x, e] = [new Float64Array(3), new Float64Array(2)];
+  for (let i = 0; i < n; i++) {
+    const seen = [random.normal() + 1, random.normal(), random.normal()];
+    if (repeat) seen[2] = seen[0];
+    const errors = truth.map(
+      (row, r) => row.reduce((sum, w, k) => sum + w * seen[k], 0) + constants[r],
+    );
+    seen.forEach((a, k) => {
+      x[k] += a;
+      seen.forEach((b, l) => {
+        xx[3 * k + l] += a * b;
+      });
+      errors.forEach((b, r) => {
+        xe[2 * k + r] += a * b;
+      });
+    });
+    errors.forEach((b, r) => {
+      e[r] += b;
+    });
+  }
+  return { observations: n, xx, xe, x, e };
+}
+
+test("weights and constants are found", () => {
+  const { weight, constant } = solveNormal(sumsOf(200, offsets), 1e-9, true);
+  truth.flat().forEach((w, i) => {
+    expect(weight[i]).toBeCloseTo(w, 5);
+  });
+  offsets.forEach((c, r) => {
+    expect(constant[r]).toBeCloseTo(c, 5);
+  });
+});
+
+test("without a constant, none is given", () => {
+  const { weight, constant } = solveNormal(sumsOf(200, [0, 0]), 1e-9, false);
+  truth.flat().forEach((w, i) => {
+    expect(weight[i]).toBeCloseTo(w, 5);
+  });
+  expect([...constant]).toEqual([0, 0]);
+});
+
+test("regressors that are the same share a weight", () => {
+  const { weight } = solveNormal(sumsOf(200, offsets, true), 1e-6, true);
+  expect(weight[0]).toBeCloseTo(1.25, 3);
+  expect(weight[2]).toBeCloseTo(1.25, 3);
+});
+
+test("without any regressor that varies, weights are zero and constants the means", () => {
+  const sums = {
+    observations: 10,
+    xx: new Float64Array(4),
+    xe: new Float64Array(2),
+    x: new Float64Array(2),
+    e: Float64Array.of(30),
+  };
+  expect(solveNormal(sums, 1e-3, true)).toEqual({
+    weight: new Float64Array(2),
+    constant: Float64Array.of(3),
+  });
+});

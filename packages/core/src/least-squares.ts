@@ -1,0 +1,58 @@
+/** @file Linear least squares from sums over observations. */
+import { CholeskyDecomposition, Matrix } from "ml-matrix";
+
+/** Sums over n observations of regressors x (D numbers each) and errors e (K numbers each). */
+export interface NormalSums {
+  readonly observations: number;
+  /** x xᵀ: [D, D]. */
+  readonly xx: Float64Array;
+  /** x eᵀ: [D, K]. */
+  readonly xe: Float64Array;
+  readonly x: Float64Array;
+  readonly e: Float64Array;
+}
+
+export interface Correction {
+  /** [K, D]. */
+  readonly weight: Float64Array;
+  /** [K]; zeros unless asked for. */
+  readonly constant: Float64Array;
+}
+
+/**
+ * The weight W and the constant c that minimise Σ ‖W x + c − e‖² + n λ ‖W‖², where λ is `ridge` times
+ * the mean over regressors of their mean square (Hoerl and Kennard 1970).
+ *
+ * @param ridge Above 0, so that linearly dependent regressors have one solution.
+ * @param withConstant Otherwise c = 0.
+ */
+export function solveNormal(sums: NormalSums, ridge: number, withConstant: boolean): Correction {
+  const { observations: n, xx, xe, x, e } = sums;
+  const [regressors, rows] = [x.length, e.length];
+  const means = x.map((sum) => (withConstant ? sum / n : 0));
+  const gram = new Matrix(regressors, regressors);
+  const target = new Matrix(regressors, rows);
+  let trace = 0;
+  for (let i = 0; i < regressors; i++) {
+    // Half of it, since the sums of a matrix product are not symmetric to the last bit.
+    for (let j = 0; j <= i; j++) {
+      const covariance = xx[i * regressors + j] - means[i] * x[j];
+      gram.set(i, j, covariance);
+      gram.set(j, i, covariance);
+    }
+    for (let r = 0; r < rows; r++) target.set(i, r, xe[i * rows + r] - means[i] * e[r]);
+    trace += gram.get(i, i);
+  }
+  // Regressors that are zero everywhere get a weight of zero.
+  const penalty = (ridge * trace) / regressors || 1;
+  for (let i = 0; i < regressors; i++) gram.set(i, i, gram.get(i, i) + penalty);
+  const solution = new CholeskyDecomposition(gram).solve(target);
+  const weight = Float64Array.from(solution.transpose().to1DArray());
+  const constant = e.map((sum, r) => {
+    if (!withConstant) return 0;
+    let predicted = 0;
+    for (let i = 0; i < regressors; i++) predicted += weight[r * regressors + i] * means[i];
+    return sum / n - predicted;
+  });
+  return { weight, constant };
+}

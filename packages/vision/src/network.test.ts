@@ -1,0 +1,176 @@
+import {
+  applyDecisions,
+  componentGroups,
+  type Decision,
+  type Model,
+  measureSensitivity,
+  Random,
+  sitesOf,
+  sizeOfModel,
+} from "@espalier/core";
+import type { Value } from "@espalier/graph";
+import { createOnnxExecutor } from "@espalier/runtime-onnx";
+import { describe, expect, test } from "vitest";
+import { cifarLabels } from "./cifar.ts";
+import { defineVisionFamily, type VisionConfig, visionConfig } from "./family.ts";
+import type { Feature, Network } from "./network.ts";
+import { logitsOf, noiseSamples, prunedMinusMasked, randomStatistics } from "./testing/index.ts";
+
+const executor = createOnnxExecutor({ threads: 1 });
+
+/** A network of features that `features` computes, and a linear layer. */
+function networkOf(features: (network: Network, image: Feature) => Feature): Model {
+  const config: VisionConfig = {
+    model_type: "test",
+    ...cifarLabels(3),
+    image: { shape: [3, 8, 8], mean: [0, 0, 0], std: [1, 1, 1] },
+  };
+  const family = defineVisionFamily({
+    name: "test",
+    schema: visionConfig as never,
+    presets: { test: config },
+    presetFields: [],
+    piecewiseLinear: true,
+    recognize: () => undefined,
+    canonicalName: (name) => name,
+    forward: (network, image): Value =>
+      network.linear("fc", network.globalAverage(features(network, image)), 3).value,
+  });
+  return randomStatistics(family.initialize(config, new Random(0)), new Random(1));
+}
+
+const conv3 = { kernel: 3, padding: 1 };
+const branches = (network: Network, image: Feature) => {
+  const x = network.relu(
+    network.batchNorm("n0", network.conv("stem", image, { outputs: 6, ...conv3 })),
+  );
+  const y = network.batchNorm("n1", network.conv("branch", x, { outputs: 6, ...conv3 }));
+  return network.relu6(network.join([x, y]));
+};
+
+describe("depthwise convolutions", () => {
+  const afterJoin = networkOf((network, image) => {
+    const y = network.depthwiseConv("depthwise", branches(network, image), {
+      ...conv3,
+      bias: true,
+    });
+    return network.conv("last", network.relu6(y), { outputs: 4, kernel: 1 });
+  });
+
+  test("after an addition go with its branches", async () => {
+    const groups = componentGroups(afterJoin, "together");
+    const parameters = groups[0].rows.map(({ parameter }) => parameter);
+    expect(parameters).toEqual([
+      "stem.weight",
+      "branch.weight",
+      "depthwise.weight",
+      "depthwise.bias",
+    ]);
+    for (const seed of [1, 2]) {
+      expect(await prunedMinusMasked(afterJoin, executor, { seed })).toBeLessThan(1e-4);
+    }
+  });
+
+  test("lose channels by themselves where the branches do, and those that all branches have lost", () => {
+    const groups = componentGroups(afterJoin, "apart");
+    expect(groups.map(({ name }) => name)).toEqual(
+      ["stem", "branch", "depthwise", "last"].slice(0, groups.length),
+    );
+    const gone = (...numbers: number[]) =>
+      Array.from({ length: 6 }, (_, i): Decision => (numbers.includes(i) ? "prune" : "keep"));
+    const pruned = applyDecisions(
+      afterJoin,
+      groups,
+      new Map([
+        ["stem", gone(0, 1)],
+        ["branch", gone(1, 2)],
+        ["depthwise", gone(4)],
+      ]),
+    );
+    const { channels } = pruned.config.pruning as { channels: Record<string, number[]> };
+    expect(channels.depthwise).toEqual([0, 2, 3, 5]);
+    expect(pruned.parameters.get("depthwise.weight")!.shape).toEqual([4, 1, 3, 3]);
+    expect(pruned.parameters.get("last.weight")!.shape).toEqual([4, 4, 1, 1]);
+    const config = JSON.parse(JSON.stringify(pruned.config));
+    const source = { config, path: "copy", tensors: pruned.parameters };
+    expect(sizeOfModel(pruned.family.load(source, config))).toEqual(sizeOfModel(pruned));
+  });
+
+  const serial = networkOf((network, image) => {
+    const x = network.batchNorm("n0", network.conv("first", image, { outputs: 6, ...conv3 }));
+    const y = network.depthwiseConv("depthwise", network.relu6(x), conv3);
+    return network.relu6(network.batchNorm("n1", y));
+  });
+
+  test("a component is switched off once, where it leaves its last layer", () => {
+    const graph = serial.build(1, "evaluation");
+    const [group] = componentGroups(serial, "together");
+    expect(group.rows.map(({ parameter }) => parameter)).toEqual([
+      "first.weight",
+      "depthwise.weight",
+    ]);
+    expect(sitesOf(group, graph).map(({ site }) => site)).toEqual(["depthwise.weight"]);
+    const joined = afterJoin.build(1, "evaluation");
+    const sites = sitesOf(componentGroups(afterJoin, "together")[0], joined);
+    expect(sites.map(({ site }) => site)).toEqual(["depthwise.weight"]);
+    const residual = networkOf(branches);
+    const both = sitesOf(componentGroups(residual, "together")[0], residual.build(1, "evaluation"));
+    expect(both.map(({ site }) => site)).toEqual(["stem.weight", "branch.weight"]);
+  });
+
+  test.each(["removal", "hessian-trace", "gradient", "magnitude"] as const)(
+    "have scores by %s",
+    async (metric) => {
+      const { groups } = await measureSensitivity(serial, {
+        metric,
+        estimator: "auto",
+        executor,
+        samples: noiseSamples(serial, 8),
+        temperature: 1,
+        coupling: "together",
+        batchSize: 4,
+        random: new Random(0),
+      });
+      expect(groups.map(({ group }) => group.count)).toEqual([6]);
+      expect(groups[0].scores.every((score) => score >= 0)).toBe(true);
+      expect(groups[0].scores.some((score) => score > 0)).toBe(true);
+    },
+  );
+});
+
+test("layers in groups, and what feeds them, are left whole, also behind additions", async () => {
+  const grouped = networkOf((network, image) => {
+    const y = network.conv("grouped", branches(network, image), {
+      outputs: 6,
+      groups: 2,
+      ...conv3,
+    });
+    return network.conv("last", network.relu(y), { outputs: 4, kernel: 1 });
+  });
+  for (const policy of ["together", "apart"] as const) {
+    const groups = componentGroups(grouped, policy);
+    const names = groups.flatMap(({ rows }) => rows.map(({ parameter }) => parameter));
+    expect(names).toEqual(["last.weight"]);
+    expect(await prunedMinusMasked(grouped, executor, { policy })).toBeLessThan(1e-4);
+  }
+});
+
+test("as many groups as channels are refused, with the method that takes them", () => {
+  expect(() =>
+    networkOf((network, image) =>
+      network.conv("wrong", image, { outputs: 3, groups: 3, ...conv3 }),
+    ),
+  ).toThrow(/wrong: expected 3 groups of at least two channels each, got 3 channels/);
+});
+
+test("parameters that nothing uses are no components and do not count", async () => {
+  const model = networkOf((network, image) => {
+    const x = network.conv("used", image, { outputs: 4, ...conv3 });
+    network.conv("unused", x, { outputs: 5, ...conv3 });
+    return network.relu(x);
+  });
+  expect(componentGroups(model, "together").map(({ name }) => name)).toEqual(["used"]);
+  expect(sizeOfModel(model).parameters).toBe(4 * 27 + 3 * 4 + 3);
+  expect(await prunedMinusMasked(model, executor)).toBeLessThan(1e-4);
+  expect((await logitsOf(model, executor)).every(Number.isFinite)).toBe(true);
+});
