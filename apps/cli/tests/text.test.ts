@@ -85,7 +85,7 @@ describe("an encoder without a head", () => {
     expect(JSON.parse(judged.stdout).accuracy).toBe(evaluation.tuned.accuracy);
     const latency = ["--keep-latency", "0.5", "-o", at("late")];
     const late = await espalier("prune", at("run"), "--data", data, ...latency);
-    expect(late.code).toBe(1);
+    expect(late.code).toBe(2);
     expect(late.stderr).toMatch(/^espalier: keep-latency: expected a model of images.*texts.*\n$/);
 
     for (const more of [[], ["--overwrite"]]) {
