@@ -18,7 +18,18 @@ afterAll(() => workspace.remove());
 const at = (...names: string[]) => join(workspace.path, ...names);
 const pruning = (output: string, ...more: string[]) => [
   ...["prune", model, "--data", data, "-o", output],
-  ...["--keep-macs", "0.6", "--implant", "0.3", "--samples", "32", "--calibration", "32"],
+  ...[
+    "--keep-macs",
+    "0.6",
+    "--implant",
+    "0.3",
+    "--round-to",
+    "2",
+    "--samples",
+    "32",
+    "--calibration",
+    "32",
+  ],
   ...["--tune", "3", "--tune-batch-size", "32", "--hold-out", "40", "--threads", "1", "--no-bars"],
   ...more,
 ];
@@ -48,6 +59,7 @@ describe("help and usage", () => {
       "export",
       "report",
       "train",
+      "average",
       "data",
       "env",
     ];
@@ -551,6 +563,16 @@ describe("interrupted", () => {
       expect(await digests(path)).toEqual(expected);
     }
     expect(kills).toBeGreaterThanOrEqual(trials);
+  }, 600_000);
+});
+
+describe("average", () => {
+  test("the mean of two models, which is a source", async () => {
+    const to = at("mean");
+    const args = ["average", model, model, "--data", data, "--calibration", "64", "--to", to];
+    expect((await espalier(...args, "--no-bars")).code).toBe(0);
+    expect((await espalier("inspect", to)).code).toBe(0);
+    expectOneLine(await espalier(...args), 1, /mean: expected an empty or new directory/);
   });
 });
 

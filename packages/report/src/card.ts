@@ -16,7 +16,8 @@ import type { ModelDescription } from "./read-run.ts";
 import type { Summary } from "./summary.ts";
 
 /** The model card of a run. Paths of the machine it was made on do not appear in it. */
-export function renderCard(summary: Summary): string {
+export function renderCard(run: Summary): string {
+  const summary = withoutPaths(run);
   const report =
     "All figures and settings are in [report.html](report.html), all numbers in [summary.json](summary.json).";
   return join([
@@ -31,7 +32,8 @@ export function renderCard(summary: Summary): string {
 }
 
 /** The model card of the exported model of a run, which lies in a directory of its own. */
-export function renderExportCard(summary: Summary): string {
+export function renderExportCard(run: Summary): string {
+  const summary = withoutPaths(run);
   return join([
     frontMatter(summary, "transformers.js"),
     ...introduction(summary),
@@ -40,6 +42,12 @@ export function renderExportCard(summary: Summary): string {
     ...useExport(true, summary.model),
     ...reproduction(summary),
   ]);
+}
+
+/** A summary whose data are called "cifar10:DIR" wherever they are. */
+function withoutPaths(summary: Summary): Summary {
+  const { manifest } = summary;
+  return { ...summary, manifest: { ...manifest, data: manifest.data.replace(/:.*$/s, ":DIR") } };
 }
 
 /** The model card of an export of which nothing is known but the model. */
@@ -128,7 +136,7 @@ function frontMatter(summary: Summary, library: "espalier" | "transformers.js"):
   if (sensitivity?.metric === "hessian-trace") tags.push("hap");
   if (sizes !== undefined) tags.push("onnx");
   // A JSON string is a YAML string.
-  const data = JSON.stringify(manifest.data);
+  const data = JSON.stringify(manifest.data.split(":")[0]);
   const lines =
     manifest.sha256 === undefined
       ? ["# license: as you choose"]
@@ -166,7 +174,7 @@ function frontMatter(summary: Summary, library: "espalier" | "transformers.js"):
 function introduction(summary: Summary): string[] {
   const { manifest, counts, plan, sensitivity, run } = summary;
   const model = code(describeModel(summary) ?? "A network");
-  const data = code(manifest.data);
+  const data = code(manifest.data.split(":")[0]);
   const epochs = describeEpochs(epochsOf(summary));
   switch (manifest.command) {
     case "train":

@@ -1,3 +1,4 @@
+export { averageModels } from "./average.ts";
 export { type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.ts";
 export type { AdamWOptions, OptimizerOptions, SgdOptions } from "./optimizer.ts";
 export { type ReestimateOptions, reestimateStatistics } from "./reestimate.ts";

@@ -1,5 +1,6 @@
 /** @file The commands, in the order in which help lists them. */
 import type { Command } from "commander";
+import { registerAverage } from "./average.ts";
 import { registerData } from "./data.ts";
 import { registerEnv } from "./env.ts";
 import { registerEvaluate } from "./evaluate.ts";
@@ -19,6 +20,7 @@ export function registerCommands(program: Command, signal: AbortSignal): void {
     registerExport,
     registerReport,
     registerTrain,
+    registerAverage,
     registerData,
     registerEnv,
   ];
