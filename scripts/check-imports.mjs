@@ -12,12 +12,12 @@ const layers = [
   ["graph", "checkpoints"],
   ["core", "runtime-onnx"],
   ["train", "data"],
-  ["vision", "pipeline"],
+  ["vision", "nlp", "pipeline"],
   ["report"],
   ["cli", "benchmark"],
 ];
 // Model families and runtimes are chosen by apps; packages know their contracts.
-const appsOnly = ["runtime-onnx", "vision"];
+const appsOnly = ["runtime-onnx", "vision", "nlp"];
 // Stands alone but for errors and files.
 const alone = { checkpoints: ["base"], "runtime-onnx": ["base", "graph"] };
 

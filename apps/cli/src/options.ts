@@ -1,12 +1,21 @@
 /** @file Options that several commands share, and how their values are read. */
 
 import { EspalierError } from "@espalier/base";
-import { type EstimatorChoice, estimatorChoices, type Metric, metrics } from "@espalier/core";
+import {
+  type EstimatorChoice,
+  estimatorChoices,
+  type Metric,
+  type Model,
+  metrics,
+  type Scope,
+  scopes,
+} from "@espalier/core";
 import {
   type Compensation,
   defaultPruning,
   defaultSensitivity,
   defaultTemperatures,
+  defaultTuningOf,
   type ImplantStart,
   type PruneSettings,
   type SensitivitySettings,
@@ -152,19 +161,20 @@ export interface PruneOptions extends SensitivityOptions {
   readonly implantStart: ImplantStart;
   readonly compensation: Compensation;
   readonly rank?: "score" | "score-per-cost";
-  readonly scope: "global" | "group";
+  readonly scope: Scope;
   readonly floor: number;
   readonly wholeBranches: boolean;
   readonly roundTo?: number;
   readonly rounds: number;
   readonly calibration: number;
   readonly tune: number;
-  readonly learningRate: number;
-  readonly tuneBatchSize: number;
-  readonly weightDecay: number;
+  readonly tuneDense?: number;
+  readonly learningRate?: number;
+  readonly tuneBatchSize?: number;
+  readonly weightDecay?: number;
   readonly labelSmoothing: number;
   readonly distill: number;
-  readonly holdOut: number;
+  readonly holdOut?: number;
   readonly seed: number;
   readonly batchSize?: number;
 }
@@ -201,8 +211,8 @@ export function addPruneOptions(command: Command): Command {
         ),
       )
       .addOption(
-        new Option("--scope <scope>", "rank all components together, or within each group")
-          .choices(["global", "group"])
+        new Option("--scope <scope>", "rank all components together, or within each kind or group")
+          .choices(scopes)
           .default(plan.scope),
       )
       .option("--floor <share>", "what every group keeps at least", share, plan.floor)
@@ -222,13 +232,25 @@ export function addPruneOptions(command: Command): Command {
       .option("--plan <file>", "follow this plan instead of making one"),
   )
     .option("--tune <epochs>", "epochs of tuning", integer(0), tune.epochs)
-    .option("--learning-rate <rate>", "peak learning rate of tuning", positive, tune.schedule.peak)
-    .option("--tune-batch-size <n>", "samples per step of tuning", integer(1), tune.batchSize)
+    .option(
+      "--tune-dense <epochs>",
+      "epochs of tuning before pruning; a model without a head gets one",
+      integer(1),
+    )
+    .option(
+      "--learning-rate <rate>",
+      "peak learning rate of tuning (default: 0.02; texts: 5e-5)",
+      positive,
+    )
+    .option(
+      "--tune-batch-size <n>",
+      "samples per step of tuning (default: 128; texts: 32)",
+      integer(1),
+    )
     .option(
       "--weight-decay <decay>",
-      "of weights, while tuning",
-      number(0, 1, "a number from 0 to 1"),
-      5e-4,
+      "of weights, while tuning (default: 5e-4; texts: 0.01)",
+      share,
     )
     .option("--label-smoothing <share>", "while tuning", share, tune.labelSmoothing)
     .option(
@@ -239,36 +261,60 @@ export function addPruneOptions(command: Command): Command {
     )
     .option(
       "--hold-out <n>",
-      "training samples held out to watch tuning",
+      "training samples held out to watch tuning (default: 5000; texts: 500)",
       integer(0),
-      tune.validation,
     );
 }
 
-/** @throws EspalierError `invalid-argument` unless exactly one budget is given. */
-export function pruneSettings(options: PruneOptions, planGiven: boolean): PruneSettings {
-  const budgets = [
-    { of: "parameters", keep: options.keepParams },
-    { of: "macs", keep: options.keepMacs },
-    { of: "components", keep: options.keepComponents },
-    { of: "latency", keep: options.keepLatency },
-  ] as const;
-  const given = budgets.filter(({ keep }) => keep !== undefined);
+/**
+ * @throws EspalierError `invalid-argument` unless exactly one budget is given, or with a batch size for
+ *   latency where the budget is another.
+ */
+export function expectBudget(options: PruneOptions, planGiven: boolean): void {
+  const given = budgetsOf(options);
   if (given.length !== 1 && !(planGiven && given.length === 0)) {
     throw new EspalierError(
       "invalid-argument",
       `expected one of --keep-params, --keep-macs, --keep-components and --keep-latency, got ${given.length === 0 ? "none" : given.length}`,
     );
   }
-  const { of, keep } = given[0] ?? { of: "macs", keep: 1 };
-  if (options.latencyBatch !== undefined && of !== "latency") {
+  if (options.latencyBatch !== undefined && given[0]?.of !== "latency") {
     throw new EspalierError(
       "invalid-argument",
       "--latency-batch: expected it with --keep-latency, got another budget",
     );
   }
+}
+
+function budgetsOf(options: PruneOptions) {
+  const budgets = [
+    { of: "parameters", keep: options.keepParams },
+    { of: "macs", keep: options.keepMacs },
+    { of: "components", keep: options.keepComponents },
+    { of: "latency", keep: options.keepLatency },
+  ] as const;
+  return budgets.filter(({ keep }) => keep !== undefined);
+}
+
+/** The settings that `options` ask for, to prune `model`. */
+export function pruneSettings(options: PruneOptions, model: Model): PruneSettings {
+  const { of, keep } = budgetsOf(options)[0] ?? { of: "macs", keep: 1 };
   const budget = { of, keep: keep! };
   const standard = defaultPruning(budget);
+  const usual = defaultTuningOf(model);
+  const tune = {
+    ...usual,
+    epochs: options.tune,
+    batchSize: options.tuneBatchSize ?? usual.batchSize,
+    optimizer: {
+      ...usual.optimizer,
+      weightDecay: options.weightDecay ?? usual.optimizer.weightDecay,
+    },
+    schedule: { ...usual.schedule, peak: options.learningRate ?? usual.schedule.peak },
+    labelSmoothing: options.labelSmoothing,
+    distillation: options.distill,
+    validation: options.holdOut ?? usual.validation,
+  };
   const { implant, scope, floor, wholeBranches, roundTo = standard.plan.roundTo } = options;
   return {
     ...standard,
@@ -287,16 +333,10 @@ export function pruneSettings(options: PruneOptions, planGiven: boolean): PruneS
     implantStart: options.implantStart,
     compensation: options.compensation,
     calibration: options.calibration,
-    tune: {
-      ...standard.tune,
-      epochs: options.tune,
-      batchSize: options.tuneBatchSize,
-      optimizer: { ...standard.tune.optimizer, weightDecay: options.weightDecay },
-      schedule: { ...standard.tune.schedule, peak: options.learningRate },
-      labelSmoothing: options.labelSmoothing,
-      distillation: options.distill,
-      validation: options.holdOut,
-    },
+    tune,
+    ...(options.tuneDense === undefined
+      ? {}
+      : { tuneDense: { ...tune, epochs: options.tuneDense, distillation: 0 } }),
     seed: options.seed,
     ...(options.batchSize === undefined ? {} : { batchSize: options.batchSize }),
   };

@@ -9,6 +9,7 @@ import {
   bindParameters,
   componentGroups,
   type Decision,
+  type ImagePreprocessing,
   type Model,
   Random,
   selectSamples,
@@ -103,8 +104,14 @@ function images(): { raw: RawImage[]; pixels: Uint8ClampedArray[] } {
   return { pixels, raw: pixels.map((data) => new RawImage(data, 32, 32, 3)) };
 }
 
+function preparationOf({ preprocessing }: Model): ImagePreprocessing {
+  if (preprocessing.kind !== "image") throw new TypeError("expected a model of images");
+  return preprocessing;
+}
+
 /** Pixels [n, height, width, channel] as `espalier` gives them to the model. */
-function prepared({ preprocessing: { mean, std } }: Model, pixels: Uint8ClampedArray[]) {
+function prepared(model: Model, pixels: Uint8ClampedArray[]) {
+  const { mean, std } = preparationOf(model);
   const plane = 1024;
   return Float32Array.from({ length: pixels.length * 3 * plane }, (_, i) => {
     const channel = Math.floor(i / plane) % 3;
@@ -191,7 +198,7 @@ test("images of other sizes are scaled and cut to the model's", async () => {
   const image = new RawImage(new Uint8ClampedArray(100 * 70 * 3).fill(128), 100, 70, 3);
   const { pixel_values } = await classify.processor(image);
   expect(pixel_values.dims).toEqual([1, 3, 32, 32]);
-  const { mean, std } = model.preprocessing;
+  const { mean, std } = preparationOf(model);
   const grey = Number(pixel_values.data[500]);
   expect(grey).toBeCloseTo((128 / 255 - mean[0]) / std[0], 5);
   const { size, crop_size } = JSON.parse(

@@ -2,7 +2,7 @@
 import { throwIfAborted } from "@espalier/base";
 import { type Executor, float32Data, type ProgramSource } from "@espalier/graph";
 import type { Random } from "./random.ts";
-import type { Batch, Samples } from "./samples.ts";
+import { type Batch, orderByLength, type Samples } from "./samples.ts";
 
 /** What `prepare` gives for 0, 1, … below `count`, each prepared while the one before is used. */
 export async function* prefetch<T>(
@@ -26,13 +26,14 @@ export interface BatchOptions {
 }
 
 /**
- * Visits all samples in batches of one size. Only the first `count` rows of a batch are samples of
- * its own; the last batch is filled up by repetition.
+ * Visits all samples in batches of one size, sequences in the order of their lengths. Only the first
+ * `count` rows of a batch are samples of its own; the last batch is filled up by repetition.
  */
 export async function forEachBatch(
-  { samples, batchSize, signal }: BatchOptions,
+  { samples: unordered, batchSize, signal }: BatchOptions,
   visit: (batch: Batch, start: number, count: number) => Promise<void>,
 ): Promise<void> {
+  const samples = orderByLength(unordered);
   const size = Math.min(batchSize, samples.count);
   const countAt = (start: number) => Math.min(size, samples.count - start);
   const prepare = (batch: number) => {

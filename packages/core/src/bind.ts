@@ -7,8 +7,9 @@ export function bindParameters(
   model: Model,
   batch: number,
   mode: Mode,
+  length?: number,
 ): { readonly graph: ModelGraph; readonly constants: ReadonlyMap<Value, TensorData> } {
-  const graph = model.build(batch, mode);
+  const graph = model.build(batch, mode, length);
   const constants = new Map(
     [...graph.parameters].map(([name, value]) => [value, model.parameters.get(name)!.data]),
   );

@@ -56,7 +56,8 @@ const MOST_UNKNOWNS = 2304;
  * at all where nothing was pruned.
  *
  * Weights that are not linear in regressors common to all rows are left as they are, those with more
- * than 2,304 numbers a row too, but for their constants.
+ * than 2,304 numbers a row too, but for their constants. Where samples have lengths, nothing is
+ * fitted: activations are held for all batches at once, which have to be of one shape.
  *
  * @throws EspalierError `out-of-memory` if not even one sample at a time keeps to the memory limit.
  */
@@ -67,6 +68,7 @@ export async function compensate(
   options: CompensateOptions,
 ): Promise<Model> {
   const { executor, signal, onProgress } = options;
+  if (samples.lengths !== undefined) return pruned;
   const wanted = Math.min(options.batchSize, samples.count);
   const { fits, batchSize, ...prepared } = fitBatch(executor, wanted, (size) =>
     prepare(dense, pruned, samples.count, size, options),

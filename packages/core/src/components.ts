@@ -5,17 +5,19 @@ import {
   coupleSlices,
   topologicalOrder,
 } from "@espalier/graph";
-import type { Model, ModelGraph, RowSelection, SelectedRow } from "./model.ts";
+import type { ComponentKind, Model, ModelGraph, RowSelection, SelectedRow, Site } from "./model.ts";
 
 /**
  * Components of one layer, or of layers that only lose channels together. Component i is row
- * `indices[i]` of each of `rows`, and whatever of the network goes with these rows.
+ * `indices[i]` of each of `rows`, and whatever of the network goes with these rows; see `span`.
  */
 export interface ComponentGroup {
   /** The name of the first of its layers. */
   readonly name: string;
-  readonly kind: "channel";
+  readonly kind: ComponentKind;
   readonly count: number;
+  /** How many rows in a row an index stands for: rows index · span to (index + 1) · span - 1; default 1. */
+  readonly span?: number | undefined;
   /** The weights and biases that make the components' outputs. */
   readonly rows: readonly { readonly parameter: string; readonly indices: readonly number[] }[];
   /** Whether an implant would be smaller than the component. */
@@ -44,25 +46,33 @@ export function componentGroups(model: Model, policy: AdditionPolicy): Component
     if (!used.has(value)) continue;
     parameters.set(name, { value, producesRows: model.parameters.get(name)!.kind === "weight" });
   }
-  const groups = new Map<string, { parameters: string[]; indices: number[][] }>();
+  const groups = new Map<string, { parameters: string[]; indices: number[][]; site: Site }>();
   for (const { slices, fixed } of coupleSlices([graph.logits], parameters, policy)) {
     const made = slices.filter(({ parameter, axis }) => {
       const { kind } = model.parameters.get(parameter)!;
       return axis === 0 && (kind === "weight" || kind === "bias");
     });
-    const producers = made.filter(({ parameter }) => parameters.get(parameter)!.producesRows);
-    // Groups of a grouped convolution that move together give several rows of one weight, which
-    // have no order of their own; such channels are left whole.
-    const distinct = new Set(made.map(({ parameter }) => parameter)).size === made.length;
-    if (fixed || producers.length === 0 || !distinct) continue;
-    const key = made.map(({ parameter }) => parameter).join();
-    const group = groups.get(key) ?? {
-      parameters: made.map(({ parameter }) => parameter),
-      indices: made.map(() => []),
-    };
+    const observed = made.find(({ parameter }) => graph.sites.has(parameter));
+    if (fixed || observed === undefined) continue;
+    const site = graph.sites.get(observed.parameter)!;
+    const span = site.span ?? 1;
+    // Where several rows make one channel, each weight has one row of them or an unbroken run. Groups
+    // of a grouped convolution that move together have no order of their own, and are left whole.
+    const firsts = made.filter(({ index }) => index % span === 0);
+    const names = firsts.map(({ parameter }) => parameter);
+    const runs = firsts.every(({ parameter, index: first }) =>
+      made.every(
+        ({ parameter: other, index }) =>
+          other !== parameter || (index >= first && index < first + span),
+      ),
+    );
+    if (new Set(names).size !== names.length || made.length !== names.length * span || !runs)
+      continue;
+    const key = names.join();
+    const group = groups.get(key) ?? { parameters: names, indices: names.map(() => []), site };
     groups.set(key, group);
-    made.forEach(({ index }, k) => {
-      group.indices[k].push(index);
+    firsts.forEach(({ index }, k) => {
+      group.indices[k].push(index / span);
     });
   }
   const taken = new Map<string, number>();
@@ -74,7 +84,8 @@ export function componentGroups(model: Model, policy: AdditionPolicy): Component
     taken.set(layer, repeats + 1);
     return {
       name: repeats === 0 ? layer : `${layer}#${repeats + 1}`,
-      kind: "channel",
+      kind: group.site.kind ?? "channel",
+      ...(group.site.span === undefined ? {} : { span: group.site.span }),
       count: group.indices[0].length,
       rows: group.parameters.map((parameter, k) => ({ parameter, indices: group.indices[k] })),
       implantable: group.parameters.some((name) => graph.implantable.has(name)),
@@ -89,6 +100,19 @@ export function componentGroups(model: Model, policy: AdditionPolicy): Component
 /** Components of all groups. */
 export function countComponents(groups: readonly ComponentGroup[]): number {
   return groups.reduce((sum, { count }) => sum + count, 0);
+}
+
+/** The rows of parameters that make the components: an entry for each of those in a row. */
+export function singleRows({
+  rows,
+  span = 1,
+}: ComponentGroup): { readonly parameter: string; readonly indices: readonly number[] }[] {
+  return rows.flatMap(({ parameter, indices }) =>
+    Array.from({ length: span }, (_, i) => ({
+      parameter,
+      indices: indices.map((index) => index * span + i),
+    })),
+  );
 }
 
 /** The names of all parameters with rows of `groups`, once each. */

@@ -9,7 +9,6 @@
 import { EspalierError, throwIfAborted } from "@espalier/base";
 import {
   cost,
-  crossEntropy,
   type Executor,
   float32Data,
   hessianQuadraticForms,
@@ -17,25 +16,29 @@ import {
   multiply,
   type Program,
   sampleGradientNorms,
-  scalar,
   simplify,
-  softmax,
   splitStages,
-  sqrt,
-  subtract,
   sum,
   type TensorData,
   type Value,
   vjp,
 } from "@espalier/graph";
-import { forEachBatch, oneHot } from "./batches.ts";
+import { forEachBatch } from "./batches.ts";
 import { bindParameters } from "./bind.ts";
-import { type ComponentGroup, countComponents, parametersOf, sitesOf } from "./components.ts";
+import {
+  type ComponentGroup,
+  countComponents,
+  parametersOf,
+  singleRows,
+  sitesOf,
+} from "./components.ts";
 import { fitBatch } from "./fit-batch.ts";
 import type { Model, ModelGraph } from "./model.ts";
 import { Moments } from "./moments.ts";
+import { objectiveOf } from "./objective.ts";
+import { PerLength } from "./per-length.ts";
 import type { Random } from "./random.ts";
-import type { Samples } from "./samples.ts";
+import { longest, type Samples } from "./samples.ts";
 
 /** What is estimated for each component. */
 export type Quantity = "trace" | "removal";
@@ -181,16 +184,6 @@ class TwoStages {
 }
 
 /**
- * Seeds of backward passes that give the Gauss-Newton matrix of softmax cross-entropy. With H = diag(p)
- * - p pᵀ = Σ_j p_j (e_j - p)(e_j - p)ᵀ, the seed for directions r is Σ_j r_j √p_j (e_j - p).
- */
-function gaussNewtonSeed(logits: Value, directions: Value, temperature: number): Value {
-  const p = softmax(multiply(logits, scalar(1 / temperature)));
-  const weighted = multiply(directions, sqrt(p));
-  return subtract(weighted, multiply(p, sum(weighted, [-1], true)));
-}
-
-/**
  * What one backward pass gives for one group, per sample: values [batch, ·] whose chosen columns
  * belong to the components. They are added up over the readings of a group.
  */
@@ -208,8 +201,8 @@ function rowReadings(
   widthOf: (parameter: string) => number,
   rowFactors: EstimateOptions["rowFactors"],
 ): Reading[][] {
-  return groups.map(({ rows }) =>
-    rows.map(({ parameter, indices }) => {
+  return groups.map((group) =>
+    singleRows(group).map(({ parameter, indices }) => {
       const factors = rowFactors?.get(parameter);
       return {
         output: parameter,
@@ -246,13 +239,17 @@ export function siteReadings(
 ): { outputs: Record<string, Value>; readings: Reading[][] } {
   const places = groups.map((group) => sitesOf(group, graph));
   const names = [...new Set(places.flat().map(({ site }) => site))];
-  const values = [...new Set(names.map((name) => graph.sites.get(name)!.value))];
+  const axes = new Map(
+    names.map((name) => graph.sites.get(name)!).map((site) => [site.value, site.axis ?? 1]),
+  );
+  const values = [...axes.keys()];
   const cotangents = vjp([graph.logits], [seed], values);
   const products = new Map(
     values.map((value, i) => {
-      const positions = [...value.shape.keys()].slice(2);
-      const product = multiply(cotangents[i], value);
-      return [value, positions.length > 0 ? sum(product, positions) : product];
+      const positions = [...value.shape.keys()].filter(
+        (axis) => axis > 0 && axis !== axes.get(value),
+      );
+      return [value, sum(multiply(cotangents[i], value), positions)];
     }),
   );
   const outputs: Record<string, Value> = {};
@@ -292,21 +289,27 @@ async function estimateGaussNewton(
   options: EstimateOptions,
 ): Promise<Estimates> {
   const { executor, samples, quantity, estimator, temperature, random } = options;
+  const objective = objectiveOf(model);
   const wanted = Math.min(options.batchSize, samples.count);
   const classes = model.classes.length;
   const passes = estimator === "exact" ? classes : options.draws;
-  const prepared = fitBatch(executor, wanted, (batchSize) => {
-    const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+  const prepare = (batchSize: number, length: number | undefined) => {
+    const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
     const directions = input("directions", graph.logits.shape);
-    const seed = gaussNewtonSeed(graph.logits, directions, temperature);
+    const seed = objective.root(graph.logits, directions, temperature);
     const { outputs, readings } =
       quantity === "trace"
         ? traceReadings(graph, groups, seed, options.rowFactors)
         : siteReadings(graph, groups, seed);
     return { batchSize, constants, readings, ...stagesOf(outputs, [directions], passes) };
+  };
+  const { batchSize, readings } = fitBatch(executor, wanted, (size) =>
+    prepare(size, longest(samples)),
+  );
+  const programs = new PerLength((length) => {
+    const prepared = prepare(batchSize, length);
+    return TwoStages.compile(executor, prepared, prepared.constants);
   });
-  const { batchSize, readings } = prepared;
-  const program = await TwoStages.compile(executor, prepared, prepared.constants);
 
   const total = countComponents(groups);
   const moments = new Moments(total);
@@ -314,6 +317,7 @@ async function estimateGaussNewton(
   let done = 0;
   try {
     await forEachBatch({ ...options, batchSize }, async (batch, start, count) => {
+      const program = await programs.for(batch);
       await program.begin(batch.feeds);
       const totals = Array.from({ length: count }, () => new Float64Array(total));
       for (let pass = 0; pass < passes; pass++) {
@@ -346,7 +350,7 @@ async function estimateGaussNewton(
       }
     });
   } finally {
-    await program.dispose();
+    await programs.dispose();
   }
   return {
     mean: moments.mean(),
@@ -363,19 +367,25 @@ async function estimateHutchinson(
 ): Promise<Estimates> {
   const { executor, samples, draws, random } = options;
   const names = parametersOf(groups);
+  const objective = objectiveOf(model);
   const wanted = Math.min(options.batchSize, samples.count);
-  const prepared = fitBatch(executor, wanted, (batchSize) => {
-    const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+  const prepare = (batchSize: number, length: number | undefined) => {
+    const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
     const parameters = names.map((name) => graph.parameters.get(name)!);
     const directions = parameters.map((value, i) => input(`direction.${i}`, value.shape));
     const targets = input("targets", graph.logits.shape);
-    const loss = sum(crossEntropy(graph.logits, targets));
+    const loss = sum(objective.loss(graph.logits, targets));
     const forms = hessianQuadraticForms(loss, parameters, directions);
     const outputs = Object.fromEntries(names.map((name, i) => [name, forms[i]]));
     return { batchSize, constants, directions, ...stagesOf(outputs, directions, draws) };
+  };
+  const { batchSize, directions } = fitBatch(executor, wanted, (size) =>
+    prepare(size, longest(samples)),
+  );
+  const programs = new PerLength((length) => {
+    const prepared = prepare(batchSize, length);
+    return TwoStages.compile(executor, prepared, prepared.constants);
   });
-  const { batchSize, directions } = prepared;
-  const program = await TwoStages.compile(executor, prepared, prepared.constants);
 
   const total = countComponents(groups);
   const readings = rowReadings(groups, () => 0, options.rowFactors);
@@ -385,7 +395,8 @@ async function estimateHutchinson(
   try {
     await forEachBatch({ ...options, batchSize }, async (batch, _start, count) => {
       // Rows that only fill up a batch have targets of zero, and no loss.
-      const targets = oneHot(batch.labels, model.classes.length, count);
+      const program = await programs.for(batch);
+      const targets = objective.targets(batch.labels, model.classes.length, count);
       await program.begin({ ...batch.feeds, targets });
       for (let draw = 0; draw < draws; draw++) {
         throwIfAborted(options.signal);
@@ -400,7 +411,7 @@ async function estimateHutchinson(
       }
     });
   } finally {
-    await program.dispose();
+    await programs.dispose();
   }
   const moments = new Moments(total);
   for (const values of totals) moments.add(values.map((value) => value / samples.count));

@@ -26,8 +26,12 @@ export {
   type Quantity,
 } from "./estimate.ts";
 export { fitBatch, type Prepared } from "./fit-batch.ts";
+export { type Measure, measureNames, measures } from "./measures.ts";
 export type {
   CheckpointSource,
+  ComponentKind,
+  Head,
+  ImageInput,
   ImagePreprocessing,
   Mode,
   Model,
@@ -38,12 +42,22 @@ export type {
   ParameterKind,
   ParameterSpec,
   Parameters,
+  Preprocessing,
   RowSelection,
   SelectedRow,
   Shift,
   Site,
+  TextInput,
 } from "./model.ts";
 export { Moments } from "./moments.ts";
+export {
+  classification,
+  type Objective,
+  objectiveOf,
+  objectives,
+  regression,
+} from "./objective.ts";
+export { PerLength } from "./per-length.ts";
 export {
   applyDecisions,
   type Budget,
@@ -58,10 +72,11 @@ export {
   type PlannedSize,
   type PlanOptions,
   type Scope,
+  scopes,
   sizeOfModel,
 } from "./plan.ts";
 export { Random } from "./random.ts";
-export { type Batch, drawSamples, type Samples, selectSamples } from "./samples.ts";
+export { type Batch, drawSamples, longest, type Samples, selectSamples } from "./samples.ts";
 export {
   type EstimatorChoice,
   estimatorChoices,

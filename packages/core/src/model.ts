@@ -1,5 +1,6 @@
 /** @file What a model and a family of models are to everything that prunes, tunes and reports. */
 import type { Shape, Value } from "@espalier/graph";
+import type { Objective } from "./objective.ts";
 import type { Random } from "./random.ts";
 
 /** JSON that describes a model completely but for its parameters. */
@@ -29,6 +30,26 @@ export type Parameters = ReadonlyMap<string, Parameter>;
 export type Mode = "evaluation" | "training";
 
 /** How raw samples become inputs of the model. */
+export type Preprocessing = ImageInput | TextInput;
+
+export interface ImageInput extends ImagePreprocessing {
+  readonly kind: "image";
+}
+
+/** One or two sentences as `input_ids`, `attention_mask` and `token_type_ids`, int64 [batch, length]. */
+export interface TextInput {
+  readonly kind: "text";
+  /**
+   * The parsed `tokenizer.json` and `tokenizer_config.json` of the checkpoint; undefined where it came
+   * without them.
+   */
+  readonly tokenizer: { readonly json: object; readonly config: object } | undefined;
+  /** Tokens of a sample at most, those that mark beginning and end included. */
+  readonly maxLength: number;
+  /** What fills up samples that are shorter than their batch. */
+  readonly padding: { readonly token: number; readonly type: number };
+}
+
 export interface ImagePreprocessing {
   /** [channels, height, width]. */
   readonly shape: readonly [number, number, number];
@@ -42,12 +63,21 @@ export interface ImagePreprocessing {
   readonly crop?: number | undefined;
 }
 
-/** The result of a layer, after normalisation and before the activation. */
+/** What a component is. Kinds differ in what they cost and compute; see the scope "kind" of plans. */
+export type ComponentKind = "channel" | "head" | "neuron";
+
+/** Where a component's output can be scaled: of a convolution after normalisation. */
 export interface Site {
   /** [batch, channels, …]. */
   readonly value: Value;
-  /** Row r of the weight makes channel `offset` + r of `value`. */
+  /** Row r of the weight makes channel `offset` + r, if `span` is 1. */
   readonly offset: number;
+  /** The axis of `value` that the channels are on; default 1. */
+  readonly axis?: number | undefined;
+  /** How many rows in a row make one channel of `value` together; default 1. */
+  readonly span?: number | undefined;
+  /** Default: "channel". */
+  readonly kind?: ComponentKind | undefined;
   /** Weights of one layer make different channels of it. */
   readonly layer: string;
   /** Numbers of the channels that the rows make, which pruning does not change. */
@@ -68,7 +98,7 @@ export interface ModelGraph {
   readonly inputs: Readonly<Record<string, Value>>;
   /** Every parameter as an input of the graph, under its name. */
   readonly parameters: ReadonlyMap<string, Value>;
-  /** [batch, classes]. */
+  /** [batch, classes]; [batch, 1] for regression; features of any number without a task. */
   readonly logits: Value;
   /** Where the output rows of a weight enter the rest of the network. Keys are names of weights. */
   readonly sites: ReadonlyMap<string, Site>;
@@ -88,7 +118,10 @@ export interface SelectedRow {
   readonly implant: boolean;
 }
 
-/** Names of weights and the rows that each keeps: at least one, unless the weight is emptiable. */
+/**
+ * Names of weights and the rows that each keeps: at least one, unless the weight is emptiable. Where
+ * several rows make one channel, a channel counts as one row.
+ */
 export type RowSelection = ReadonlyMap<string, readonly SelectedRow[]>;
 
 /** A network with its parameters. Immutable: pruning and training give new models. */
@@ -96,9 +129,18 @@ export interface Model {
   readonly family: ModelFamily;
   readonly config: ModelConfig;
   readonly parameters: Parameters;
-  readonly preprocessing: ImagePreprocessing;
+  readonly preprocessing: Preprocessing;
+  /** What the logits stand for; none for a model without a task. */
   readonly classes: readonly string[];
-  build(batch: number, mode: Mode): ModelGraph;
+  /** What training minimises; default: classification. */
+  readonly objective?: Objective | undefined;
+  /** Files that travel with the model unchanged, such as those of its tokenizer. */
+  readonly files?: ReadonlyMap<string, Uint8Array> | undefined;
+  /**
+   * @param length Of sequences: positions that all samples of the batch are filled up to; default: as
+   *   many as costs are stated for. Other models take no notice of it.
+   */
+  build(batch: number, mode: Mode, length?: number): ModelGraph;
   /**
    * The model with some rows of its weights alone, in the order given, and everything that goes with
    * the others removed. Weights that `selection` does not name stay whole. Rows marked as implants
@@ -114,8 +156,17 @@ export interface CheckpointSource {
   /** The parsed `config.json` beside the tensors, if there is one. */
   readonly config: ModelConfig | undefined;
   readonly tensors: ReadonlyMap<string, { readonly shape: Shape; readonly data: Float32Array }>;
+  /** The files beside the tensors that belong to some family; see ModelFamily. */
+  readonly files?: ReadonlyMap<string, Uint8Array> | undefined;
   /** Where it came from, for messages. */
   readonly path: string;
+}
+
+/** What the outputs of a model shall be. */
+export interface Head {
+  /** One name for a number that is to be predicted. */
+  readonly classes: readonly string[];
+  readonly objective: Objective["name"];
 }
 
 /** A kind of network: recognises checkpoints, and makes models from them or from scratch. */
@@ -141,4 +192,8 @@ export interface ModelFamily {
   withClasses(config: ModelConfig, classes: readonly string[]): ModelConfig;
   /** A fresh model, its parameters drawn as the family's literature says. */
   initialize(config: ModelConfig, random: Random): Model;
+  /** `model` with fresh last layers for another task, the rest as it is. */
+  readonly withHead?: ((model: Model, head: Head, random: Random) => Model) | undefined;
+  /** Names of files beside a checkpoint that its models need or carry along. */
+  readonly files?: readonly string[] | undefined;
 }

@@ -23,10 +23,12 @@ export interface Budget {
 export type LatencyOf = (model: Model) => number;
 
 /**
- * Among what components compete. "global": all together (as HAP does). "group": each group loses the
- * same share.
+ * Among what components compete. "global": all together (as HAP does). "kind": those of one kind, such
+ * as attention heads, each kind losing the same share. "group": each group loses the same share.
  */
-export type Scope = "global" | "group";
+export type Scope = "global" | "kind" | "group";
+
+export const scopes: readonly Scope[] = ["global", "kind", "group"];
 
 export interface PlanOptions {
   readonly budget: Budget;
@@ -285,12 +287,17 @@ function countOf(decisions: Decisions, wanted: Decision): number {
 }
 
 /** The fewest components that `group` may keep. */
-function floorOf(
-  { count, emptiable }: ComponentGroup,
-  { floor, roundTo, wholeBranches }: PlanOptions,
-): number {
+function floorOf(group: ComponentGroup, { floor, roundTo, wholeBranches }: PlanOptions): number {
+  const { count, emptiable } = group;
   if (floor === 0 && wholeBranches && emptiable) return 0;
-  return Math.min(count, Math.max(Math.ceil(floor * count), roundTo));
+  return Math.min(count, Math.max(Math.ceil(floor * count), blockSize(group, roundTo)));
+}
+
+/** How many components have a multiple of `roundTo` rows, as few as possible. */
+function blockSize({ span = 1 }: ComponentGroup, roundTo: number): number {
+  let size = 1;
+  while ((size * span) % roundTo !== 0) size++;
+  return size;
 }
 
 function checkOptions({ budget, implant, floor, roundTo }: PlanOptions): void {
@@ -341,7 +348,8 @@ function rank(
   const blocks = sensitivity.groups.flatMap(({ group, scores }): Block[] => {
     const { name, count } = group;
     const removable = count - floorOf(group, options);
-    const first = count % roundTo || roundTo;
+    const size = blockSize(group, roundTo);
+    const first = count % size || size;
     // What goes with one component, while everything else is whole. Time goes in blocks.
     const taken = of === "latency" ? first : 1;
     let perComponent = 1;
@@ -358,13 +366,29 @@ function rank(
     for (let start = 0, end = first; end <= removable; ) {
       const indices = order.slice(start, end);
       const total = indices.reduce((sum, index) => sum + scores[index], 0);
-      const score = scope === "global" ? total / (indices.length * perComponent) : end / count;
+      const score = scope === "group" ? end / count : total / (indices.length * perComponent);
       own.push({ group, indices, score });
-      [start, end] = [end, end + roundTo];
+      [start, end] = [end, end + size];
     }
     return own;
   });
-  return blocks.sort((a, b) => a.score - b.score);
+  blocks.sort((a, b) => a.score - b.score);
+  return scope === "kind" ? byShareOfKind(blocks, groups) : blocks;
+}
+
+/** `blocks`, ordered by which share of its kind is gone with each and those before it. */
+function byShareOfKind(blocks: readonly Block[], groups: readonly ComponentGroup[]): Block[] {
+  const totals = new Map<string, number>();
+  for (const { kind, count } of groups) totals.set(kind, (totals.get(kind) ?? 0) + count);
+  const gone = new Map<string, number>();
+  return blocks
+    .map((block) => {
+      const { kind } = block.group;
+      gone.set(kind, (gone.get(kind) ?? 0) + block.indices.length);
+      return { block, share: gone.get(kind)! / totals.get(kind)! };
+    })
+    .sort((a, b) => a.share - b.share)
+    .map(({ block }) => block);
 }
 
 /** Gives up `blocks`; the most sensitive of them become implants where these are smaller. */

@@ -1,15 +1,7 @@
 /** @file Sensitivity: a score for every component, and how sure it is. */
 import { EspalierError } from "@espalier/base";
-import {
-  cost,
-  type Executor,
-  float32Data,
-  input,
-  simplify,
-  softmax,
-  subtract,
-} from "@espalier/graph";
-import { forEachBatch, oneHot } from "./batches.ts";
+import { cost, type Executor, float32Data, input, simplify } from "@espalier/graph";
+import { forEachBatch } from "./batches.ts";
 import { bindParameters } from "./bind.ts";
 import {
   type ComponentGroup,
@@ -28,8 +20,10 @@ import {
 import { fitBatch } from "./fit-batch.ts";
 import type { Model } from "./model.ts";
 import { Moments } from "./moments.ts";
+import { objectiveOf } from "./objective.ts";
+import { PerLength } from "./per-length.ts";
 import type { Random } from "./random.ts";
-import type { Samples } from "./samples.ts";
+import { longest, type Samples } from "./samples.ts";
 import { spearman } from "./spearman.ts";
 
 /**
@@ -215,20 +209,30 @@ function chooseEstimator(model: Model, { estimator, metric }: SensitivityOptions
   return model.classes.length <= EXACT_CLASSES ? "exact" : "probe";
 }
 
-/** Mean square of every row of the parameters that make components: ‖w_r‖² / p_r. */
+/**
+ * For every row of the parameters that make components the mean square ‖w‖² / p of the weights that
+ * the component has in that parameter: of the row, or of the rows that move together.
+ */
 function rowMeanSquares(
   model: Model,
   groups: readonly ComponentGroup[],
 ): ReadonlyMap<string, Float64Array> {
+  const spans = new Map(
+    groups.flatMap(({ rows, span = 1 }) => rows.map(({ parameter }) => [parameter, span])),
+  );
   return new Map(
     parametersOf(groups).map((name) => {
       const { shape, data } = model.parameters.get(name)!;
-      const length = data.length / shape[0];
-      const squares = new Float64Array(shape[0]);
+      const span = spans.get(name)!;
+      const length = (data.length / shape[0]) * span;
+      const squares = new Float64Array(shape[0] / span);
       data.forEach((weight, i) => {
         squares[Math.floor(i / length)] += weight ** 2 / length;
       });
-      return [name, squares];
+      return [
+        name,
+        Float64Array.from({ length: shape[0] }, (_, row) => squares[Math.floor(row / span)]),
+      ];
     }),
   );
 }
@@ -238,7 +242,7 @@ function meanSquares(model: Model, groups: readonly ComponentGroup[], total: num
   const perRow = rowMeanSquares(model, groups);
   const result = new Float64Array(total);
   let offset = 0;
-  for (const { count, rows } of groups) {
+  for (const { count, rows, span = 1 } of groups) {
     const lengths = rows.map(({ parameter }) => {
       const { shape, data } = model.parameters.get(parameter)!;
       return data.length / shape[0];
@@ -246,7 +250,7 @@ function meanSquares(model: Model, groups: readonly ComponentGroup[], total: num
     const whole = lengths.reduce((a, b) => a + b);
     rows.forEach(({ parameter, indices }, k) => {
       indices.forEach((row, i) => {
-        result[offset + i] += (perRow.get(parameter)![row] * lengths[k]) / whole;
+        result[offset + i] += (perRow.get(parameter)![row * span] * lengths[k]) / whole;
       });
     });
     offset += count;
@@ -254,7 +258,7 @@ function meanSquares(model: Model, groups: readonly ComponentGroup[], total: num
   return result;
 }
 
-/** The mean over samples of |Σ gradient · output|, the gradient being that of the cross-entropy. */
+/** The mean over samples of |Σ gradient · output|, the gradient being that of the sample's loss. */
 async function gradientImportance(
   model: Model,
   groups: readonly ComponentGroup[],
@@ -262,22 +266,27 @@ async function gradientImportance(
   options: SensitivityOptions,
 ): Promise<{ mean: Float64Array; standardError: Float64Array }> {
   const { executor, samples } = options;
+  const objective = objectiveOf(model);
   const wanted = Math.min(options.batchSize, samples.count);
-  const { batchSize, outputs, readings, constants } = fitBatch(executor, wanted, (batchSize) => {
-    const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+  const prepare = (batchSize: number, length: number | undefined) => {
+    const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
     const targets = input("targets", graph.logits.shape);
-    const seed = subtract(softmax(graph.logits), targets);
+    const seed = objective.residual(graph.logits, targets);
     const { outputs, readings } = siteReadings(graph, groups, seed);
     const { peakBytes } = cost(simplify(Object.values(outputs)));
     return { batchSize, constants, outputs, readings, peakBytes };
-  });
-  const program = await executor.compile({ outputs, constants });
+  };
+  const { batchSize, readings } = fitBatch(executor, wanted, (size) =>
+    prepare(size, longest(samples)),
+  );
+  const programs = new PerLength((length) => executor.compile(prepare(batchSize, length)));
   const moments = new Moments(total);
   const passes = Math.ceil(samples.count / batchSize);
   let pass = 0;
   try {
     await forEachBatch({ ...options, batchSize }, async (batch, _start, count) => {
-      const targets = oneHot(batch.labels, model.classes.length);
+      const targets = objective.targets(batch.labels, model.classes.length);
+      const program = await programs.for(batch);
       const results = await program.run({ ...batch.feeds, targets });
       const data = Object.fromEntries(
         Object.entries(results).map(([name, tensor]) => [name, float32Data(tensor)]),
@@ -290,7 +299,7 @@ async function gradientImportance(
       options.onEvent?.({ type: "pass-end", pass: ++pass, passes });
     });
   } finally {
-    await program.dispose();
+    await programs.dispose();
   }
   return { mean: moments.mean(), standardError: moments.standardError() };
 }

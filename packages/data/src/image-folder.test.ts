@@ -29,7 +29,7 @@ async function write(
 
 const red = { r: 255, g: 0, b: 0 };
 const blue = { r: 0, g: 0, b: 255 };
-const preprocessing = { shape: [3, 4, 4], mean: [0, 0, 0], std: [1, 1, 1] } as const;
+const preprocessing = { kind: "image", shape: [3, 4, 4], mean: [0, 0, 0], std: [1, 1, 1] } as const;
 
 async function writeTwoClasses(perClass = 2): Promise<void> {
   for (const half of ["train", "val"]) {
@@ -219,7 +219,7 @@ describe("an image folder", () => {
   test("a model for other channels is refused", async () => {
     await writeTwoClasses();
     const data = await open();
-    const grey = { shape: [1, 4, 4], mean: [0], std: [1] } as const;
+    const grey = { kind: "image", shape: [1, 4, 4], mean: [0], std: [1] } as const;
     expect(() => data.train(grey)).toThrow(
       /expected a model for images of 3 channels, got one for 1/,
     );

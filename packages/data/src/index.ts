@@ -1,7 +1,10 @@
+export { type Dataset, ofImages } from "./dataset.ts";
 export type { DatasetEvent } from "./dataset-event.ts";
 export { defaultCacheDirectory } from "./default-cache-directory.ts";
 export { type Batch, fillBatch, type Normalization } from "./fill-batch.ts";
+export { type GlueTask, glueTasks, openGlue } from "./glue.ts";
 export type { ImageDataset, ImageShape, ImageSplit } from "./image-dataset.ts";
 export { imageSamples } from "./image-samples.ts";
 export { openDataset } from "./open-dataset.ts";
 export type { OpenOptions, SourceName } from "./open-options.ts";
+export { type TextSplit, textSamples } from "./text-samples.ts";

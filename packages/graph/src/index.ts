@@ -101,6 +101,7 @@ export {
   gather,
   pad,
   place,
+  positions,
   reshape,
   slice,
   sum,

@@ -2,6 +2,7 @@
 import type { EpochRecord } from "@espalier/train";
 
 export type Stage =
+  | "tune dense"
   | "latency-table"
   | "sensitivity"
   | "plan"
@@ -20,7 +21,7 @@ export type PipelineEvent =
       readonly type: "progress";
       readonly stage: Stage;
       /** What is counted, in the plural. */
-      readonly unit: "passes" | "images" | "steps" | "files" | "layers";
+      readonly unit: "passes" | "samples" | "steps" | "files" | "layers";
       readonly done: number;
       readonly total: number;
       readonly subject?: string;

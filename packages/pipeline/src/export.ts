@@ -9,6 +9,7 @@ import {
   inferenceOnnx,
   type OnnxGraph,
   quantize,
+  type Range,
   type StoredType,
   tensorsToCalibrate,
   toFloat16,
@@ -17,7 +18,7 @@ import { calibrate, syntheticImages } from "./calibrate.ts";
 import type { OnPipelineEvent } from "./events.ts";
 import type { PruningRecord } from "./pruning-record.ts";
 import { saveWeights } from "./save-model.ts";
-import { preprocessorConfig, transformersConfig } from "./transformers-files.ts";
+import { PREPROCESSOR, preprocessingFiles, transformersConfig } from "./transformers-files.ts";
 
 /** In what numbers a model computes, as Transformers.js calls it. */
 export type Precision = "fp32" | "fp16" | "q8";
@@ -30,11 +31,10 @@ export const onnxFiles: Readonly<Record<Precision, string>> = {
 };
 
 const CONFIG = "config.json";
-const PREPROCESSOR = "preprocessor_config.json";
 const WEIGHTS = "model.safetensors";
 const PRUNING = "pruning.json";
 
-/** Everything that an export may consist of. */
+/** Everything that an export may consist of, besides the files that go with the model. */
 export const exportedNames = ["README.md", CONFIG, WEIGHTS, "onnx", PREPROCESSOR, PRUNING];
 
 export interface ExportOptions {
@@ -65,10 +65,10 @@ export const CALIBRATION_SAMPLES = 128;
 const CALIBRATION_BATCH = 16;
 
 /**
- * Writes `model` into `directory` as Transformers.js loads it: `config.json`,
- * `preprocessor_config.json` and `onnx/` (input `pixel_values`, output `logits`, open batch size);
- * with `model.safetensors` it is also a source for `loadSource`. The configuration comes last: a
- * directory that has one is complete.
+ * Writes `model` into `directory` as Transformers.js loads it: `config.json`, how inputs are prepared
+ * (`preprocessor_config.json` for images, the tokenizer for texts) and `onnx/` (output `logits`, open
+ * batch size and length of sequences); with `model.safetensors` it is also a source for `loadSource`.
+ * The configuration comes last: a directory that has one is complete.
  *
  * @throws EspalierError `disk-full` or `invalid-argument` naming a file that cannot be written.
  */
@@ -78,8 +78,8 @@ export async function exportModel(
   options: ExportOptions,
 ): Promise<ExportedFile[]> {
   const { precisions = ["fp32", "fp16", "q8"], metadata, pruning, signal, onEvent } = options;
-  const graph = inferenceOnnx((batch) => {
-    const bound = bindParameters(model, batch, "evaluation");
+  const graph = inferenceOnnx((batch, length) => {
+    const bound = bindParameters(model, batch, "evaluation", length);
     return { outputs: { logits: bound.graph.logits }, constants: bound.constants };
   });
   const convert: Readonly<
@@ -100,10 +100,16 @@ export async function exportModel(
       },
     ]),
     [WEIGHTS, () => saveWeights(model, directory)],
-    [
-      PREPROCESSOR,
-      () => writeJsonAtomic(file(PREPROCESSOR), preprocessorConfig(model.preprocessing)),
-    ],
+    ...[...(model.files ?? [])].map(([name, bytes]): [string, () => Promise<void>] => [
+      name,
+      () => writeFileAtomic(file(name), bytes),
+    ]),
+    ...Object.entries(preprocessingFiles(model)).map(
+      ([name, content]): [string, () => Promise<void>] => [
+        name,
+        () => writeJsonAtomic(file(name), content),
+      ],
+    ),
   ];
   if (pruning !== undefined) {
     writers.push([PRUNING, () => writeJsonAtomic(file(PRUNING), { ...pruning, files: hashes })]);
@@ -138,9 +144,12 @@ async function rangesOf(
   { preprocessing }: Model,
   { executor, calibration, signal }: ExportOptions,
 ) {
+  const names = tensorsToCalibrate(graph);
+  // Products of matrices alone, such as those of texts, find their ranges when they run.
+  if (names.length === 0 || preprocessing.kind === "text") return new Map<string, Range>();
   const random = new Random("calibration");
   const samples = calibration ?? syntheticImages(preprocessing, CALIBRATION_SAMPLES, random);
-  return calibrate(graph, tensorsToCalibrate(graph), {
+  return calibrate(graph, names, {
     executor,
     samples,
     batchSize: CALIBRATION_BATCH,

@@ -1,5 +1,5 @@
 /** @file What a model is made of. */
-import { componentGroups, type Model, sizeOfModel } from "@espalier/core";
+import { type ComponentKind, componentGroups, type Model, sizeOfModel } from "@espalier/core";
 import { cost } from "@espalier/graph";
 
 export interface LayerInspection {
@@ -15,14 +15,18 @@ export interface Inspection {
   readonly family: string;
   readonly preset: string | undefined;
   readonly classes: readonly string[];
+  /** [channels, height, width] of images; of texts the most tokens. */
   readonly input: readonly number[];
-  readonly mean: readonly number[];
-  readonly std: readonly number[];
+  /** Per channel of images. */
+  readonly mean?: readonly number[];
+  readonly std?: readonly number[];
   readonly parameters: number;
   readonly macs: number;
   /** Peak of the memory of one sample's activations and all parameters, in bytes. */
   readonly peakBytes: number;
   readonly components: number;
+  /** How many of them are of each kind. */
+  readonly kinds: Partial<Record<ComponentKind, number>>;
   readonly implants: number;
   readonly layers: readonly LayerInspection[];
 }
@@ -43,18 +47,24 @@ export function inspect(model: Model): Inspection {
         ]
       : [],
   );
-  const { shape, mean, std } = model.preprocessing;
+  const kinds: Partial<Record<ComponentKind, number>> = {};
+  for (const { kind, count } of groups) kinds[kind] = (kinds[kind] ?? 0) + count;
   return {
     family: model.family.name,
     preset: model.family.presetOf(model.config),
     classes: model.classes,
-    input: shape,
-    mean,
-    std,
+    ...inputOf(model),
     ...sizeOfModel(model),
     peakBytes: cost([graph.logits]).peakBytes,
+    kinds,
     components: groups.reduce((sum, { count }) => sum + count, 0),
     implants: groups.reduce((sum, { count, implants }) => sum + (implants ? count : 0), 0),
     layers,
   };
+}
+
+function inputOf({ preprocessing }: Model): Pick<Inspection, "input" | "mean" | "std"> {
+  if (preprocessing.kind === "text") return { input: [preprocessing.maxLength] };
+  const { shape, mean, std } = preprocessing;
+  return { input: shape, mean, std };
 }

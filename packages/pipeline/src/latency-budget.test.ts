@@ -33,7 +33,7 @@ const machine = { processor: "abacus", threads: 1, runtime: "beads 1" };
 
 /** Milliseconds on a machine whose layers come in blocks of `block` channels. */
 function timeOnPaper({ onnx, inputs }: TimedModel, block: number): number {
-  const [batch] = Object.values(inputs)[0];
+  const [batch] = Object.values(inputs)[0].shape;
   const { outputs } = readOnnx(new Uint8Array(onnx), "model", { batch });
   const blocks = (width: number) => Math.ceil(width / block) * block;
   const timeOf = (value: Value) => {
@@ -201,6 +201,8 @@ const fresh = { resume: false, overwrite: false };
 
 const task: Task = {
   ...{ name: "noise", spec: "noise", classes: model.classes, verified: false },
+  objective: "classification",
+  measures: [],
   counts: { train: 48, test: 12 },
   train: (of) => noiseSamples(of as Model, 48),
   test: (of) => noiseSamples(of as Model, 12, 2),

@@ -1,6 +1,6 @@
 /** @file How long models take, measured side by side. */
 import { setTimeout } from "node:timers/promises";
-import { sizeOf, type Tensor } from "@espalier/graph";
+import { sizeOf, type Tensor, type Value } from "@espalier/graph";
 import { z } from "zod";
 
 /** Something that can be run and timed. */
@@ -40,10 +40,10 @@ export interface Machine {
   readonly runtime: string;
 }
 
-/** An ONNX model and the shapes of its float32 inputs, by their names. */
+/** An ONNX model and the shapes and types of its inputs, by their names. */
 export interface TimedModel {
   readonly onnx: Uint8Array;
-  readonly inputs: Readonly<Record<string, readonly number[]>>;
+  readonly inputs: Readonly<Record<string, Pick<Value, "shape" | "dtype">>>;
 }
 
 /** How ONNX models are timed. */
@@ -69,10 +69,7 @@ export function createTiming(machine: Machine, open: OpenModel): Timing {
         for (const { onnx } of models) opened.push(await open(onnx));
         const candidates = models.map(({ inputs }, i) => {
           const feeds = Object.fromEntries(
-            Object.entries(inputs).map(([name, shape]) => [
-              name,
-              { dtype: "float32" as const, shape, data: noise(sizeOf(shape)) },
-            ]),
+            Object.entries(inputs).map(([name, input]) => [name, feedFor(input)]),
           );
           return { run: () => opened[i].run(feeds) };
         });
@@ -82,6 +79,14 @@ export function createTiming(machine: Machine, open: OpenModel): Timing {
       }
     },
   };
+}
+
+/** Noise, or zeros where an input is of numbers of tokens, whose times do not depend on them. */
+function feedFor({ shape, dtype }: Pick<Value, "shape" | "dtype">): Tensor {
+  const size = sizeOf(shape);
+  return dtype === "int64"
+    ? { dtype, shape, data: new BigInt64Array(size) }
+    : { dtype: "float32", shape, data: noise(size) };
 }
 
 /**

@@ -78,7 +78,7 @@ function copies(layer: Layer, inputs: number, outputs: number, count: number): T
     return corner(relu(layer.apply(x, weight)));
   });
   const graph = lowerToOnnx({ y: concat(results, 1) }, { constants });
-  return { onnx: encodeOnnx(tidyForInference(graph)), inputs: { x: shape } };
+  return { onnx: encodeOnnx(tidyForInference(graph)), inputs: { x: { shape, dtype: "float32" } } };
 }
 
 /** One position of a feature map, so that passing results on takes no time. */

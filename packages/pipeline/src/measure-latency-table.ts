@@ -125,10 +125,7 @@ export function timedModel(model: Model, batch: number): TimedModel {
     const { graph, constants } = bindParameters(model, size, "evaluation");
     return { outputs: { logits: graph.logits }, constants };
   });
-  return {
-    onnx,
-    inputs: Object.fromEntries(Object.entries(inputs).map(([name, { shape }]) => [name, shape])),
-  };
+  return { onnx, inputs };
 }
 
 // Of widths; runtimes have blocks of these sizes.

@@ -10,7 +10,7 @@ import { MANIFEST, type Manifest } from "./run-directory.ts";
 // Their values would be foreign to ours: operations are told apart by identity.
 const SHARED = "@espalier/graph";
 
-/** What a family must have; see ModelFamily. */
+/** What a family must have; see ModelFamily. The other fields may be missing. */
 const fields = {
   name: "string",
   presets: "object",
@@ -20,7 +20,7 @@ const fields = {
   load: "function",
   withClasses: "function",
   initialize: "function",
-} satisfies Record<keyof ModelFamily, string>;
+} satisfies Record<Exclude<keyof ModelFamily, "withHead" | "files">, string>;
 
 /**
  * `known` and the families of all `plugins`: of each the array that it exports as `families`. This

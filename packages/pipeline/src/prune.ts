@@ -48,7 +48,7 @@ import { saveModel } from "./save-model.ts";
 import { budgetShares, type PruneSettings, type SensitivitySettings } from "./settings.ts";
 import { type LoadedSource, loadSource } from "./source.ts";
 import type { Task } from "./task.ts";
-import { holdOut, trainInRun } from "./train-in-run.ts";
+import { forTask, holdOut, trainInRun } from "./train-in-run.ts";
 
 export interface RunContext {
   readonly families: readonly ModelFamily[];
@@ -104,6 +104,9 @@ export interface PruneResult {
   readonly latency: LatencyRecord | undefined;
 }
 
+/** The model trained before it is pruned. */
+const DENSE_MODEL = "dense";
+
 /** Scores the components of a model. */
 export async function sensitivityOf(
   model: Model,
@@ -147,6 +150,12 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
   if (byLatency && request.timing === undefined) {
     throw new EspalierError("invalid-argument", "keep-latency: expected a way to time models");
   }
+  if (byLatency && source.model.preprocessing.kind !== "image") {
+    throw new EspalierError(
+      "invalid-argument",
+      `keep-latency: expected a model of images, whose times do not depend on the lengths of samples, got one of ${source.model.preprocessing.kind}s; --keep-macs is for both`,
+    );
+  }
   const run = await RunDirectory.open(
     request.directory,
     {
@@ -166,9 +175,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
     request,
   );
   const random = new Random(settings.seed);
-  const dense = source.model;
-  const all = task.train(dense);
-  const { training, validation } = holdOut(all, settings.tune.validation, random);
+  const { dense, training, validation } = await prepareDense(run, request, context, random);
 
   const plan = await reduce(run, request, context, dense, training, random);
   const pruned = (await loadSource(run.file("pruned"), context.families)).model;
@@ -182,12 +189,13 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
         evaluate(model, test, {
           executor,
           batchSize: settings.batchSize,
+          measures: task.measures,
           signal: context.signal,
           onProgress: (done, total) =>
             context.onEvent?.({
               type: "progress",
               stage: "evaluate",
-              unit: "images",
+              unit: "samples",
               done,
               total,
               subject,
@@ -235,6 +243,36 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
           run.json("latency.json", () => compareLatencies(run, executor.name, request, timing)),
         );
   return { directory: run.path, plan, evaluation, sizes, history, latency };
+}
+
+/** The model to be pruned, trained for the task first if that was asked for, and its samples. */
+async function prepareDense(
+  run: RunDirectory,
+  { source, settings }: PruneRequest,
+  context: RunContext,
+  random: Random,
+): Promise<{ dense: Model; training: Samples; validation: Samples | undefined }> {
+  const { task } = context;
+  const { tuneDense } = settings;
+  const start = tuneDense ? forTask(source.model, task, random) : source.model;
+  const split = holdOut(task.train(start), settings.tune.validation, random);
+  if (tuneDense === undefined) return { dense: start, ...split };
+  await stage("tune dense", run, DENSE_MODEL, context, () =>
+    trainInRun(
+      run,
+      start,
+      context,
+      {
+        ...tuneDense,
+        samples: split.training,
+        validation: split.validation,
+        distillation: undefined,
+        random: random.stream("tune dense"),
+      },
+      { model: DENSE_MODEL, curve: "dense-training.json" },
+    ),
+  );
+  return { dense: (await loadSource(run.file(DENSE_MODEL), context.families)).model, ...split };
 }
 
 /** Whether the plan is made by times: one that is given is followed, whatever it takes. */
@@ -500,7 +538,7 @@ async function compareLatencies(
   const { latencyBatch = 1 } = settings;
   const sizes = [...new Set([...TIMED_BATCHES, latencyBatch])].sort((a, b) => a - b);
   for (const batch of sizes) {
-    const inputs = { pixel_values: [batch, ...source.model.preprocessing.shape] };
+    const { inputs } = source.model.build(batch, "evaluation");
     const models = ["dense", "pruned"].map(async (name) => ({
       onnx: await readBytes(run.file(`export/${name}/onnx/model.onnx`)),
       inputs,

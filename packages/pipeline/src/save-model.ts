@@ -2,13 +2,16 @@
 
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { EspalierError, writeJsonAtomic } from "@espalier/base";
+import { EspalierError, writeFileAtomic, writeJsonAtomic } from "@espalier/base";
 import { float32Tensor, writeSafetensors } from "@espalier/checkpoints";
 import type { Model } from "@espalier/core";
 
 /** Writes `model` so that it can be loaded from `directory` alone. */
 export async function saveModel(model: Model, directory: string): Promise<void> {
   await saveWeights(model, directory);
+  for (const [name, bytes] of model.files ?? []) {
+    await writeFileAtomic(join(directory, name), bytes);
+  }
   await writeJsonAtomic(join(directory, "config.json"), model.config);
 }
 

@@ -1,5 +1,5 @@
 /** @file What can be set, and what it is when nothing is said. */
-import type { Budget, EstimatorChoice, Metric, PlanOptions } from "@espalier/core";
+import type { Budget, EstimatorChoice, Metric, Model, PlanOptions } from "@espalier/core";
 import type { OptimizerOptions, Schedule } from "@espalier/train";
 
 export interface SensitivitySettings {
@@ -23,6 +23,8 @@ export interface TuneSettings {
   readonly optimizer: OptimizerOptions;
   readonly schedule: Schedule;
   readonly labelSmoothing: number;
+  /** What the norm of the gradient may be at most; default: anything. */
+  readonly clip?: number | undefined;
   /** Share of the loss that asks for the dense model's outputs; 0: none. */
   readonly distillation: number;
   /** Training samples held out to watch the tuning. */
@@ -46,6 +48,8 @@ export interface PruneSettings {
   /** Training samples for fitting weights and estimating statistics; 0: neither. */
   readonly calibration: number;
   readonly tune: TuneSettings;
+  /** How the model is trained before it is pruned, with a fresh head if it has none; default: not. */
+  readonly tuneDense?: TuneSettings | undefined;
   readonly seed: number;
   /** Samples at a time where nothing is trained. It does not change results beyond rounding. */
   readonly batchSize: number;
@@ -81,7 +85,7 @@ export function defaultPlan(budget: Budget): PlanOptions {
   return {
     budget,
     implant: 0,
-    scope: "global",
+    scope: "kind",
     rankBy: "score-per-cost",
     floor: 0,
     wholeBranches: true,
@@ -101,6 +105,21 @@ export const defaultTuning: TuneSettings = {
   distillation: 0,
   validation: 5000,
 };
+
+// The fine-tuning of BERT (arXiv 1810.04805, appendix A.3) and of Hugging Face's run_glue.
+export const defaultTextTuning: TuneSettings = {
+  ...defaultTuning,
+  batchSize: 32,
+  optimizer: { name: "adamw", betas: [0.9, 0.999], epsilon: 1e-8, weightDecay: 0.01 },
+  schedule: { name: "linear", peak: 5e-5, warmup: 0.1 },
+  clip: 1,
+  validation: 500,
+};
+
+/** How models like this one are tuned when nothing is said. */
+export function defaultTuningOf({ preprocessing }: Pick<Model, "preprocessing">): TuneSettings {
+  return { image: defaultTuning, text: defaultTextTuning }[preprocessing.kind];
+}
 
 export function defaultPruning(budget: Budget): PruneSettings {
   const plan = defaultPlan(budget);

@@ -2,7 +2,7 @@
 
 import { existsSync, statSync } from "node:fs";
 import { basename, join } from "node:path";
-import { EspalierError, hashFile, readJson } from "@espalier/base";
+import { EspalierError, hashFile, readBytes, readJson } from "@espalier/base";
 import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
 import type { CheckpointSource, Model, ModelConfig, ModelFamily } from "@espalier/core";
 import { describePlugins, pluginsOfRun } from "./plugins.ts";
@@ -19,6 +19,8 @@ export interface LoadedSource {
 
 const CONFIG = "config.json";
 const WEIGHT_FILES = ["model.safetensors", "pytorch_model.bin"];
+// A tokenizer of a million tokens takes a tenth of it.
+const MOST_FILE_BYTES = 1 << 28;
 
 /**
  * Loads a model from SOURCE: a directory with `config.json` and `model.safetensors` (or
@@ -74,7 +76,31 @@ async function loadDirectory(
       { directory },
     );
   }
-  return detectAndLoad(await readTensors(path, config), families);
+  const files = await readFiles(directory, families);
+  return detectAndLoad({ ...(await readTensors(path, config)), files }, families);
+}
+
+/** The files in `directory` that some family wants to have. */
+async function readFiles(
+  directory: string,
+  families: readonly ModelFamily[],
+): Promise<Map<string, Uint8Array>> {
+  const names = new Set(families.flatMap(({ files = [] }) => files));
+  const found = new Map<string, Uint8Array>();
+  for (const name of names) {
+    const path = join(directory, name);
+    if (!existsSync(path)) continue;
+    const { size } = statSync(path);
+    if (size > MOST_FILE_BYTES) {
+      throw new EspalierError(
+        "invalid-file",
+        `${path}: expected at most ${MOST_FILE_BYTES} bytes, got ${size}`,
+        { path, size },
+      );
+    }
+    found.set(name, await readBytes(path));
+  }
+  return found;
 }
 
 /** A family's own configuration, whether it is all of the file or part of one for others. */

@@ -1,6 +1,6 @@
 /** @file The samples that a model is pruned, tuned and judged on. */
 import { EspalierError } from "@espalier/base";
-import type { Model, Samples } from "@espalier/core";
+import type { Measure, Model, Objective, Samples } from "@espalier/core";
 import { type DatasetEvent, openDataset } from "@espalier/data";
 
 /** The model that samples are prepared for. */
@@ -12,13 +12,16 @@ export interface Task {
   /** As it was asked for, such as "cifar10:DIR". */
   readonly spec: string;
   readonly classes: readonly string[];
+  readonly objective: Objective["name"];
+  /** What models are judged by besides accuracy and loss. */
+  readonly measures: readonly Measure[];
   /** Whether the files are those of the published data set. */
   readonly verified: boolean;
   readonly counts: { readonly train: number; readonly test: number };
   /**
    * The training samples for `model`, labelled with its classes.
    *
-   * @throws EspalierError `mismatched-model` if images or classes do not fit the model.
+   * @throws EspalierError `mismatched-model` if samples or classes do not fit the model.
    */
   train(model: Consumer): Samples;
   /** The samples to judge it on; as `train`. */
@@ -31,19 +34,21 @@ export interface OpenTaskOptions {
 }
 
 /**
- * Opens DATA, such as `cifar10`, `cifar10:DIR` or `imagefolder:DIR`.
+ * Opens DATA, such as `cifar10`, `cifar10:DIR`, `imagefolder:DIR` or `glue/sst2:DIR`.
  *
  * @throws EspalierError as `openDataset`.
  */
 export async function openTask(data: string, options: OpenTaskOptions = {}): Promise<Task> {
   const dataset = await openDataset(data, options);
-  const { name, classes, verified, counts } = dataset;
+  const { name, classes, objective, measures, verified, counts } = dataset;
   const labelled = (samples: Samples, model: Consumer) =>
     relabel(samples, labelsOf(classes, model.classes, name));
   return {
     name,
     spec: data,
     classes,
+    objective,
+    measures,
     verified,
     counts,
     train: (model) => labelled(dataset.train(model.preprocessing), model),
@@ -63,6 +68,13 @@ function labelsOf(
   const labels = classes.map((each) => known.indexOf(each));
   if (!labels.includes(-1)) return labels;
   if (classes.length === known.length) return undefined;
+  if (known.length === 0) {
+    throw new EspalierError(
+      "mismatched-model",
+      `expected a model of the ${classes.length} classes of ${name}, got one without a head for any task; prune and train give it one, prune with --tune-dense`,
+      { expected: classes.length, actual: 0 },
+    );
+  }
   const some = (list: readonly string[]) => `${list.slice(0, 3).join(", ")} …`;
   throw new EspalierError(
     "mismatched-model",
@@ -74,7 +86,7 @@ function labelsOf(
 function relabel(samples: Samples, labels: readonly number[] | undefined): Samples {
   if (labels === undefined || labels.every((label, i) => label === i)) return samples;
   return {
-    count: samples.count,
+    ...samples,
     batch: async (indices, augmentation) => {
       const batch = await samples.batch(indices, augmentation);
       return { ...batch, labels: Int32Array.from(batch.labels, (label) => labels[label]) };

@@ -11,6 +11,7 @@ import {
 import type { OnPipelineEvent } from "./events.ts";
 import { FINAL_MODEL, type RunDirectory } from "./run-directory.ts";
 import { saveModel } from "./save-model.ts";
+import type { Task } from "./task.ts";
 
 /** The learning curve. */
 export const CURVE = "training.json";
@@ -31,7 +32,19 @@ export function holdOut(
   };
 }
 
-/** Trains `model` unless the run has its final model already; gives the curve. */
+/** Under which names a training leaves its model and its curve. */
+export interface TrainingFiles {
+  readonly model: string;
+  readonly curve: string;
+}
+
+/** `model`, or where it has no task yet, with a fresh head for `task`. */
+export function forTask(model: Model, task: Task, random: Random): Model {
+  if (model.classes.length > 0 || model.family.withHead === undefined) return model;
+  return model.family.withHead(model, task, random.stream("head"));
+}
+
+/** Trains `model` unless the run has the trained one already; gives the curve. */
 export async function trainInRun(
   run: RunDirectory,
   model: Model,
@@ -41,11 +54,12 @@ export async function trainInRun(
     readonly onEvent?: OnPipelineEvent;
   },
   options: Omit<TrainOptions, "executor" | "resume" | "onCheckpoint" | "onEvent" | "signal">,
+  files: TrainingFiles = { model: FINAL_MODEL, curve: CURVE },
 ): Promise<readonly EpochRecord[]> {
   const { executor, signal, onEvent } = context;
-  await run.directory(FINAL_MODEL, async (path) => {
+  await run.directory(files.model, async (path) => {
     if (options.epochs === 0) {
-      await run.json(CURVE, async () => []);
+      await run.json(files.curve, async () => []);
       return saveModel(model, path);
     }
     const trained = await train(model, {
@@ -64,11 +78,11 @@ export async function trainInRun(
         }
       },
     });
-    await run.json(CURVE, async () => trained.history);
+    await run.json(files.curve, async () => trained.history);
     await saveModel(trained.model, path);
   });
   await run.discard(CHECKPOINT);
-  return run.json(CURVE, async (): Promise<EpochRecord[]> => []);
+  return run.json(files.curve, async (): Promise<EpochRecord[]> => []);
 }
 
 async function writeCheckpoint(path: string, checkpoint: TrainingCheckpoint): Promise<void> {

@@ -5,7 +5,7 @@ import type { RunContext } from "./prune.ts";
 import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
 import type { TuneSettings } from "./settings.ts";
 import { loadSource } from "./source.ts";
-import { holdOut, trainInRun } from "./train-in-run.ts";
+import { forTask, holdOut, trainInRun } from "./train-in-run.ts";
 
 export interface TrainRequest extends OpenRunOptions {
   /** A ready-made network, such as "resnet20-cifar10", or, to train a model further, its SOURCE. */
@@ -35,7 +35,8 @@ export async function trainModel(
   const { source, settings, seed, batchSize } = request;
   const { executor, task, signal, onEvent } = context;
   const random = new Random(seed);
-  const { model, sha256 } = await startOf(source, context, random);
+  const { model: start, sha256 } = await startOf(source, context, random);
+  const model = forTask(start, task, random);
   const run = await RunDirectory.open(
     request.directory,
     {
@@ -64,9 +65,10 @@ export async function trainModel(
     evaluate(trained, task.test(trained), {
       executor,
       batchSize,
+      measures: task.measures,
       signal,
       onProgress: (done, total) =>
-        onEvent?.({ type: "progress", stage: "evaluate", unit: "images", done, total }),
+        onEvent?.({ type: "progress", stage: "evaluate", unit: "samples", done, total }),
     }),
   );
   return { directory: run.path, history, evaluation };

@@ -11,7 +11,7 @@ import {
   explainStability,
 } from "./explain.ts";
 import { formatCount, formatPercent } from "./format.ts";
-import { commandOf, onnxExample, pipelineExample } from "./instructions.ts";
+import { commandOf, onnxExample, pipelineExample, taskOf } from "./instructions.ts";
 import type { ModelDescription } from "./read-run.ts";
 import type { Summary } from "./summary.ts";
 
@@ -39,7 +39,7 @@ export function renderExportCard(run: Summary): string {
     ...introduction(summary),
     ...results(summary),
     ...layers(summary),
-    ...useExport(true),
+    ...useExport(true, summary.model),
     ...reproduction(summary),
   ]);
 }
@@ -57,7 +57,7 @@ export function renderPlainCard(name: string, model: ModelDescription): string {
     "---",
     "# license: that of the model this one was made from",
     "library_name: transformers.js",
-    "pipeline_tag: image-classification",
+    `pipeline_tag: ${taskOf(model) ?? "image-classification"}`,
     "tags:",
     ...["transformers.js", "onnx", "espalier", ...(pruned ? ["pruned"] : [])].map(
       (tag) => `- ${tag}`,
@@ -70,7 +70,7 @@ export function renderPlainCard(name: string, model: ModelDescription): string {
     head,
     `# ${code(name)}`,
     `${kind} for ${classes}${pruned ? ", pruned" : ""}, exported with Espalier.`,
-    ...useExport(false),
+    ...useExport(false, model),
   ]);
 }
 
@@ -79,7 +79,7 @@ function join(parts: readonly string[]): string {
 }
 
 /** What an exported directory holds and how to run it. */
-function useExport(recorded: boolean): string[] {
+function useExport(recorded: boolean, model: Summary["model"]): string[] {
   const files = [
     ["onnx/model.onnx", "float32"],
     ["onnx/model_fp16.onnx", 'weights and most of the computation in float16 (`dtype: "fp16"`)'],
@@ -90,7 +90,7 @@ function useExport(recorded: boolean): string[] {
   return [
     "## Use",
     "With [Transformers.js](https://huggingface.co/docs/transformers.js), in Node and in browsers:",
-    codeBlock("js", pipelineExample),
+    codeBlock("js", pipelineExample(taskOf(model))),
     table(
       ["file", "content"],
       files.map(([name, content]) => [code(name), content]),
@@ -130,7 +130,7 @@ function table(
 function frontMatter(summary: Summary, library: "espalier" | "transformers.js"): string {
   const { manifest, evaluation, trained, sensitivity, sizes, model } = summary;
   const judged = evaluation?.tuned ?? trained;
-  const task = model?.image === undefined ? undefined : "image-classification";
+  const task = taskOf(model);
   const tags = [...new Set([library, "espalier"])];
   if (manifest.command === "prune") tags.push("pruned");
   if (sensitivity?.metric === "hessian-trace") tags.push("hap");

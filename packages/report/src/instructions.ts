@@ -157,15 +157,38 @@ export function quoteWord(word: string): string {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 }
 
-/** JavaScript that classifies an image by an exported model. */
-export const pipelineExample = `import { pipeline } from "@huggingface/transformers";
+/** What Transformers.js and model hubs call what `model` does; undefined where that is not known. */
+export function taskOf(
+  model: Summary["model"],
+): "image-classification" | "text-classification" | undefined {
+  if (model?.image !== undefined) return "image-classification";
+  return model?.vocabulary === undefined ? undefined : "text-classification";
+}
+
+/** JavaScript that classifies an image or a text by an exported model. */
+export function pipelineExample(task: ReturnType<typeof taskOf> = "image-classification"): string {
+  const sample = task === "text-classification" ? "a text" : "image.png";
+  return `import { pipeline } from "@huggingface/transformers";
 
 // The name of the repository that these files are in, or their directory.
-const classify = await pipeline("image-classification", "OWNER/NAME", { dtype: "q8" });
-console.log(await classify("image.png"));`;
+const classify = await pipeline("${task}", "OWNER/NAME", { dtype: "q8" });
+console.log(await classify("${sample}"));`;
+}
 
-/** JavaScript that runs the exported model without Transformers.js. */
+/** JavaScript that runs the exported model without a pipeline of Transformers.js. */
 export function onnxExample({ model }: Pick<Summary, "model">): string {
+  if (taskOf(model) === "text-classification") {
+    return `import { AutoTokenizer } from "@huggingface/transformers";
+import { InferenceSession, Tensor } from "onnxruntime-node";
+
+const session = await InferenceSession.create("export/pruned/onnx/model.onnx");
+const tokenizer = await AutoTokenizer.from_pretrained("export/pruned");
+const encoded = tokenizer("a text");
+const feeds = Object.fromEntries(
+  session.inputNames.map((name) => [name, new Tensor("int64", encoded[name].data, encoded[name].dims)]),
+);
+const { logits } = await session.run(feeds);`;
+  }
   const [channels, height, width] = model?.image?.shape ?? [3, 32, 32];
   const normalisation =
     model?.image === undefined

@@ -8,6 +8,7 @@ import {
   type Decision,
   metrics,
   type PlanOptions,
+  scopes,
 } from "@espalier/core";
 import {
   type BudgetPlan,
@@ -106,6 +107,8 @@ export interface ModelDescription {
         readonly std: readonly number[];
       }
     | undefined;
+  /** How many tokens a model of texts knows. */
+  readonly vocabulary: number | undefined;
   readonly pruning: Pruning | undefined;
 }
 
@@ -222,8 +225,9 @@ const manifest: Decoder<RunManifest> = (value, at) => {
 
 const group = object<GroupRecord>({
   name: string,
-  kind: oneOf(["channel"]),
+  kind: oneOf(["channel", "head", "neuron"]),
   count,
+  span: optional(count),
   rows: list(object({ parameter: string, indices: list(count) })),
   implantable: boolean,
   implants: boolean,
@@ -256,7 +260,7 @@ const plan = object<PlanRecord>({
   options: object<PlanOptions>({
     budget,
     implant: number,
-    scope: oneOf(["global", "group"]),
+    scope: oneOf(scopes),
     rankBy: oneOf(["score", "score-per-cost"]),
     floor: number,
     wholeBranches: boolean,
@@ -293,7 +297,12 @@ const training = list(
   }),
 );
 
-const evaluation = object<Evaluation>({ count, accuracy: number, loss: number });
+const evaluation = object<Evaluation>({
+  count,
+  accuracy: number,
+  loss: number,
+  measures: optional(record(number)),
+});
 
 const evaluations = object<EvaluationRecord>({
   data: string,
@@ -321,16 +330,25 @@ const modelFields = object<{
   model_type: string;
   id2label?: Record<string, string> | undefined;
   image?: { shape: number[]; mean: number[]; std: number[] } | undefined;
-  pruning?: { channels: Record<string, number[]>; implants: Record<string, number> } | undefined;
+  vocab_size?: number | undefined;
+  pruning?:
+    | {
+        channels?: Record<string, number[]> | undefined;
+        implants?: Record<string, number> | undefined;
+      }
+    | undefined;
 }>({
   model_type: string,
   id2label: optional(record(string)),
   image: optional(object({ shape: list(count), mean: list(number), std: list(number) })),
-  pruning: optional(object({ channels: record(list(count)), implants: record(count) })),
+  vocab_size: optional(count),
+  pruning: optional(
+    object({ channels: optional(record(list(count))), implants: optional(record(count)) }),
+  ),
 });
 
 const model: Decoder<ModelDescription> = (value, at) => {
-  const { model_type: type, id2label = {}, image, pruning } = modelFields(value, at);
+  const { model_type: type, id2label = {}, image, vocab_size, pruning } = modelFields(value, at);
   const details = Object.entries(anything(value, at)).filter(
     (entry): entry is [string, string | number] =>
       entry[0] !== "model_type" && ["string", "number"].includes(typeof entry[1]),
@@ -342,9 +360,11 @@ const model: Decoder<ModelDescription> = (value, at) => {
       .sort(([a], [b]) => Number(a) - Number(b))
       .map(([, label]) => label),
     image,
-    pruning: pruning && {
+    vocabulary: vocab_size,
+    // Of layers whose rows are no channels, plans say what is left.
+    pruning: pruning?.channels && {
       channels: new Map(Object.entries(pruning.channels)),
-      implants: new Map(Object.entries(pruning.implants)),
+      implants: new Map(Object.entries(pruning.implants ?? {})),
     },
   };
 };

@@ -305,6 +305,19 @@ function decisionsAfterwards(
   });
 }
 
+/** How many rows a round kept, for models whose configuration does not say so layer by layer. */
+function widthsLeft({ groups, decisions }: Run["rounds"][number]): Map<string, number> {
+  const left = new Map<string, number>();
+  for (const { name, rows } of groups) {
+    const kept = decisions?.get(name)?.filter((decision) => decision !== "prune");
+    if (kept === undefined) continue;
+    for (const layer of rows.flatMap(({ parameter }) => layerOf(parameter))) {
+      left.set(layer, (left.get(layer) ?? 0) + kept.length);
+    }
+  }
+  return left;
+}
+
 // Names of layers sort as people count: layer1.9 before layer1.10.
 const byName = new Intl.Collator("en", { numeric: true });
 
@@ -318,11 +331,12 @@ function widthsOf({ rounds, model }: Run): LayerWidth[] {
       }
     }
   }
+  const left = widthsLeft(rounds[rounds.length - 1]);
   return [...before]
     .map(([layer, width]) => ({
       layer,
       before: width,
-      after: model.pruning?.channels.get(layer)?.length ?? width,
+      after: (model.pruning ? model.pruning.channels.get(layer)?.length : left.get(layer)) ?? width,
       implants: model.pruning?.implants.get(layer) ?? 0,
     }))
     .sort((a, b) => byName.compare(a.layer, b.layer));

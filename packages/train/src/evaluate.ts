@@ -4,17 +4,24 @@ import {
   bindParameters,
   fitBatch,
   forEachBatch,
+  longest,
+  type Measure,
   type Model,
+  measures,
+  objectiveOf,
+  PerLength,
   type Samples,
 } from "@espalier/core";
 import { cost, type Executor, float32Data } from "@espalier/graph";
 
 export interface Evaluation {
   readonly count: number;
-  /** Share of samples whose largest logit is that of their label. */
+  /** Share of samples whose largest logit is that of their label; of regression, Pearson's correlation. */
   readonly accuracy: number;
-  /** Mean cross-entropy, in nats. */
+  /** Mean cross-entropy, in nats; of regression half the mean squared error. */
   readonly loss: number;
+  /** Whatever else was asked for. */
+  readonly measures?: Partial<Record<Measure, number>>;
 }
 
 export interface EvaluateOptions {
@@ -24,6 +31,8 @@ export interface EvaluateOptions {
    * result beyond rounding.
    */
   readonly batchSize: number;
+  /** What to report besides accuracy and loss. */
+  readonly measures?: readonly Measure[] | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called after every batch with the number of samples done. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
@@ -33,37 +42,43 @@ export interface EvaluateOptions {
 export async function evaluate(
   model: Model,
   samples: Samples,
-  { executor, batchSize: wanted, signal, onProgress }: EvaluateOptions,
+  { executor, batchSize: wanted, measures: asked = [], signal, onProgress }: EvaluateOptions,
 ): Promise<Evaluation> {
-  const prepared = fitBatch(executor, Math.min(wanted, samples.count), (batchSize) => {
-    const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+  const prepare = (batchSize: number, length: number | undefined) => {
+    const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
     const { logits } = graph;
-    return { batchSize, constants, logits, peakBytes: cost([logits]).peakBytes };
-  });
-  const { batchSize, logits, constants } = prepared;
-  const program = await executor.compile({ outputs: { logits }, constants });
-  const score = new Score(model.classes.length);
+    return { batchSize, constants, outputs: { logits }, peakBytes: cost([logits]).peakBytes };
+  };
+  const { batchSize } = fitBatch(executor, Math.min(wanted, samples.count), (size) =>
+    prepare(size, longest(samples)),
+  );
+  const programs = new PerLength((length) => executor.compile(prepare(batchSize, length)));
+  const score = new Score(model);
   try {
     await forEachBatch({ samples, batchSize, signal }, async (batch, start, count) => {
+      const program = await programs.for(batch);
       const results = await program.run(batch.feeds);
       score.add(float32Data(results.logits), batch, count);
       onProgress?.(start + count, samples.count);
     });
   } finally {
-    await program.dispose();
+    await programs.dispose();
   }
-  return score.result();
+  return score.result(asked);
 }
 
-/** Adds up accuracy and cross-entropy in float64. */
+/** Gathers predictions, and adds up the loss in float64. */
 export class Score {
-  readonly #classes: number;
-  #count = 0;
-  #correct = 0;
+  readonly #outputs: number;
+  readonly #regression: boolean;
+  /** Of each sample: the class with the largest logit, or the number predicted. */
+  readonly #predictions: number[] = [];
+  readonly #labels: number[] = [];
   #loss = 0;
 
-  constructor(classes: number) {
-    this.#classes = classes;
+  constructor(model: Pick<Model, "classes" | "objective">) {
+    this.#outputs = model.classes.length;
+    this.#regression = objectiveOf(model).name === "regression";
   }
 
   /** The first `count` rows of `logits` [·, classes], but for substitutes. */
@@ -74,18 +89,36 @@ export class Score {
   ): void {
     for (let n = 0; n < count; n++) {
       if (substitutes?.has(n)) continue;
-      const row = logits.subarray(n * this.#classes, (n + 1) * this.#classes);
+      const row = logits.subarray(n * this.#outputs, (n + 1) * this.#outputs);
+      this.#labels.push(labels[n]);
+      if (this.#regression) {
+        this.#loss += (row[0] - labels[n]) ** 2 / 2;
+        this.#predictions.push(row[0]);
+        continue;
+      }
       let best = 0;
       for (let c = 1; c < row.length; c++) if (row[c] > row[best]) best = c;
       const total = row.reduce((sum, x) => sum + Math.exp(x - row[best]), 0);
       this.#loss += Math.log(total) + row[best] - row[labels[n]];
-      if (best === labels[n]) this.#correct++;
-      this.#count++;
+      this.#predictions.push(best);
     }
   }
 
-  result(): Evaluation {
-    const count = this.#count;
-    return { count, accuracy: this.#correct / count, loss: this.#loss / count };
+  result(wanted: readonly Measure[] = []): Evaluation {
+    const [predictions, labels] = [this.#predictions, this.#labels];
+    const count = labels.length;
+    const measure = measures[this.#regression ? "pearson" : "accuracy"];
+    return {
+      count,
+      accuracy: measure(predictions, labels),
+      loss: this.#loss / count,
+      ...(wanted.length === 0
+        ? {}
+        : {
+            measures: Object.fromEntries(
+              wanted.map((name) => [name, measures[name](predictions, labels)]),
+            ),
+          }),
+    };
   }
 }

@@ -1,18 +1,21 @@
 /** @file One training step as one program: forward, backward, optimiser, statistics. */
-import type { Model, Parameter } from "@espalier/core";
+import { type Model, type Objective, objectiveOf, type Parameter } from "@espalier/core";
 import {
   add,
-  crossEntropy,
+  divide,
   type Executor,
   float32Data,
   gradient,
   input,
   logSoftmax,
   mean,
+  minimum,
   multiply,
   type Program,
   scalar,
   softmax,
+  sqrt,
+  square,
   subtract,
   sum,
   type TensorData,
@@ -29,10 +32,14 @@ export interface Distillation {
 
 export interface StepOptions {
   readonly batchSize: number;
+  /** Of sequences: positions of each sample. */
+  readonly length?: number | undefined;
   readonly optimizer: OptimizerOptions;
   /** How far statistics move towards those of the batch. */
   readonly statisticsMomentum: number;
   readonly distillation?: Distillation;
+  /** What the norm of all gradients together may be at most; default: anything (arXiv 1211.5063). */
+  readonly clip?: number | undefined;
 }
 
 /** All that a step changes. Keys: parameters by name, and `NAME/STATE` of the optimiser. */
@@ -41,7 +48,7 @@ export type TrainingState = ReadonlyMap<string, Float32Array>;
 export interface StepInputs {
   /** The model's own inputs, by name. */
   readonly feeds: Readonly<Record<string, TensorData>>;
-  /** Target distributions, [batch, classes]. */
+  /** What the model's objective compares the logits with, [batch, classes]. */
   readonly targets: Float32Array;
   /** The teacher's logits, [batch, classes], when distilling. */
   readonly teacher?: Float32Array;
@@ -69,14 +76,21 @@ export interface TrainingStep {
 
 /** The loss of each sample, [N]. */
 function lossOf(
+  objective: Objective,
   logits: Value,
   targets: Value,
   teacher: Value,
   distillation: Distillation | undefined,
 ): Value {
-  const fit = crossEntropy(logits, targets);
+  const fit = objective.loss(logits, targets);
   if (distillation === undefined) return fit;
   const { weight, temperature } = distillation;
+  if (objective.name === "regression") {
+    return add(
+      multiply(fit, scalar(1 - weight)),
+      multiply(objective.loss(logits, teacher), scalar(weight)),
+    );
+  }
   const soften = (x: Value) => multiply(x, scalar(1 / temperature));
   const wanted = softmax(soften(teacher));
   const difference = subtract(logSoftmax(soften(teacher)), logSoftmax(soften(logits)));
@@ -88,27 +102,50 @@ function lossOf(
   );
 }
 
-/** Compiles the training step of `model` for one batch size. */
+/** The parameters in `state`, as those of `model`. */
+export function parametersIn(model: Model, state: TrainingState): Map<string, Parameter> {
+  return new Map(
+    [...model.parameters].map(([name, parameter]) => [
+      name,
+      { ...parameter, data: state.get(name)! },
+    ]),
+  );
+}
+
+/** `gradients`, made shorter together where their norm exceeds `most`. */
+function clipped(gradients: readonly Value[], most: number | undefined): readonly Value[] {
+  if (most === undefined) return gradients;
+  const squares = gradients.map((value) => sum(square(value))).reduce((a, b) => add(a, b));
+  const factor = minimum(divide(scalar(most), add(sqrt(squares), scalar(1e-6))), scalar(1));
+  return gradients.map((value) => multiply(value, factor));
+}
+
+/** Compiles the training step of `model` for batches of one size and length. */
 export async function compileTrainingStep(
   model: Model,
   executor: Executor,
   options: StepOptions,
 ): Promise<TrainingStep> {
   const { batchSize, statisticsMomentum } = options;
-  const graph = model.build(batchSize, "training");
+  const graph = model.build(batchSize, "training", options.length);
   const optimizer = createOptimizer(options.optimizer);
   const targets = input("targets", graph.logits.shape);
   const teacher = input("teacher", graph.logits.shape);
   const learningRate = input("learning rate", []);
   const corrections = [input("correction 1", []), input("correction 2", [])] as const;
-  const loss = mean(lossOf(graph.logits, targets, teacher, options.distillation));
+  const loss = mean(
+    lossOf(objectiveOf(model), graph.logits, targets, teacher, options.distillation),
+  );
 
   const outputs: Record<string, Value> = { loss, logits: graph.logits };
   const initialState = new Map<string, Float32Array>();
   const trained = [...graph.parameters].filter(([name]) => !graph.statistics.has(name));
-  const gradients = gradient(
-    loss,
-    trained.map(([, value]) => value),
+  const gradients = clipped(
+    gradient(
+      loss,
+      trained.map(([, value]) => value),
+    ),
+    options.clip,
   );
   trained.forEach(([name, value], i) => {
     const { kind, data } = model.parameters.get(name)!;
@@ -161,13 +198,7 @@ export async function compileTrainingStep(
         logits: float32Data(results.logits),
       };
     },
-    parametersOf: (state) =>
-      new Map(
-        [...model.parameters].map(([name, parameter]) => [
-          name,
-          { ...parameter, data: state.get(name)! },
-        ]),
-      ),
+    parametersOf: (state) => parametersIn(model, state),
     dispose: () => program.dispose(),
   };
 }

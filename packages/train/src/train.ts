@@ -4,6 +4,8 @@ import {
   type Batch,
   bindParameters,
   type Model,
+  objectiveOf,
+  PerLength,
   prefetch,
   type Random,
   type Samples,
@@ -13,7 +15,12 @@ import { float32Data } from "@espalier/graph";
 import { evaluate, Score } from "./evaluate.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
 import { learningRateAt, type Schedule } from "./schedule.ts";
-import { compileTrainingStep, type Distillation, type TrainingState } from "./step.ts";
+import {
+  compileTrainingStep,
+  type Distillation,
+  parametersIn,
+  type TrainingState,
+} from "./step.ts";
 
 export interface TrainOptions {
   readonly executor: Executor;
@@ -27,6 +34,8 @@ export interface TrainOptions {
   /** Share of each target spread evenly over all classes (arXiv 1512.00567, section 7). */
   readonly labelSmoothing: number;
   readonly distillation?: (Distillation & { readonly teacher: Model }) | undefined;
+  /** What the norm of the gradient may be at most; default: anything. */
+  readonly clip?: number | undefined;
   /** Orders and augments the samples. */
   readonly random: Random;
   /** Where to continue, as `onCheckpoint` was given it. */
@@ -96,19 +105,21 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
     );
   }
   const steps = epochs * stepsPerEpoch;
-  const program = await compileTrainingStep(model, executor, {
-    ...options,
-    statisticsMomentum: 0.1,
-  });
-  const teacher = options.distillation
-    ? await compileTeacher(options.distillation.teacher, executor, batchSize)
-    : undefined;
+  const programs = new PerLength((length) =>
+    compileTrainingStep(model, executor, { ...options, length, statisticsMomentum: 0.1 }),
+  );
+  const taught = options.distillation?.teacher;
+  const teachers =
+    taught && new PerLength((length) => compileTeacher(taught, executor, batchSize, length));
+  const objective = objectiveOf(model);
   const { resume } = options;
-  let state = resume?.state ?? program.initialState;
+  let state = resume?.state;
   const history = [...(resume?.history ?? [])];
   let partial: PartialEpoch = resume?.partial ?? { loss: 0, correct: 0, count: 0 };
   let done = resume?.step ?? 0;
-  const checkpoint = () => options.onCheckpoint?.({ step: done, state, history, partial });
+  const checkpoint = async () => {
+    if (state !== undefined) await options.onCheckpoint?.({ step: done, state, history, partial });
+  };
 
   const prepare = (step: number): Promise<Batch> => {
     const epoch = Math.floor(step / stepsPerEpoch);
@@ -136,9 +147,15 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
         throwIfAborted(signal);
       }
       const learningRate = learningRateAt(options.schedule, done, steps);
-      const result = await program.run(state, {
+      const program = await programs.for(batch);
+      const teacher = await teachers?.for(batch);
+      const result = await program.run(state ?? program.initialState, {
         feeds: batch.feeds,
-        targets: smoothedTargets(batch.labels, model.classes.length, options.labelSmoothing),
+        targets: smooth(
+          objective.targets(batch.labels, model.classes.length),
+          model.classes.length,
+          options.labelSmoothing,
+        ),
         ...(teacher ? { teacher: await teacher.logits(batch) } : {}),
         learningRate,
         step: done + 1,
@@ -152,7 +169,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       }
       state = result.state;
       done++;
-      const score = new Score(model.classes.length);
+      const score = new Score(model);
       score.add(result.logits, { labels: batch.labels }, batchSize);
       partial = {
         loss: partial.loss + result.loss,
@@ -162,7 +179,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       onEvent?.({ type: "step-end", step: done, steps, loss: result.loss });
       if (done % stepsPerEpoch !== 0) continue;
 
-      const trained = model.withParameters(program.parametersOf(state));
+      const trained = model.withParameters(parametersIn(model, state));
       const record: EpochRecord = {
         epoch: epoch + 1,
         learningRate,
@@ -180,21 +197,19 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       await checkpoint();
       onEvent?.({ type: "epoch-end", epochs, ...record });
     }
-    return { model: model.withParameters(program.parametersOf(state)), history };
+    return {
+      model: state === undefined ? model : model.withParameters(parametersIn(model, state)),
+      history,
+    };
   } finally {
-    await program.dispose();
-    await teacher?.dispose();
+    await programs.dispose();
+    await teachers?.dispose();
   }
 }
 
-function smoothedTargets(
-  labels: ArrayLike<number>,
-  classes: number,
-  smoothing: number,
-): Float32Array {
-  const targets = new Float32Array(labels.length * classes).fill(smoothing / classes);
-  for (let n = 0; n < labels.length; n++) targets[n * classes + labels[n]] += 1 - smoothing;
-  return targets;
+function smooth(targets: Float32Array, classes: number, smoothing: number): Float32Array {
+  if (smoothing === 0) return targets;
+  return targets.map((target) => target * (1 - smoothing) + smoothing / classes);
 }
 
 interface Teacher {
@@ -206,8 +221,9 @@ async function compileTeacher(
   model: Model,
   executor: Executor,
   batchSize: number,
+  length: number | undefined,
 ): Promise<Teacher> {
-  const { graph, constants } = bindParameters(model, batchSize, "evaluation");
+  const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
   const program: Program<"logits"> = await executor.compile({
     outputs: { logits: graph.logits },
     constants,

@@ -187,7 +187,7 @@ function createModel<Config extends VisionConfig>(
     family,
     config,
     parameters,
-    preprocessing: config.image,
+    preprocessing: { kind: "image", ...config.image },
     classes: Array.from(
       { length: config.num_labels },
       (_, i) => config.id2label[String(i)] ?? `class ${i}`,

@@ -5,7 +5,9 @@ import { addCommonOptions } from "../options.ts";
 
 export function registerData(program: Command, signal: AbortSignal): void {
   addCommonOptions(
-    program.command("data").argument("<name>", "cifar10, cifar10:DIR or imagefolder:DIR"),
+    program
+      .command("data")
+      .argument("<name>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR"),
   )
     .description(
       "Downloads a data set once, verifies it and keeps it in the cache; looks through a folder.",

@@ -8,7 +8,7 @@ import { addCommonOptions, addPluginOption, sourceArgument } from "../options.ts
 export function registerEvaluate(program: Command, signal: AbortSignal): void {
   addCommonOptions(addPluginOption(program.command("evaluate").addArgument(sourceArgument)))
     .description("Measures accuracy and loss on the test set.")
-    .requiredOption("--data <data>", "cifar10, cifar10:DIR or imagefolder:DIR")
+    .requiredOption("--data <data>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR")
     .addHelpText("after", "\nExample:\n  espalier evaluate runs/half --data cifar10")
     .action(async (source: string, options: CommonOptions & ModelOptions & { data: string }) => {
       const { print, executor, openTask, onEvent } = createContext(options, signal);
@@ -18,14 +18,20 @@ export function registerEvaluate(program: Command, signal: AbortSignal): void {
       const result = await evaluate(model, task.test(model), {
         executor,
         batchSize: options.batchSize ?? 128,
+        measures: task.measures,
         signal,
         onProgress: (done, total) =>
-          onEvent({ type: "progress", stage: "evaluate", unit: "images", done, total }),
+          onEvent({ type: "progress", stage: "evaluate", unit: "samples", done, total }),
       });
       print({ source: path, sha256, data: task.name, verified: task.verified, ...result }, () =>
         [
-          `${(100 * result.accuracy).toFixed(2)} % of ${result.count} test samples of ${task.name}`,
-          `cross-entropy ${result.loss.toFixed(4)}`,
+          task.objective === "regression"
+            ? `correlation ${result.accuracy.toFixed(4)} on ${result.count} test samples of ${task.name}`
+            : `${(100 * result.accuracy).toFixed(2)} % of ${result.count} test samples of ${task.name}`,
+          `loss ${result.loss.toFixed(4)}`,
+          ...Object.entries(result.measures ?? {}).map(
+            ([name, value]) => `${name} ${value.toFixed(4)}`,
+          ),
         ].join("\n"),
       );
     });

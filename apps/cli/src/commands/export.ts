@@ -50,7 +50,8 @@ export function registerExport(program: Command, signal: AbortSignal): void {
       const task = options.data === undefined ? undefined : await openTask(options.data);
       if (options.overwrite) {
         // Only what an export consists of is replaced.
-        for (const name of exportedNames) {
+        const own = families.flatMap(({ files = [] }) => files);
+        for (const name of [...exportedNames, ...own]) {
           await rm(join(to, name), { recursive: true, force: true });
         }
       }

@@ -1,6 +1,6 @@
 /** @file `espalier inspect`: what a model is made of. */
 
-import { inspect, loadSource } from "@espalier/pipeline";
+import { type Inspection, inspect, loadSource } from "@espalier/pipeline";
 import { formatBytes } from "@espalier/report";
 import type { Command } from "commander";
 import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
@@ -22,10 +22,13 @@ export function registerInspect(program: Command, signal: AbortSignal): void {
       print({ source: path, sha256, ...inspection }, () =>
         [
           `${path}`,
-          `${inspection.preset ?? inspection.family}, ${inspection.classes.length} classes, input ${inspection.input.join("×")}`,
-          `mean ${inspection.mean.join(", ")}, std ${inspection.std.join(", ")}`,
+          `${inspection.preset ?? inspection.family}, ${describeClasses(inspection)}, input ${describeInput(inspection)}`,
           `${inspection.parameters.toLocaleString("en")} parameters, ${inspection.macs.toLocaleString("en")} multiply-accumulates, ${formatBytes(inspection.peakBytes)} at its peak`,
-          `${inspection.components} removable components${inspection.implants > 0 ? `, ${inspection.implants} of them implants` : ""}`,
+          `${inspection.components} removable components (${Object.entries(inspection.kinds)
+            .map(([kind, count]) => `${count} ${kind}s`)
+            .join(
+              ", ",
+            )})${inspection.implants > 0 ? `, ${inspection.implants} of them implants` : ""}`,
           "",
           formatTable(
             ["layer", "shape", "parameters"],
@@ -38,4 +41,13 @@ export function registerInspect(program: Command, signal: AbortSignal): void {
         ].join("\n"),
       );
     });
+}
+
+function describeClasses({ classes }: Inspection): string {
+  return classes.length === 0 ? "no head for any task" : `${classes.length} classes`;
+}
+
+function describeInput({ input, mean, std }: Inspection): string {
+  if (mean === undefined || std === undefined) return `texts of up to ${input} tokens`;
+  return `${input.join("×")}, mean ${mean.join(", ")}, std ${std.join(", ")}`;
 }

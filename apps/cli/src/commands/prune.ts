@@ -19,6 +19,7 @@ import {
   addPluginOption,
   addPruneOptions,
   addRunOptions,
+  expectBudget,
   type PruneOptions,
   pruneSettings,
   resumedRun,
@@ -41,7 +42,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
     .description(
       "Prunes a model to a budget: scores components, decides which to keep, to replace by implants and to remove, tunes, judges and exports.",
     )
-    .requiredOption("--data <data>", "cifar10, cifar10:DIR or imagefolder:DIR");
+    .requiredOption("--data <data>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR");
   addCommonOptions(addPruneOptions(addRunOptions(addPluginOption(command))))
     .addHelpText(
       "after",
@@ -55,10 +56,11 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
       ].join("\n"),
     )
     .action(async (sourceName: string, options: Options) => {
-      const settings = pruneSettings(options, options.plan !== undefined);
+      expectBudget(options, options.plan !== undefined);
       const context = createContext(options, signal);
       const { families, plugins } = await openFamilies(options, resumedRun(options));
       const source = await loadSource(sourceName, families);
+      const settings = pruneSettings(options, source.model);
       const plan =
         options.plan === undefined
           ? undefined
@@ -112,6 +114,15 @@ export function pruneSummary({
       percent(evaluation.tuned.accuracy),
       "",
     ],
+    ...Object.keys(evaluation.dense.measures ?? {}).map((name) => [
+      name,
+      ...[evaluation.dense, evaluation.pruned, evaluation.tuned].map(({ measures }) =>
+        Object.entries(measures ?? {})
+          .find(([each]) => each === name)![1]
+          .toFixed(4),
+      ),
+      "",
+    ]),
     ["components", count(plan.before.components), kept, "", ""],
     [
       "parameters",

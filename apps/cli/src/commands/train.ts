@@ -1,5 +1,5 @@
 /** @file `espalier train`: a network from scratch, or a model further. */
-import { defaultTuning, trainModel } from "@espalier/pipeline";
+import { defaultTextTuning, defaultTuning, trainModel } from "@espalier/pipeline";
 import type { Command } from "commander";
 import { Option } from "commander";
 import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
@@ -22,6 +22,8 @@ interface Options extends CommonOptions, ModelOptions {
   readonly schedule: "cosine" | "step" | "linear";
   readonly warmup: number;
   readonly trainBatchSize: number;
+  readonly optimizer: "sgd" | "adamw";
+  readonly clip?: number;
   readonly weightDecay: number;
   readonly labelSmoothing: number;
   readonly holdOut: number;
@@ -37,7 +39,7 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
       "a ready-made network, such as resnet20-cifar10, or a model to train further",
     )
     .description("Trains a network from scratch, or a model further.")
-    .requiredOption("--data <data>", "cifar10, cifar10:DIR or imagefolder:DIR")
+    .requiredOption("--data <data>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR")
     .option(
       "--epochs <n>",
       "passes over the training samples; 0: the network as it begins",
@@ -52,6 +54,10 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
     )
     .option("--warmup <share>", "share of all steps in which the learning rate rises", share, 0.1)
     .option("--train-batch-size <n>", "samples per step", integer(1), defaultTuning.batchSize)
+    .addOption(
+      new Option("--optimizer <name>", "AdamW for texts").choices(["sgd", "adamw"]).default("sgd"),
+    )
+    .option("--clip <norm>", "what the gradient's norm may be at most", number(0, 1e9, "a number"))
     .option("--weight-decay <decay>", "of weights", share, 5e-4)
     .option("--label-smoothing <share>", "spread evenly over all classes", share, 0)
     .option("--hold-out <n>", "training samples held out to watch the training", integer(0), 0);
@@ -73,11 +79,10 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
             epochs,
             batchSize: options.trainBatchSize,
             optimizer: {
-              name: "sgd",
-              momentum: 0.9,
-              nesterov: true,
+              ...(options.optimizer === "adamw" ? defaultTextTuning : defaultTuning).optimizer,
               weightDecay: options.weightDecay,
             },
+            clip: options.clip,
             schedule: { name: schedule, peak, warmup },
             labelSmoothing,
             validation: options.holdOut,

@@ -65,6 +65,8 @@ export type ConvEmitter = (
 export interface BuilderOptions {
   /** The size that stands for an open batch dimension, if there is one. */
   readonly batch?: number | undefined;
+  /** The size that stands for an open length of sequences, which is axis 1 of inputs. */
+  readonly length?: number | undefined;
   /** Names that are given already. */
   readonly reserved?: ReadonlySet<string> | undefined;
   /** For convolutions whose weights are not constant. */
@@ -154,10 +156,14 @@ export class OnnxBuilder {
 
   /** `x` of shape `from` under the shape `to`. With an open batch, leading dimensions stay open. */
   reshape(x: string, from: Shape, to: Shape): string {
-    const { batch } = this.#options;
+    const { batch, length } = this.#options;
     const target = [...to];
     if (batch !== undefined && from.length > 0 && to.length > 0) {
       if (from[0] % batch === 0 && to[0] % batch === 0) target[0] = from[0] === to[0] ? 0 : -1;
+    }
+    if (length !== undefined) {
+      const open = to.findIndex((n, axis) => axis > 0 && n === length);
+      if (open > 0 && from.includes(length)) target[open] = from[open] === length ? 0 : -1;
     }
     return this.node("Reshape", [x, this.ints(target)]);
   }

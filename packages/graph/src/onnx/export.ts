@@ -22,7 +22,7 @@ export interface ExportOptions {
 
 /** A file of `inferenceOnnx(build)`. */
 export function exportOnnx(
-  build: (batch: number) => InferenceGraph,
+  build: (batch: number, length: number) => InferenceGraph,
   options: ExportOptions = {},
 ): Uint8Array {
   return encodeOnnx(inferenceOnnx(build), options.metadata);
@@ -30,20 +30,27 @@ export function exportOnnx(
 
 // Primes, so that no other dimension is a multiple of them by chance.
 const BATCHES = [1009, 1013] as const;
+const LENGTHS = [1019, 1021] as const;
 
 /**
- * An ONNX model whose inputs and outputs have an open first dimension, "batch", ready to be encoded
- * or converted.
+ * An ONNX model whose inputs and outputs have an open first dimension, "batch", and if it is one of
+ * sequences an open second dimension, "sequence", ready to be encoded or converted.
  *
- * @param build Builds the model for a given batch size. Nothing runs at that size, which is large.
- * @throws EspalierError `invalid-graph` naming the first node that depends on the batch size.
+ * @param build Builds the model for a given batch size, and for sequences of a given length. Nothing
+ *   runs at these sizes, which are large.
+ * @throws EspalierError `invalid-graph` naming the first node that depends on them.
  */
-export function inferenceOnnx(build: (batch: number) => InferenceGraph): OnnxGraph {
-  const [graph, other] = BATCHES.map((batch) => {
-    const { outputs, constants } = build(batch);
+export function inferenceOnnx(build: (batch: number, length: number) => InferenceGraph): OnnxGraph {
+  const [graph, other] = BATCHES.map((batch, i) => {
+    const length = LENGTHS[i];
+    const { outputs, constants } = build(batch, length);
     const values = simplify(Object.values(outputs));
     const named = Object.keys(outputs).map((name, i) => [name, values[i]]);
-    return lowerToOnnx(Object.fromEntries(named), { constants, openBatch: batch });
+    return lowerToOnnx(Object.fromEntries(named), {
+      constants,
+      openBatch: batch,
+      openLength: length,
+    });
   });
   // Equal graphs are tidied alike.
   requireEqual(graph, other);

@@ -17,10 +17,10 @@ const LARGEST_HALF = 65504;
 
 /**
  * The same model with weights in float16, and computed in it where that is safe. Inputs and outputs
- * stay float32.
+ * stay as they are.
  */
 export function toFloat16(graph: OnnxGraph): OnnxGraph<StoredType> {
-  const values = graphValues(graph, "graph", { batch: 1 });
+  const values = graphValues(graph, "graph", { batch: 1, length: 1 });
   const isFloat = (name: string) => values.get(name)?.dtype === "float32";
   const rewriter = new Rewriter(graph);
   // The names that each float tensor has in either precision.

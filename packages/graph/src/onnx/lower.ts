@@ -12,6 +12,8 @@ export interface LowerOptions {
    * The graph must have been built with it, and must treat samples alike.
    */
   readonly openBatch?: number;
+  /** The same for the second dimension of inputs, under the name "sequence". */
+  readonly openLength?: number;
   /** How the runtime in question likes convolutions whose weights change. */
   readonly emitConv?: ConvEmitter | undefined;
 }
@@ -25,7 +27,7 @@ export function lowerToOnnx(
   outputs: Readonly<Record<string, Value>>,
   options: LowerOptions = {},
 ): OnnxGraph {
-  const { constants, openBatch, emitConv } = options;
+  const { constants, openBatch, openLength, emitConv } = options;
   const order = topologicalOrder(Object.values(outputs));
   const reserved = new Set(Object.keys(outputs));
   for (const { attributes } of order.filter(isInput)) {
@@ -37,13 +39,16 @@ export function lowerToOnnx(
     }
     reserved.add(name);
   }
-  const builder = new OnnxBuilder({ batch: openBatch, reserved, emitConv });
+  const builder = new OnnxBuilder({ batch: openBatch, length: openLength, reserved, emitConv });
   const names = new Map<Value, string>();
   const inputs: OnnxPort[] = [];
   const port = (name: string, { dtype, shape }: Value): OnnxPort => ({
     name,
     dtype,
-    shape: shape.map((n, axis) => (axis === 0 && n === openBatch ? "batch" : n)),
+    shape: shape.map((n, axis) => {
+      if (axis === 0 && n === openBatch) return "batch";
+      return axis === 1 && n === openLength ? "sequence" : n;
+    }),
   });
   for (const value of order) {
     const operands = value.inputs.map((operand) => names.get(operand)!);

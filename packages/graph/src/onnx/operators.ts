@@ -30,7 +30,7 @@ import {
   tanh,
   where,
 } from "../ops/elementwise.ts";
-import { integers, scalar } from "../ops/leaf.ts";
+import { integers, isConstant, scalar } from "../ops/leaf.ts";
 import {
   batchNorm,
   layerNorm,
@@ -42,11 +42,13 @@ import {
 } from "../ops/normalize.ts";
 import { averagePool, maxPool, type PoolAttributes } from "../ops/pool.ts";
 import {
+  broadcastOperation,
   broadcastTo,
   concat,
   full,
   gather,
   pad,
+  positions,
   reshape,
   scatterAddOperation,
   slice,
@@ -420,6 +422,27 @@ function readMaxPool(node: NodeReader): readonly Value[] {
   return [largest, add(cast(chosen, "int64"), reshape(planes, [n, c, 1, 1]))];
 }
 
+/** Counts along the last axis from 0: the exclusive sums of ones, which is all that we emit. */
+function readCumSum(node: NodeReader): Value {
+  const x = node.input(0);
+  node.only("reverse", 0);
+  node.expect(node.number("exclusive", 0) === 1, "inclusive sums are not supported");
+  const [axis, ...more] = node.constants(1);
+  const last = x.shape.length - 1;
+  node.expect(
+    more.length === 0 && node.axis(axis, x) === last,
+    `expected sums along axis ${last}, got [${[axis, ...more]}]`,
+  );
+  node.expect(x.dtype === "int64" && isOnes(x), "expected sums of ones");
+  return positions(x);
+}
+
+/** Whether all elements are 1, however often they are repeated. */
+function isOnes(value: Value): boolean {
+  if (value.operation === broadcastOperation) return isOnes(value.inputs[0]);
+  return isConstant(value) && Array.from(value.attributes.data, Number).every((n) => n === 1);
+}
+
 /** A reader for every operator that is supported, by the operator's name. */
 const readers: ReadonlyMap<string, Reader> = new Map(
   Object.entries({
@@ -433,6 +456,7 @@ const readers: ReadonlyMap<string, Reader> = new Map(
     Conv: readConv,
     ConvTranspose: readConvTranspose,
     DepthToSpace: readDepthToSpace,
+    CumSum: readCumSum,
     Div: (node: NodeReader) => divide(node.floats(0), node.floats(1)),
     Equal: binary(equal),
     Erf: unary(erf),
@@ -463,6 +487,10 @@ const readers: ReadonlyMap<string, Reader> = new Map(
     Relu: unary(relu),
     Reshape: readReshape,
     ScatterElements: readScatterElements,
+    Shape: (node: NodeReader) => {
+      const { shape } = node.input(0);
+      return integers([shape.length], shape);
+    },
     Sigmoid: unary(sigmoid),
     Sign: unary(sign),
     Slice: readSlice,

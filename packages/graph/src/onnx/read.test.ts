@@ -1,6 +1,10 @@
 import { expect, test } from "vitest";
+import { cast } from "../ops/elementwise.ts";
+import { input } from "../ops/leaf.ts";
+import { positions } from "../ops/shape.ts";
 import { conformanceCases, conformanceProblem, interpret } from "../testing/index.ts";
 import { encodeOnnx } from "./encode.ts";
+import { inferenceOnnx } from "./export.ts";
 import { lowerToOnnx } from "./lower.ts";
 import { readOnnx } from "./read.ts";
 
@@ -36,3 +40,27 @@ test.each(conformanceCases.map((entry) => [entry.name, entry] as const))(
     });
   },
 );
+
+test("the length of sequences stays open and is given a size by the reader", () => {
+  const graph = inferenceOnnx((batch, length) => {
+    const counted = positions(input("ids", [batch, length], "int64"));
+    return { outputs: { y: cast(counted, "float32") }, constants: new Map() };
+  });
+  const read = (length?: number, changed = graph) =>
+    readOnnx(encodeOnnx(changed), "model.onnx", {
+      batch: 2,
+      ...(length === undefined ? {} : { length }),
+    });
+  expect(read(5).outputs.y.shape).toEqual([2, 5]);
+  for (const length of [undefined, 0, 1.5]) {
+    expect(() => read(length)).toThrow(
+      /input "ids" leaves the length dimension open: expected the option length/,
+    );
+  }
+  const inclusive = graph.nodes.map((node) =>
+    node.type === "CumSum" ? { ...node, attributes: { exclusive: 0 } } : node,
+  );
+  expect(() => read(5, { ...graph, nodes: inclusive })).toThrow(
+    /\("CumSum"\): inclusive sums are not supported/,
+  );
+});

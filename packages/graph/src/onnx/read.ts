@@ -11,6 +11,8 @@ import { readNode } from "./operators.ts";
 export interface ReadOnnxOptions {
   /** The size of the first dimension of inputs, where the model leaves it open. */
   readonly batch?: number;
+  /** The size of the second, where the model leaves it open as the length of sequences. */
+  readonly length?: number;
 }
 
 /** An ONNX model in terms of our operations. */
@@ -27,8 +29,8 @@ export interface OnnxValues {
  *
  * @param origin What to call the file in messages.
  * @throws EspalierError `invalid-file` naming the file and the tensor, or the node and its operator,
- *   that is not valid or not supported; `invalid-argument` if the model's batch dimension is open and
- *   `batch` is not a size.
+ *   that is not valid or not supported; `invalid-argument` if the model leaves a dimension open
+ *   and the option for it is not a size.
  */
 export function readOnnx(
   bytes: Uint8Array,
@@ -53,7 +55,7 @@ export function graphValues(
   for (const [name, tensor] of graph.tensors) {
     values.set(name, apply(constantOperation, [], { ...tensor }));
   }
-  for (const port of graph.inputs) values.set(port.name, readInput(port, options.batch, fail));
+  for (const port of graph.inputs) values.set(port.name, readInput(port, options, fail));
   const ranges = new Ranges();
   for (const node of graph.nodes) {
     const operands = node.inputs.map((name) => values.get(name));
@@ -65,16 +67,20 @@ export function graphValues(
   return values;
 }
 
-function readInput({ name, dtype, shape }: OnnxPort, batch: number | undefined, fail: Fail): Value {
+function readInput({ name, dtype, shape }: OnnxPort, options: ReadOnnxOptions, fail: Fail): Value {
   const what = `input ${quote(name)}`;
   const sizes = shape.map((size, axis) => {
     if (typeof size === "number") return size;
-    if (axis > 0) throw fail(`${what}: expected dimension ${axis} to be known, got ${quote(size)}`);
-    if (batch === undefined || !Number.isInteger(batch) || batch < 1) {
-      const message = `${what} leaves the batch dimension open: expected the option batch to give its size, got ${batch ?? "none"}`;
+    const option = (["batch", "length"] as const)[axis];
+    if (option === undefined || (option === "length" && size !== "sequence")) {
+      throw fail(`${what}: expected dimension ${axis} to be known, got ${quote(size)}`);
+    }
+    const given = options[option];
+    if (given === undefined || !Number.isInteger(given) || given < 1) {
+      const message = `${what} leaves the ${option} dimension open: expected the option ${option} to give its size, got ${given ?? "none"}`;
       throw new EspalierError("invalid-argument", message, { input: name });
     }
-    return batch;
+    return given;
   });
   if (!sizes.every((n) => n > 0) || sizeOf(sizes) > LARGEST_TENSOR) {
     throw fail(`${what}: expected 1 to ${LARGEST_TENSOR} elements, got [${sizes}]`);

@@ -80,6 +80,11 @@ const softmaxOperation: Operation<Record<string, never>> = {
   // The Jacobian diag(y) - y yᵀ is symmetric.
   jvp: (value, [tangent]) => tangent && softmaxDerivative(value, tangent),
   onnx: (builder, inputs) => builder.node("Softmax", inputs, { axis: -1 }),
+  couple: (_value, [x], coupling) => {
+    // Each line is shared out among all its elements.
+    coupling.fix(x[x.length - 1]);
+    return [...x.slice(0, -1), undefined];
+  },
 };
 
 function softmaxDerivative(y: Value, direction: Value): Value {

@@ -618,6 +618,30 @@ export const scatterAddOperation: Operation<{ axis: number; length: number }> = 
   },
 };
 
+export const positionsOperation: Operation<Record<string, never>> = {
+  name: "positions",
+  semantics: "the index of each element of x along the last axis, int64",
+  infer: ([x]) => ({ shape: x.shape, dtype: "int64" }),
+  evaluate: (_inputs, { shape }) => {
+    const length = shape[shape.length - 1];
+    return Float64Array.from({ length: sizeOf(shape) }, (_, i) => i % length);
+  },
+  // Counted rather than stored, so that the shape may be open.
+  onnx: (builder, [x]) => {
+    const ones = builder.node("Expand", [builder.ints([1]), builder.node("Shape", [x])]);
+    return builder.node("CumSum", [ones, builder.ints([-1])], { exclusive: 1 });
+  },
+  couple: (value, [x], coupling) => {
+    for (const axis of x) coupling.fix(axis);
+    return value.shape.map(() => undefined);
+  },
+};
+
+/** Of the shape of `x`, what position each element has along the last axis. */
+export function positions(x: Value): Value {
+  return apply(positionsOperation, [x], {});
+}
+
 function splitAt(shape: Shape, axis: number): { outer: number; inner: number } {
   return { outer: sizeOf(shape.slice(0, axis)), inner: sizeOf(shape.slice(axis + 1)) };
 }

@@ -259,6 +259,7 @@ export const conformanceCases: readonly ConformanceCase[] = [
     const pooled = mean(add(hidden, x), [2, 3]);
     return crossEntropy(linear(pooled, v), constant([2, 3], Float32Array.of(1, 0, 0, 0, 0.5, 0.5)));
   }),
+  entry("positions", [[2, 3, 4]], (x) => multiply(x, cast(shapes.positions(x), "float32"))),
   entry(
     "attention",
     [

@@ -68,7 +68,9 @@ export function randomStatistics(model: Model, random: Random): Model {
 
 /** `count` images of noise with random labels, for `model`. */
 export function noiseSamples(model: Model, count: number, seed = 1): Samples {
-  const { shape } = model.preprocessing;
+  const { preprocessing } = model;
+  if (preprocessing.kind !== "image") throw new TypeError("expected a model of images");
+  const { shape } = preprocessing;
   const length = shape.reduce((a, b) => a * b);
   const random = new Random(seed);
   const images = Array.from({ length: count }, (_, i) => {

@@ -1,0 +1,115 @@
+/** The command on a tiny encoder for text and a task of two words. */
+import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Random } from "@espalier/core";
+import { bert } from "@espalier/nlp";
+import { saveModel } from "@espalier/pipeline";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { espalier } from "./harness.ts";
+
+const words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "a", "film"];
+let root: string;
+const at = (name: string) => join(root, name);
+
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), "espalier-text-"));
+  const config = {
+    model_type: "bert",
+    vocab_size: words.length,
+    hidden_size: 8,
+    num_hidden_layers: 2,
+    num_attention_heads: 4,
+    intermediate_size: 16,
+    max_position_embeddings: 32,
+    type_vocab_size: 2,
+    hidden_act: "gelu",
+  };
+  await saveModel(bert.initialize(config, new Random(0)), at("encoder"));
+  await writeFile(at("encoder/vocab.txt"), `${words.join("\n")}\n`);
+  await mkdir(at("data"));
+  const rows = (count: number) =>
+    Array.from({ length: count }, (_, i) =>
+      i % 2 === 0 ? "a good film\t1\n" : "a film bad\t0\n",
+    ).join("");
+  await writeFile(at("data/train.tsv"), `sentence\tlabel\n${rows(64)}`);
+  await writeFile(at("data/dev.tsv"), `sentence\tlabel\n${rows(10)}`);
+});
+afterAll(() => rm(root, { recursive: true, force: true }));
+
+describe("an encoder without a head", () => {
+  test("is described, and cannot be judged yet", async () => {
+    const { stdout } = await espalier("inspect", at("encoder"), "--format", "json");
+    expect(JSON.parse(stdout)).toMatchObject({
+      family: "bert",
+      classes: [],
+      input: [32],
+      kinds: { head: 8, neuron: 32 },
+    });
+    const data = `glue/sst2:${at("data")}`;
+    const { code, stderr } = await espalier("evaluate", at("encoder"), "--data", data);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^espalier: .*without a head for any task.*--tune-dense\n$/);
+  });
+
+  test("is tuned, pruned, tuned again, judged and exported", async () => {
+    const data = `glue/sst2:${at("data")}`;
+    const { code, stdout, stderr } = await espalier(
+      ...["prune", at("encoder"), "--data", data, "--keep-components", "0.5", "--round-to", "1"],
+      ...[
+        "--tune-dense",
+        "30",
+        "--tune",
+        "2",
+        "--tune-batch-size",
+        "16",
+        "--learning-rate",
+        "0.01",
+      ],
+      ...["--samples", "16", "--hold-out", "0", "-o", at("run"), "--format", "json", "--no-bars"],
+    );
+    expect(stderr).not.toMatch(/espalier:/);
+    expect(code).toBe(0);
+    const { plan, evaluation, sizes } = JSON.parse(stdout);
+    expect(evaluation.dense.accuracy).toBe(1);
+    expect(plan.after.components).toBeLessThanOrEqual(20);
+    expect(sizes.pruned.macs).toBeLessThan(sizes.dense.macs);
+    const { pruning } = JSON.parse(await readFile(at("run/model/config.json"), "utf8"));
+    // Each kind loses the same share.
+    const kept = (kind: string, whole: number) =>
+      [0, 1].reduce((sum, layer) => sum + (pruning[kind][layer]?.length ?? whole), 0);
+    expect(kept("heads", 4)).toBe(4);
+    expect(kept("neurons", 16)).toBe(16);
+
+    const judged = await espalier("evaluate", at("run"), "--data", data, "--format", "json");
+    expect(JSON.parse(judged.stdout).accuracy).toBe(evaluation.tuned.accuracy);
+    const latency = ["--keep-latency", "0.5", "-o", at("late")];
+    const late = await espalier("prune", at("run"), "--data", data, ...latency);
+    expect(late.code).toBe(2);
+    expect(late.stderr).toMatch(/^espalier: keep-latency: expected a model of images.*texts.*\n$/);
+
+    for (const more of [[], ["--overwrite"]]) {
+      expect((await espalier("export", at("run"), "--to", at("out"), ...more)).code).toBe(0);
+    }
+    expect((await readdir(at("out"))).sort()).toEqual([
+      "README.md",
+      "config.json",
+      "model.safetensors",
+      "onnx",
+      "pruning.json",
+      "tokenizer.json",
+      "tokenizer_config.json",
+      "vocab.txt",
+    ]);
+    const own = JSON.parse(await readFile(at("run/model/config.json"), "utf8"));
+    expect(JSON.parse(await readFile(at("out/config.json"), "utf8"))).toMatchObject({
+      model_type: "bert",
+      id2label: { 0: "negative", 1: "positive" },
+      espalier: own,
+    });
+    expect(await readFile(at("out/README.md"), "utf8")).toContain('pipeline("text-classification"');
+    // An export is a source.
+    const again = await espalier("evaluate", at("out"), "--data", data, "--format", "json");
+    expect(JSON.parse(again.stdout).accuracy).toBe(evaluation.tuned.accuracy);
+  });
+});

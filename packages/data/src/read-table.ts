@@ -1,0 +1,96 @@
+/** @file Tables of text: tab-separated values, lines of JSON, and Parquet. */
+import { readFile, stat } from "node:fs/promises";
+import { describeFileError, EspalierError } from "@espalier/base";
+import { asyncBufferFromFile, parquetReadObjects } from "hyparquet";
+
+/** One row: fields by the names of their columns. */
+export type Row = Readonly<Record<string, unknown>>;
+
+export interface TableOptions {
+  /** The columns of a TSV file that does not name them in its first line. */
+  readonly header?: readonly string[] | undefined;
+  /** Leaves out lines of TSV that have too few fields, of which they are an error otherwise. */
+  readonly skipShort?: boolean | undefined;
+}
+
+/** Endings of the files that can be read. */
+export const tableEndings = [".tsv", ".jsonl", ".json", ".parquet"] as const;
+
+// Files are read whole. The largest of GLUE's has 80 MB.
+const MOST_BYTES = 2 ** 30;
+
+/**
+ * The rows of a table.
+ *
+ * @throws EspalierError `missing-file`, or `invalid-file` naming the line that is wrong.
+ */
+export async function readTable(path: string, options: TableOptions = {}): Promise<Row[]> {
+  const { size } = await stat(path).catch((error: unknown) => {
+    throw describeFileError(error, path, "read");
+  });
+  if (size > MOST_BYTES) {
+    throw new EspalierError("invalid-file", `${path}: expected at most 1 GiB, got ${size} bytes`, {
+      path,
+      size,
+    });
+  }
+  if (path.endsWith(".parquet")) {
+    try {
+      return (await parquetReadObjects({ file: await asyncBufferFromFile(path) })) as Row[];
+    } catch (error) {
+      const [reason] = (error as Error).message.split("\n");
+      throw new EspalierError("invalid-file", `${path}: ${reason}`, { path }, error);
+    }
+  }
+  const lines = await readLines(path);
+  return path.endsWith(".tsv") ? parseTsv(path, lines, options) : parseJsonLines(path, lines);
+}
+
+/** Lines as Python's text files have them: they end in \n, \r\n or \r. A byte order mark is dropped. */
+async function readLines(path: string): Promise<string[]> {
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(await readFile(path));
+  } catch (error) {
+    if (!(error instanceof TypeError)) throw describeFileError(error, path, "read");
+    throw new EspalierError("invalid-file", `${path}: expected text in UTF-8`, { path }, error);
+  }
+  const lines = text.split(/\r\n|\r|\n/);
+  if (lines.at(-1) === "") lines.pop();
+  return lines;
+}
+
+/** Quotes mean nothing: GLUE's files have single ones. */
+function parseTsv(path: string, lines: readonly string[], options: TableOptions): Row[] {
+  const header = options.header ?? lines[0]?.split("\t") ?? [];
+  const first = options.header === undefined ? 1 : 0;
+  return lines.slice(first).flatMap((line, i) => {
+    const fields = line.split("\t");
+    if (fields.length < header.length) {
+      if (options.skipShort) return [];
+      throw new EspalierError(
+        "invalid-file",
+        `${path}: line ${i + first + 1}: expected ${header.length} fields, got ${fields.length}`,
+        { path, line: i + first + 1 },
+      );
+    }
+    return [Object.fromEntries(header.map((name, column) => [name, fields[column]]))];
+  });
+}
+
+function parseJsonLines(path: string, lines: readonly string[]): Row[] {
+  return lines.flatMap((line, i) => {
+    if (line.trim() === "") return [];
+    try {
+      const row: unknown = JSON.parse(line);
+      if (typeof row === "object" && row !== null && !Array.isArray(row)) return [row as Row];
+    } catch {
+      // Said below.
+    }
+    throw new EspalierError(
+      "invalid-file",
+      `${path}: line ${i + 1}: expected a JSON object, got ${line.slice(0, 60)}`,
+      { path, line: i + 1 },
+    );
+  });
+}

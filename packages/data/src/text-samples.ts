@@ -1,0 +1,123 @@
+/** @file Sentences as samples for models: tokens in batches of few lengths. */
+import { EspalierError } from "@espalier/base";
+import type { Samples, TextInput } from "@espalier/core";
+import { Tokenizer } from "@huggingface/tokenizers";
+
+/** One half of a data set. */
+export interface TextSplit {
+  /** One or two for each sample. */
+  readonly sentences: readonly (readonly string[])[];
+  /** Class of each sample, or the number to be predicted. */
+  readonly labels: readonly number[];
+}
+
+interface Tokens {
+  readonly ids: readonly number[];
+  readonly types: readonly number[];
+}
+
+// Batches are this long or a little longer than their samples: steps grow with the length, so that
+// little is filled up, and few programs are compiled.
+const STEPS = [
+  { below: 64, step: 16 },
+  { below: 128, step: 32 },
+  { below: 256, step: 64 },
+  { below: Number.POSITIVE_INFINITY, step: 128 },
+] as const;
+
+/** The length of a batch that has a sample of so many tokens. */
+export function bucketLength(tokens: number, most: number): number {
+  const { step } = STEPS.find(({ below }) => tokens <= below)!;
+  return Math.min(most, Math.ceil(tokens / step) * step);
+}
+
+/**
+ * The sentences of `split` as `input_ids`, `attention_mask` and `token_type_ids`, int64, each batch as
+ * long as its longest sample asks for. Samples of more than `most` tokens are cut: of two sentences the
+ * longer one first, as Hugging Face's `longest_first`.
+ *
+ * @throws EspalierError `mismatched-model` if the model has no tokenizer; `invalid-file` for one that
+ *   cannot be used.
+ */
+export function textSamples(split: TextSplit, input: TextInput, most: number): Samples {
+  const limit = Math.min(most, input.maxLength);
+  const tokenizer = openTokenizer(input);
+  const tokens = split.sentences.map((sentences) => encode(tokenizer, sentences, limit));
+  const lengths = Uint32Array.from(tokens, ({ ids }) => bucketLength(ids.length, limit));
+  return {
+    count: tokens.length,
+    lengths,
+    batch: async (indices) => {
+      const length = Array.from(indices).reduce((a, index) => Math.max(a, lengths[index]), 0);
+      const size = indices.length * length;
+      const ids = new BigInt64Array(size).fill(BigInt(input.padding.token));
+      const types = new BigInt64Array(size).fill(BigInt(input.padding.type));
+      const mask = new BigInt64Array(size);
+      Array.from(indices).forEach((index, n) => {
+        tokens[index].ids.forEach((id, i) => {
+          ids[n * length + i] = BigInt(id);
+          types[n * length + i] = BigInt(tokens[index].types[i]);
+          mask[n * length + i] = 1n;
+        });
+      });
+      return {
+        feeds: { input_ids: ids, attention_mask: mask, token_type_ids: types },
+        labels: Float64Array.from(indices, (index) => split.labels[index]),
+        length,
+      };
+    },
+  };
+}
+
+function openTokenizer({ tokenizer }: TextInput): Tokenizer {
+  if (tokenizer === undefined) {
+    throw new EspalierError(
+      "mismatched-model",
+      "expected a model with a tokenizer.json beside it, got one without",
+    );
+  }
+  try {
+    return new Tokenizer(tokenizer.json, tokenizer.config);
+  } catch (error) {
+    const [reason] = (error as Error).message.split("\n");
+    throw new EspalierError("invalid-file", `tokenizer.json: ${reason}`, {}, error);
+  }
+}
+
+/** The tokens of one or two sentences with the marks around them, at most `limit`. */
+function encode(tokenizer: Tokenizer, sentences: readonly string[], limit: number): Tokens {
+  const [text, other] = sentences;
+  const { ids, token_type_ids: types } = tokenizer.encode(text, {
+    ...(other === undefined ? {} : { text_pair: other }),
+    return_token_type_ids: true,
+  });
+  let excess = ids.length - limit;
+  if (excess <= 0) return { ids, types };
+  const parts = sentences.map(
+    (sentence) => tokenizer.encode(sentence, { add_special_tokens: false }).ids,
+  );
+  const left = parts.map(({ length }) => length);
+  while (excess > 0) {
+    // Of equally long sentences the second gives way.
+    const longer = left.length > 1 && left[1] >= left[0] ? 1 : 0;
+    if (left[longer] === 0) break;
+    left[longer]--;
+    excess--;
+  }
+  const first = find(ids, parts[0], 0);
+  const second = parts.length > 1 ? find(ids, parts[1], first + parts[0].length) : ids.length;
+  const isKept = (i: number) => {
+    if (i >= first && i < first + parts[0].length) return i < first + left[0];
+    return !(i >= second && i < second + parts[1].length) || i < second + left[1];
+  };
+  const keep = (values: readonly number[]) => values.filter((_, i) => isKept(i)).slice(0, limit);
+  return { ids: keep(ids), types: keep(types) };
+}
+
+/** Where `part` begins in `whole`, from `start` on. */
+function find(whole: readonly number[], part: readonly number[], start: number): number {
+  for (let at = start; at + part.length <= whole.length; at++) {
+    if (part.every((id, i) => whole[at + i] === id)) return at;
+  }
+  return start;
+}

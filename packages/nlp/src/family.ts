@@ -1,0 +1,430 @@
+/** @file Families of encoders for text, each defined by its configuration and the names of its tensors. */
+import { EspalierError } from "@espalier/base";
+import {
+  type CheckpointSource,
+  type Head,
+  type Model,
+  type ModelConfig,
+  type ModelFamily,
+  objectives,
+  type Parameter,
+  type Parameters,
+  type Random,
+  type RowSelection,
+} from "@espalier/core";
+import { type Shape, sizeOf, type Value } from "@espalier/graph";
+import * as z from "zod";
+import {
+  type Activation,
+  activationNames,
+  type Declaration,
+  type Dimensions,
+  Encoder,
+  type EncoderNames,
+  type Kept,
+  type Pruning,
+} from "./encoder.ts";
+import { textInput, tokenizerFiles } from "./tokenizer.ts";
+
+/** What follows the encoder: a layer on the first token, and the layer that gives the outputs. */
+export interface HeadParts {
+  readonly hidden: boolean;
+  readonly output: boolean;
+}
+
+/** The `config.json` of an encoder: that of its family at Hugging Face, and what is ours. */
+export interface TextConfig extends ModelConfig {
+  readonly id2label?: Readonly<Record<string, string>> | undefined;
+  readonly num_labels?: number | undefined;
+  /** The token that fills up samples. */
+  readonly pad_token_id?: number | null | undefined;
+  /** Which parts of a head the checkpoint has; found out from its tensors. */
+  readonly head?: HeadParts | undefined;
+  /** What is left of each layer; absent where the model is whole. */
+  readonly pruning?: Pruning | undefined;
+}
+
+/** What a family of encoders must say of itself. */
+export interface Architecture<Config extends TextConfig> {
+  /** Also the `model_type` of its configurations. */
+  readonly name: string;
+  /** Checks a configuration, which may come from anywhere. */
+  readonly schema: z.ZodType<Config>;
+  dimensions(config: Config): Dimensions;
+  readonly names: EncoderNames;
+  /** What checkpoints of the encoder alone leave out of the names of its tensors. */
+  readonly prefix: string;
+  /** The layers of the head. */
+  readonly head: {
+    readonly hidden: string;
+    readonly activation: Activation;
+    readonly output: string;
+  };
+  /** Tensors of heads for other purposes, which are left out. */
+  readonly ignored: RegExp;
+}
+
+// A model with more is a mistake or an attack: its graph would fill the memory.
+const MOST = 1 << 24;
+
+export const size = z.int().min(1).max(MOST);
+
+const kept = z.record(
+  z.string().regex(/^\d+$/),
+  z
+    .array(z.int().min(0).max(MOST))
+    .refine((list) => new Set(list).size === list.length, { error: "expected distinct numbers" }),
+);
+
+/** The fields that all encoders share, to be extended with a family's own. */
+export const textConfig = z.looseObject({
+  id2label: z.record(z.string(), z.string()).optional(),
+  num_labels: size.optional(),
+  head: z.object({ hidden: z.boolean(), output: z.boolean() }).optional(),
+  pruning: z.object({ heads: kept, neurons: kept }).optional(),
+});
+
+/** Configurations that differ in nothing but names of fields agree in these values. */
+export const activationName = z.preprocess(
+  (name) => (name === "gelu_pytorch_tanh" ? "gelu_new" : name === "swish" ? "silu" : name),
+  z.enum(activationNames),
+);
+
+// Costs are stated for samples of this many tokens, as GLUE's are cut to.
+const STATED_LENGTH = 128;
+
+export function defineTextFamily<Config extends TextConfig>(
+  architecture: Architecture<Config>,
+): ModelFamily {
+  const { name } = architecture;
+  const family: ModelFamily = {
+    name,
+    presets: {},
+    piecewiseLinear: false,
+    files: tokenizerFiles,
+    presetOf: () => undefined,
+    detect: ({ config }) => (config?.model_type === name ? config : undefined),
+    load: (source, config) => {
+      const tensors = canonicalTensors(architecture, source);
+      const has = (layer: string) => tensors.has(`${layer}.weight`);
+      const { hidden, output } = architecture.head;
+      const head = { hidden: has(hidden), output: has(output) };
+      const rows = head.output ? tensors.get(`${output}.weight`)!.tensor.shape[0] : undefined;
+      const labels = rows === undefined ? {} : { num_labels: rows };
+      const checked = checkConfig(architecture, { ...config, head, ...labels }, source.path);
+      const declarations = declareFrom(source.path, architecture, checked);
+      const parameters = collect(source.path, tensors, declarations);
+      return createModel(family, architecture, checked, parameters, source.files);
+    },
+    withClasses: (config, classes) => ({ ...config, ...labelsOf(classes) }),
+    initialize: (config, random) => {
+      const checked = checkConfig(architecture, config, name);
+      const parameters = new Map(
+        [...declare(architecture, checked)].map(([key, declaration]) => [
+          key,
+          draw(declaration, random.stream("initialize", key)),
+        ]),
+      );
+      return createModel(family, architecture, checked, parameters, undefined);
+    },
+    withHead: (model, { classes, objective }: Head, random) => {
+      const config = {
+        ...(model.config as Config),
+        ...labelsOf(classes),
+        problem_type: objective === "regression" ? objective : "single_label_classification",
+        head: { hidden: true, output: true },
+      };
+      const fresh = `${architecture.head.output}.`;
+      const parameters = new Map(
+        [...declare(architecture, config)].map(([key, declaration]) => [
+          key,
+          (key.startsWith(fresh) ? undefined : model.parameters.get(key)) ??
+            draw(declaration, random.stream("head", key)),
+        ]),
+      );
+      return createModel(family, architecture, config, parameters, model.files);
+    },
+  };
+  return family;
+}
+
+function labelsOf(classes: readonly string[]) {
+  return {
+    num_labels: classes.length,
+    id2label: Object.fromEntries(classes.map((label, i) => [String(i), label])),
+    label2id: Object.fromEntries(classes.map((label, i) => [label, i])),
+  };
+}
+
+/** The classes of `config`; none without a task. */
+function classesOf({ num_labels, id2label, head }: TextConfig): string[] {
+  const count = head?.output ? (num_labels ?? Object.keys(id2label ?? {}).length) : 0;
+  return Array.from({ length: count }, (_, i) => id2label?.[String(i)] ?? `LABEL_${i}`);
+}
+
+/** An encoder with its head, and what it puts out after each layer. */
+export function build<Config extends TextConfig>(
+  { dimensions, names, head }: Architecture<Config>,
+  config: Config,
+  batch: number,
+  length: number,
+): { encoder: Encoder; hidden: Value[]; logits: Value } {
+  const sizes = dimensions(config);
+  const encoder = new Encoder(sizes, names, config.pruning);
+  const hidden = encoder.encode(batch, length);
+  let logits = encoder.first(hidden[hidden.length - 1]);
+  if (config.head?.hidden)
+    logits = encoder.dense(head.hidden, logits, sizes.width, head.activation);
+  if (config.head?.output) logits = encoder.dense(head.output, logits, classesOf(config).length);
+  return { encoder, hidden, logits };
+}
+
+function declare<Config extends TextConfig>(
+  architecture: Architecture<Config>,
+  config: Config,
+): ReadonlyMap<string, Declaration> {
+  return build(architecture, config, 1, 1).encoder.declarations;
+}
+
+/** As `declare`, for a configuration that came from the file `path`. */
+function declareFrom<Config extends TextConfig>(
+  path: string,
+  architecture: Architecture<Config>,
+  config: Config,
+): ReadonlyMap<string, Declaration> {
+  const { layers, heads, neurons, width } = architecture.dimensions(config);
+  const fail = (field: string, what: string): never => {
+    throw new EspalierError("mismatched-model", `${path}: config.${field}: ${what}`, {
+      path,
+      field,
+    });
+  };
+  if (width % heads !== 0) {
+    fail("heads", `expected a divisor of the width ${width}, got ${heads}`);
+  }
+  for (const [kind, count] of [
+    ["heads", heads],
+    ["neurons", neurons],
+  ] as const) {
+    for (const [layer, units] of Object.entries(config.pruning?.[kind] ?? {})) {
+      const field = `pruning.${kind}.${layer}`;
+      if (Number(layer) >= layers) fail(field, `expected a layer below ${layers}`);
+      const wrong = units.find((unit) => unit >= count);
+      if (wrong !== undefined) fail(field, `expected numbers below ${count}, got ${wrong}`);
+    }
+  }
+  return declare(architecture, config);
+}
+
+function createModel<Config extends TextConfig>(
+  family: ModelFamily,
+  architecture: Architecture<Config>,
+  config: Config,
+  parameters: Parameters,
+  files: Model["files"],
+): Model {
+  const { positions, firstPosition } = architecture.dimensions(config);
+  const maxLength = positions - firstPosition;
+  const classes = classesOf(config);
+  const regression = classes.length === 1 || config.problem_type === "regression";
+  const remake = (changed: Config, kept: Parameters) =>
+    createModel(family, architecture, changed, kept, files);
+  return {
+    family,
+    config,
+    parameters,
+    preprocessing: textInput(files, maxLength, config),
+    classes,
+    objective: regression ? objectives.regression : objectives.classification,
+    files,
+    build: (batch, _mode, length = Math.min(STATED_LENGTH, maxLength)) => {
+      const { encoder, logits } = build(architecture, config, batch, length);
+      return encoder.graph(logits);
+    },
+    prune: (selection) => {
+      const pruned = { ...config, pruning: pruningOf(architecture, config, selection) };
+      return remake(
+        pruned,
+        reduce(parameters, declare(architecture, config), declare(architecture, pruned)),
+      );
+    },
+    withParameters: (replaced) => remake(config, replaced),
+  };
+}
+
+/** @throws EspalierError `mismatched-model` naming the field of a `config.json` that is wrong. */
+function checkConfig<Config extends TextConfig>(
+  { schema }: Architecture<Config>,
+  config: ModelConfig,
+  path: string,
+): Config {
+  const { success, data, error } = schema.safeParse(config, { reportInput: true });
+  if (success) return data;
+  const [{ path: keys, message, input }] = error.issues;
+  const field = keys.join(".");
+  const got = message.includes("received") ? "" : `, got ${JSON.stringify(input)?.slice(0, 80)}`;
+  throw new EspalierError("mismatched-model", `${path}: config.${field}: ${message}${got}`, {
+    path,
+    field,
+  });
+}
+
+interface NamedTensor {
+  readonly name: string;
+  readonly tensor: { readonly shape: Shape; readonly data: Float32Array };
+}
+
+/** The tensors of a checkpoint by the names that they have in our models. */
+function canonicalTensors<Config extends TextConfig>(
+  { prefix, head, ignored }: Architecture<Config>,
+  { tensors }: CheckpointSource,
+): Map<string, NamedTensor> {
+  const own = [prefix, `${head.hidden}.`, `${head.output}.`];
+  const found = new Map<string, NamedTensor>();
+  for (const [name, tensor] of tensors) {
+    // Checkpoints made from TensorFlow's call the scale and shift of a normalisation so.
+    const modern = name.replace(/\.gamma$/, ".weight").replace(/\.beta$/, ".bias");
+    const full = own.some((start) => modern.startsWith(start)) ? modern : prefix + modern;
+    if (ignored.test(full.slice(full.startsWith(prefix) ? prefix.length : 0))) continue;
+    found.set(full, { name, tensor });
+  }
+  return found;
+}
+
+/** The tensors of a checkpoint as parameters, each exactly as declared. */
+function collect(
+  path: string,
+  tensors: ReadonlyMap<string, NamedTensor>,
+  declarations: ReadonlyMap<string, Declaration>,
+): Parameters {
+  for (const [canonical, { name }] of tensors) {
+    if (declarations.has(canonical)) continue;
+    throw new EspalierError(
+      "mismatched-model",
+      `${path}: tensor ${name} has no place in the model`,
+      {
+        path,
+        tensor: name,
+      },
+    );
+  }
+  const parameters = new Map<string, Parameter>();
+  for (const [canonical, { shape, kind }] of declarations) {
+    const found = tensors.get(canonical);
+    if (found === undefined) {
+      throw new EspalierError(
+        "mismatched-model",
+        `${path}: tensor ${canonical} is missing, expected shape [${shape}]`,
+        { path, tensor: canonical, expected: shape },
+      );
+    }
+    const { name, tensor } = found;
+    if (tensor.shape.join() !== shape.join()) {
+      throw new EspalierError(
+        "mismatched-model",
+        `${path}: tensor ${name}: expected shape [${shape}], got [${tensor.shape}]`,
+        { path, tensor: name, expected: shape, actual: tensor.shape },
+      );
+    }
+    const wrong = tensor.data.findIndex((element) => !Number.isFinite(element));
+    if (wrong >= 0) {
+      throw new EspalierError(
+        "not-finite",
+        `${path}: tensor ${name}: expected finite numbers, got ${tensor.data[wrong]} at ${wrong}`,
+        { path, tensor: name, index: wrong },
+      );
+    }
+    parameters.set(canonical, { shape, kind, data: tensor.data });
+  }
+  return parameters;
+}
+
+function draw({ shape, kind, initialization }: Declaration, random: Random): Parameter {
+  const data = new Float32Array(sizeOf(shape));
+  if ("value" in initialization) data.fill(initialization.value);
+  else for (let i = 0; i < data.length; i++) data[i] = random.normal() * initialization.normal;
+  return { shape, kind, data };
+}
+
+/** What is left of each layer when only the selected rows are. */
+function pruningOf<Config extends TextConfig>(
+  { dimensions, names }: Architecture<Config>,
+  config: Config,
+  selection: RowSelection,
+): Pruning {
+  const sizes = dimensions(config);
+  const before = config.pruning ?? { heads: {}, neurons: {} };
+  const pruning = { heads: { ...before.heads }, neurons: { ...before.neurons } };
+  const rest = new Map(selection);
+  for (let layer = 0; layer < sizes.layers; layer++) {
+    const { value, up } = names.layer(layer);
+    for (const [kind, weight] of [
+      ["heads", `${value}.weight`],
+      ["neurons", `${up}.weight`],
+    ] as const) {
+      const rows = rest.get(weight);
+      rest.delete(weight);
+      if (rows === undefined) continue;
+      const held = before[kind][layer] ?? Array.from({ length: sizes[kind] }, (_, unit) => unit);
+      const left = rows.map(({ row }) => held[row]);
+      // A layer that is whole needs no mention.
+      if (left.length < sizes[kind] || left.some((unit, i) => unit !== i))
+        pruning[kind][layer] = left;
+    }
+  }
+  const [unknown] = rest.keys();
+  if (unknown !== undefined) {
+    throw new EspalierError(
+      "invalid-argument",
+      `${unknown}: expected a weight whose rows can be removed`,
+      { parameter: unknown },
+    );
+  }
+  return pruning;
+}
+
+/** The slices of `parameters` that the declarations `after` ask for. */
+function reduce(
+  parameters: Parameters,
+  before: ReadonlyMap<string, Declaration>,
+  after: ReadonlyMap<string, Declaration>,
+): Parameters {
+  return new Map(
+    [...after].map(([name, { kept: wanted }]) => {
+      let parameter = parameters.get(name)!;
+      before.get(name)!.kept.forEach((held, axis) => {
+        const left = wanted[axis];
+        if (held !== undefined && left !== undefined) {
+          parameter = take(parameter, axis, indicesOf(left, held));
+        }
+      });
+      return [name, parameter];
+    }),
+  );
+}
+
+/** Where the indices of `wanted` are in a tensor that has those of `held`. */
+function indicesOf(wanted: Kept, held: Kept): number[] {
+  const position = new Map(held.units.map((unit, i) => [unit, i]));
+  return wanted.units.flatMap((unit) =>
+    Array.from({ length: held.span }, (_, i) => position.get(unit)! * held.span + i),
+  );
+}
+
+/** The slices `indices` of a parameter along an axis. */
+function take(
+  { shape, kind, data }: Parameter,
+  axis: number,
+  indices: readonly number[],
+): Parameter {
+  const inner = sizeOf(shape.slice(axis + 1));
+  const outer = sizeOf(shape.slice(0, axis));
+  const taken = new Float32Array(outer * indices.length * inner);
+  for (let o = 0; o < outer; o++) {
+    indices.forEach((index, i) => {
+      const from = (o * shape[axis] + index) * inner;
+      taken.set(data.subarray(from, from + inner), (o * indices.length + i) * inner);
+    });
+  }
+  return { shape: shape.map((n, i) => (i === axis ? indices.length : n)), kind, data: taken };
+}
