@@ -166,8 +166,9 @@ describe("coupled slices", () => {
     const mixed = matmul(softmax(multiply(scores, scalar(0.7))), split("v"));
     const merged = reshape(transpose(mixed, [0, 2, 1, 3]), [1, 3, 4]);
     const output = linear(merged, net.weight("o", [4, 4]));
-    // Softmax has no rule, so that heads are fixed until it gets one.
-    expect(net.rows(output, "v")).toEqual(["fixed", "fixed", "fixed", "fixed"]);
+    const head = (first: number, second: number) =>
+      ["q.0", "k.0", "o.1"].flatMap((of) => [`${of}[${first}]`, `${of}[${second}]`]).join(" ");
+    expect(net.rows(output, "v")).toEqual([head(0, 1), head(0, 1), head(2, 3), head(2, 3)]);
   });
 
   test("layer normalisation fixes what it averages over", () => {
