@@ -57,7 +57,7 @@ export interface PruneSettings {
 
 /**
  * The temperature of each metric where none is given. HAP's trace is that of the loss itself; the cost
- * of removal ranks better with softened seeds (benchmarks/results/untuned-accuracy.md). The others
+ * of removal ranks better with softened seeds (`npm run bench -- untuned`). The others
  * have none.
  */
 export const defaultTemperatures: Readonly<Record<Metric, number>> = {
@@ -68,7 +68,7 @@ export const defaultTemperatures: Readonly<Record<Metric, number>> = {
   random: 1,
 };
 
-// Measured: benchmarks/results/untuned-accuracy.
+// Compared by `npm run bench -- untuned` and `npm run bench -- compensation`.
 export const defaultSensitivity: SensitivitySettings = {
   metric: "removal",
   estimator: "auto",
