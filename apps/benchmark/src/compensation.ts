@@ -15,7 +15,7 @@ import type { Executor } from "@espalier/graph";
 import {
   defaultPlan,
   defaultPruning,
-  defaultSensitivity,
+  defaultTemperatures,
   loadSource,
   type Task,
 } from "@espalier/pipeline";
@@ -78,7 +78,7 @@ export async function measureCompensation(
     });
   const scores = new Map<Metric, Promise<Sensitivity>>();
   const score = (metric: Metric) => {
-    const temperature = metric === "removal" ? defaultSensitivity.temperature : 1;
+    const temperature = defaultTemperatures[metric];
     const measured =
       scores.get(metric) ??
       measureSensitivity(dense, {

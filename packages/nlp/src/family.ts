@@ -2,17 +2,19 @@
 import { EspalierError } from "@espalier/base";
 import {
   type CheckpointSource,
+  collectParameters,
   type Head,
   type Model,
   type ModelConfig,
   type ModelFamily,
+  type NamedTensor,
   objectives,
   type Parameter,
   type Parameters,
   type Random,
   type RowSelection,
 } from "@espalier/core";
-import { type Shape, sizeOf, type Value } from "@espalier/graph";
+import { sizeOf, type Value } from "@espalier/graph";
 import * as z from "zod";
 import {
   type Activation,
@@ -113,7 +115,7 @@ export function defineTextFamily<Config extends TextConfig>(
       const labels = rows === undefined ? {} : { num_labels: rows };
       const checked = checkConfig(architecture, { ...config, head, ...labels }, source.path);
       const declarations = declareFrom(source.path, architecture, checked);
-      const parameters = collect(source.path, tensors, declarations);
+      const parameters = collectParameters(source.path, tensors, declarations);
       return createModel(family, architecture, checked, parameters, source.files);
     },
     withClasses: (config, classes) => ({ ...config, ...labelsOf(classes) }),
@@ -269,11 +271,6 @@ function checkConfig<Config extends TextConfig>(
   });
 }
 
-interface NamedTensor {
-  readonly name: string;
-  readonly tensor: { readonly shape: Shape; readonly data: Float32Array };
-}
-
 /** The tensors of a checkpoint by the names that they have in our models. */
 function canonicalTensors<Config extends TextConfig>(
   { prefix, head, ignored }: Architecture<Config>,
@@ -289,54 +286,6 @@ function canonicalTensors<Config extends TextConfig>(
     found.set(full, { name, tensor });
   }
   return found;
-}
-
-/** The tensors of a checkpoint as parameters, each exactly as declared. */
-function collect(
-  path: string,
-  tensors: ReadonlyMap<string, NamedTensor>,
-  declarations: ReadonlyMap<string, Declaration>,
-): Parameters {
-  for (const [canonical, { name }] of tensors) {
-    if (declarations.has(canonical)) continue;
-    throw new EspalierError(
-      "mismatched-model",
-      `${path}: tensor ${name} has no place in the model`,
-      {
-        path,
-        tensor: name,
-      },
-    );
-  }
-  const parameters = new Map<string, Parameter>();
-  for (const [canonical, { shape, kind }] of declarations) {
-    const found = tensors.get(canonical);
-    if (found === undefined) {
-      throw new EspalierError(
-        "mismatched-model",
-        `${path}: tensor ${canonical} is missing, expected shape [${shape}]`,
-        { path, tensor: canonical, expected: shape },
-      );
-    }
-    const { name, tensor } = found;
-    if (tensor.shape.join() !== shape.join()) {
-      throw new EspalierError(
-        "mismatched-model",
-        `${path}: tensor ${name}: expected shape [${shape}], got [${tensor.shape}]`,
-        { path, tensor: name, expected: shape, actual: tensor.shape },
-      );
-    }
-    const wrong = tensor.data.findIndex((element) => !Number.isFinite(element));
-    if (wrong >= 0) {
-      throw new EspalierError(
-        "not-finite",
-        `${path}: tensor ${name}: expected finite numbers, got ${tensor.data[wrong]} at ${wrong}`,
-        { path, tensor: name, index: wrong },
-      );
-    }
-    parameters.set(canonical, { shape, kind, data: tensor.data });
-  }
-  return parameters;
 }
 
 function draw({ shape, kind, initialization }: Declaration, random: Random): Parameter {

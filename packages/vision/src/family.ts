@@ -1,18 +1,20 @@
 /** @file Families of image classifiers, each defined by its layers and the names of its tensors. */
 import { EspalierError } from "@espalier/base";
-import type {
-  CheckpointSource,
-  ImagePreprocessing,
-  Mode,
-  Model,
-  ModelConfig,
-  ModelFamily,
-  Parameter,
-  Parameters,
-  Random,
-  RowSelection,
+import {
+  type CheckpointSource,
+  collectParameters,
+  type ImagePreprocessing,
+  type Mode,
+  type Model,
+  type ModelConfig,
+  type ModelFamily,
+  type NamedTensor,
+  type Parameter,
+  type Parameters,
+  type Random,
+  type RowSelection,
 } from "@espalier/core";
-import { type Shape, sizeOf, type Value } from "@espalier/graph";
+import { sizeOf, type Value } from "@espalier/graph";
 import * as z from "zod";
 import { type Declaration, type Feature, Network, type Pruning, positionsOf } from "./network.ts";
 
@@ -116,7 +118,7 @@ export function defineVisionFamily<Config extends VisionConfig>(
         family,
         architecture,
         checked,
-        collect(architecture, source, declarations),
+        collectParameters(source.path, canonicalTensors(architecture, source), declarations),
       );
     },
     withClasses: (config, classes) => ({
@@ -222,56 +224,17 @@ function checkConfig<Config extends VisionConfig>(
   });
 }
 
-/** The tensors of a checkpoint as parameters, each exactly as declared. */
-function collect<Config extends VisionConfig>(
+/** The tensors of a checkpoint by the names that they have in our models. */
+function canonicalTensors<Config extends VisionConfig>(
   { canonicalName }: Architecture<Config>,
-  { tensors, path }: CheckpointSource,
-  declarations: ReadonlyMap<string, Declaration>,
-): Parameters {
-  const found = new Map<string, { name: string; shape: Shape; data: Float32Array }>();
+  { tensors }: CheckpointSource,
+): Map<string, NamedTensor> {
+  const found = new Map<string, NamedTensor>();
   for (const [name, tensor] of tensors) {
     const canonical = canonicalName(name);
-    if (canonical === undefined) continue;
-    if (!declarations.has(canonical)) {
-      throw new EspalierError(
-        "mismatched-model",
-        `${path}: tensor ${name} has no place in the model`,
-        {
-          path,
-          tensor: name,
-        },
-      );
-    }
-    found.set(canonical, { name, ...tensor });
+    if (canonical !== undefined) found.set(canonical, { name, tensor });
   }
-  const parameters = new Map<string, Parameter>();
-  for (const [name, { shape, kind }] of declarations) {
-    const tensor = found.get(name);
-    if (tensor === undefined) {
-      throw new EspalierError(
-        "mismatched-model",
-        `${path}: tensor ${name} is missing, expected shape [${shape}]`,
-        { path, tensor: name, expected: shape },
-      );
-    }
-    if (tensor.shape.join() !== shape.join()) {
-      throw new EspalierError(
-        "mismatched-model",
-        `${path}: tensor ${tensor.name}: expected shape [${shape}], got [${tensor.shape}]`,
-        { path, tensor: tensor.name, expected: shape, actual: tensor.shape },
-      );
-    }
-    const wrong = tensor.data.findIndex((element) => !Number.isFinite(element));
-    if (wrong >= 0) {
-      throw new EspalierError(
-        "not-finite",
-        `${path}: tensor ${tensor.name}: expected finite numbers, got ${tensor.data[wrong]} at ${wrong}`,
-        { path, tensor: tensor.name, index: wrong },
-      );
-    }
-    parameters.set(name, { shape, kind, data: tensor.data });
-  }
-  return parameters;
+  return found;
 }
 
 function draw({ shape, initialization }: Declaration, random: Random): Float32Array {
