@@ -4,8 +4,6 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { EspalierError, readBytes, readJson } from "@espalier/base";
 import {
-  applyDecisions,
-  compensate,
   componentGroups,
   costOf,
   describePlan,
@@ -22,7 +20,8 @@ import {
   sizeOfModel,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import { type EpochRecord, type Evaluation, evaluate, reestimateStatistics } from "@espalier/train";
+import { type EpochRecord, type Evaluation, evaluate } from "@espalier/train";
+import { applyPlan } from "./apply-plan.ts";
 import type { OnPipelineEvent, Stage } from "./events.ts";
 import { CALIBRATION_SAMPLES, exportModel, fileName } from "./export.ts";
 import type { Latency, Machine, Timing } from "./latency.ts";
@@ -363,6 +362,7 @@ async function reduce(
             ),
           )
         : undefined;
+    const scored = sensitivity && decodeSensitivity(sensitivity);
     plan = await stage("plan", run, `${prefix}plan.json`, context, async () => {
       // Each round keeps the same share of what the one before has left; implants come last.
       const { budget, roundTo } = settings.plan;
@@ -384,7 +384,7 @@ async function reduce(
             groups,
           );
         }
-        const scores = decodeSensitivity(sensitivity);
+        const scores = scored!;
         const encode = (made: Plan, promise?: LatencyPromise) =>
           encodePlan(made, sensitivity.metric, sensitivity.groups, promise);
         if (table !== undefined) {
@@ -399,9 +399,8 @@ async function reduce(
         return encode(makePlan(model, scores, { ...options, budget: relative }));
       });
       // With several rounds, later scores follow from what earlier rounds removed.
-      if (sensitivity !== undefined && rounds === 1) {
+      if (scored !== undefined && rounds === 1) {
         await run.json("budgets.json", async () => {
-          const scored = decodeSensitivity(sensitivity);
           const latencyOf = table && ((of: Model) => predictLatency(table, of));
           return encodeBudgets(makePlans(model, scored, options, budgetShares, latencyOf), scored);
         });
@@ -415,37 +414,11 @@ async function reduce(
         const groups = componentGroups(model, coupling);
         const planPath = request.plan?.path ?? run.file(`${prefix}plan.json`);
         const decisions = decodeDecisions(followed, groups, planPath);
-        let reduced = applyDecisions(model, groups, decisions);
-        // Nothing to make up for.
-        const whole = [...decisions.values()].flat().every((decision) => decision === "keep");
-        if (whole) return saveModel(reduced, path);
-        const calibration = drawSamples(
-          training,
-          settings.calibration,
-          stream.stream("calibration"),
-        );
-        if (settings.implantStart === "zero") reduced = zeroImplants(reduced);
-        if (settings.calibration > 0) {
-          const { implants } = reduced.build(1, "evaluation");
-          reduced = await compensate(model, reduced, calibration, {
-            executor,
-            batchSize: settings.batchSize,
-            signal,
-            random: stream.stream("compensation"),
-            fits: (weight) =>
-              (implants.has(weight) ? settings.implantStart : settings.compensation) ===
-              "least-squares",
-            onProgress: (done, total) =>
-              context.onEvent?.({ type: "progress", stage: "apply", unit: "layers", done, total }),
-          });
-          reduced = await reestimateStatistics(reduced, calibration, {
-            executor,
-            signal,
-            // Statistics are those of batches, which should be large.
-            batchSize: Math.min(256, calibration.count),
-            augmentation: stream.stream("statistics"),
-          });
-        }
+        const reduced = await applyPlan(model, groups, decisions, settings, {
+          ...{ executor, signal, onEvent: context.onEvent, random: stream },
+          drawCalibration: () =>
+            drawSamples(training, settings.calibration, stream.stream("calibration")),
+        });
         await saveModel(reduced, path);
       }),
     );
@@ -471,20 +444,6 @@ async function latencyTableOf(
       executor: context.executor.name,
       ...{ timing, cacheDirectory, signal: context.signal, onEvent: context.onEvent },
     }),
-  );
-}
-
-function zeroImplants(model: Model): Model {
-  const { implants } = model.build(1, "evaluation");
-  return model.withParameters(
-    new Map(
-      [...model.parameters].map(([name, parameter]) => [
-        name,
-        implants.has(name)
-          ? { ...parameter, data: new Float32Array(parameter.data.length) }
-          : parameter,
-      ]),
-    ),
   );
 }
 

@@ -96,7 +96,15 @@ function pruningNote({ manifest, counts }: Summary): string {
   const implants = (counts?.implant ?? 0) > 0 && settings.get("implantStart") === "least-squares";
   const layers = settings.get("compensation") === "least-squares";
   const fitted = [...(layers ? ["layers"] : []), ...(implants ? ["implants"] : [])].join(" and ");
-  return ` The pruned model has had ${fitted && `${fitted} fitted by least squares and `}the statistics of its normalisation layers estimated anew on ${samples} training samples, but no step of training.`;
+  const implantsAsTheyAre = (counts?.implant ?? 0) > 0 && !implants;
+  const done = [
+    ...(fitted === "" ? [] : [`${fitted} fitted by least squares`]),
+    // As `applyPlan` has it (decision 016).
+    ...(layers && !implantsAsTheyAre
+      ? []
+      : ["the statistics of its normalisation layers estimated anew"]),
+  ];
+  return ` The pruned model has had ${done.join(" and ")} on ${samples} training samples, but no step of training.`;
 }
 
 function sensitivity({ sensitivity, groups, counts, manifest }: Summary): Content {
