@@ -3,14 +3,13 @@ import { join } from "node:path";
 import type { Executor } from "@espalier/graph";
 import {
   defaultPruning,
-  defaultTemperatures,
   loadSource,
   type PruneSettings,
   prune,
   type Task,
 } from "@espalier/pipeline";
 import { cifarResNet } from "@espalier/vision";
-import { type ScoredBy, scoredBy } from "./untuned.ts";
+import { isOwnTemperature, type ScoredBy, scoredBy } from "./untuned.ts";
 
 export interface TunedOptions {
   readonly source: string;
@@ -39,9 +38,8 @@ export interface TunedRow {
 /** The runs, the most telling first: every metric with implants, and the default metric without. */
 function variants(epochs: number): { label: string; settings: PruneSettings }[] {
   const base = defaultPruning({ of: "macs", keep: 0.5 });
-  const own = ({ metric, temperature }: ScoredBy) => temperature === defaultTemperatures[metric];
-  const isDefault = (by: ScoredBy) => own(by) && by.metric === base.sensitivity.metric;
-  const rankOf = (by: ScoredBy) => Number(isDefault(by)) + Number(own(by));
+  const isDefault = (by: ScoredBy) => isOwnTemperature(by) && by.metric === base.sensitivity.metric;
+  const rankOf = (by: ScoredBy) => Number(isDefault(by)) + Number(isOwnTemperature(by));
   const ranked = [...scoredBy].sort((a, b) => rankOf(b) - rankOf(a));
   const tune = { ...base.tune, epochs };
   const withImplants = { ...base.plan, implant: 0.1 };

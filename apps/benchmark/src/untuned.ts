@@ -11,7 +11,7 @@ import {
   sizeOfModel,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import { defaultPlan, loadSource, type Task } from "@espalier/pipeline";
+import { defaultPlan, defaultTemperatures, loadSource, type Task } from "@espalier/pipeline";
 import { evaluate, reestimateStatistics } from "@espalier/train";
 import { cifarResNet } from "@espalier/vision";
 
@@ -43,16 +43,9 @@ const channels = { of: "components", coupling: "apart", rankBy: "score" } as con
 const macs = { of: "macs", coupling: "together" } as const;
 const oneShot = { rounds: 1, reestimateBetween: false } as const;
 
+// The most telling first, since cells are measured in this order.
 const settings: readonly Setting[] = [
   { name: "channels", ...channels, ...oneShot, keeps: [0.9, 0.8, 0.7, 0.6, 0.5] },
-  {
-    name: "MACs by score per cost",
-    ...macs,
-    rankBy: "score-per-cost",
-    ...oneShot,
-    keeps: [0.65, 0.5],
-  },
-  { name: "MACs by score", ...macs, rankBy: "score", ...oneShot, keeps: [0.65, 0.5] },
   {
     name: "channels, 4 rounds, statistics between",
     ...channels,
@@ -67,6 +60,14 @@ const settings: readonly Setting[] = [
     rounds: 4,
     reestimateBetween: false,
   },
+  {
+    name: "MACs by score per cost",
+    ...macs,
+    rankBy: "score-per-cost",
+    ...oneShot,
+    keeps: [0.65, 0.5],
+  },
+  { name: "MACs by score", ...macs, rankBy: "score", ...oneShot, keeps: [0.65, 0.5] },
   {
     name: "MACs by score per cost, 4 rounds, statistics between",
     ...macs,
@@ -91,6 +92,9 @@ export const scoredBy: readonly ScoredBy[] = [
   { metric: "magnitude", temperature: 1 },
   { metric: "random", temperature: 1 },
 ];
+
+export const isOwnTemperature = ({ metric, temperature }: ScoredBy): boolean =>
+  temperature === defaultTemperatures[metric];
 
 export interface Cell {
   readonly model: string;
@@ -187,7 +191,9 @@ export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
   }
   const places = settings.flatMap((setting) =>
     subjects.flatMap((subject) =>
-      scoredBy.flatMap((by) => setting.keeps.map((keep) => ({ setting, subject, by, keep }))),
+      scoredBy
+        .filter((by) => setting.rounds === 1 || isOwnTemperature(by))
+        .flatMap((by) => setting.keeps.map((keep) => ({ setting, subject, by, keep }))),
     ),
   );
   for (const { setting, subject, by, keep } of places) {
