@@ -125,7 +125,11 @@ export function addSensitivityOptions(command: Command): Command {
         .choices(estimatorChoices)
         .default(estimator),
     )
-    .option("--draws <n>", "random probes of probe (default 3) and hutchinson (300)", integer(1))
+    .option(
+      "--draws <n>",
+      "random probes of probe (default 3), hutchinson (300), control-variate (100)",
+      integer(1),
+    )
     .option(
       "--temperature <t>",
       `softens the seeds of second-order metrics (default: ${defaultTemperatures.removal} for removal, ${defaultTemperatures["hessian-trace"]} for hessian-trace)`,

@@ -247,6 +247,33 @@ describe("hutchinson", () => {
   });
 });
 
+describe("control-variate", () => {
+  const draws = 100;
+
+  test("is the trace, with less noise where the residual is small", async () => {
+    const control = options({ estimator: "control-variate", draws });
+    const result = await estimate(model, groups, control);
+    let squares = 0;
+    hessian.blocks.forEach((block, c) => {
+      const z = (result.mean[c] - traceOf(block)) / result.standardError[c];
+      expect(Math.abs(z)).toBeLessThan(5);
+      squares += z * z;
+    });
+    // Errors of the Gauss-Newton part are those of other samples; here the samples are the same.
+    expect(squares / total).toBeLessThan(1.7);
+  });
+
+  test("does not depend on how samples are split into batches", async () => {
+    const few = options({ estimator: "control-variate", draws: 2 });
+    const whole = await estimate(model, groups, few);
+    const parts = await estimate(model, groups, { ...few, batchSize: 4 });
+    const scale = Math.max(...whole.mean.map(Math.abs));
+    whole.mean.forEach((trace, c) => {
+      expect(Math.abs(parts.mean[c] - trace)).toBeLessThan(1e-4 * scale);
+    });
+  });
+});
+
 describe("removal", () => {
   test("is the Gauss-Newton curvature of a factor on the component's output", async () => {
     const temperature = 4;

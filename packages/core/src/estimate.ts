@@ -35,7 +35,7 @@ import {
 import { fitBatch } from "./fit-batch.ts";
 import type { Model, ModelGraph } from "./model.ts";
 import { Moments } from "./moments.ts";
-import { objectiveOf } from "./objective.ts";
+import { type Objective, objectiveOf } from "./objective.ts";
 import { PerLength } from "./per-length.ts";
 import type { Random } from "./random.ts";
 import { longest, type Samples } from "./samples.ts";
@@ -50,8 +50,11 @@ export type Quantity = "trace" | "removal";
  *   independent for every sample and class.
  * - `hutchinson`: the Hessian's own value, from `draws` products with random sign vectors over all
  *   components, shared by all samples (as HAP's code does).
+ * - `control-variate`: the Hessian's own value too, as its Gauss-Newton part, exact or from probes,
+ *   and only the rest from `draws` products. The noise of a component is mostly that of its products
+ *   with all others, and the rest has less of it.
  */
-export type Estimator = "exact" | "probe" | "hutchinson";
+export type Estimator = "exact" | "probe" | "hutchinson" | "control-variate";
 
 export interface EstimateOptions {
   readonly executor: Executor;
@@ -90,7 +93,7 @@ export interface EstimateEvent {
 /** Estimates for the components of all groups, one group after another. */
 export interface Estimates {
   readonly mean: Float64Array;
-  /** Over samples, or over draws for `hutchinson`. */
+  /** Over samples; over draws for `hutchinson`; for `control-variate` of one part each. */
   readonly standardError: Float64Array;
   readonly samples: number;
   readonly draws: number;
@@ -106,14 +109,30 @@ export async function estimate(
   if (samples.count === 0) {
     throw new EspalierError("invalid-argument", "expected at least one sample, got none");
   }
-  if (estimator !== "hutchinson") return estimateGaussNewton(model, groups, options);
+  if (estimator === "exact" || estimator === "probe") {
+    return estimateGaussNewton(model, groups, options);
+  }
   if (quantity === "removal") {
     throw new EspalierError(
       "invalid-argument",
-      "estimator hutchinson: expected the metric hessian-trace, got removal, which exact and probe estimate",
+      `estimator ${estimator}: expected the metric hessian-trace, got removal, which exact and probe estimate`,
     );
   }
-  return estimateHutchinson(model, groups, options);
+  if (estimator === "hutchinson") return estimateHutchinson(model, groups, options, wholeLoss);
+  const gaussNewton = await estimateGaussNewton(model, groups, {
+    ...options,
+    // Whichever takes fewer passes. The Hessian knows no temperature.
+    estimator: model.classes.length <= options.draws ? "exact" : "probe",
+    temperature: 1,
+  });
+  const rest = await estimateHutchinson(model, groups, options, heldResidual);
+  return {
+    ...rest,
+    mean: rest.mean.map((mean, i) => mean + gaussNewton.mean[i]),
+    standardError: rest.standardError.map((error, i) =>
+      Math.hypot(error, gaussNewton.standardError[i]),
+    ),
+  };
 }
 
 /** Outputs in two graphs: what does not depend on the varying inputs, and the rest. */
@@ -360,10 +379,32 @@ async function estimateGaussNewton(
   };
 }
 
+/** A function of the parameters whose Hessian is estimated. */
+interface Differentiated {
+  /** Its value, from outputs [batch, outputs] and what is held: [batch, outputs]. */
+  value(outputs: Value, held: Value, objective: Objective): Value;
+  /** What is held, from outputs and targets [batch, outputs]; default: the targets. */
+  held?(outputs: Value, targets: Value, objective: Objective): Value;
+}
+
+const wholeLoss: Differentiated = {
+  value: (outputs, targets, objective) => sum(objective.loss(outputs, targets)),
+};
+
+/**
+ * ⟨r, f(w)⟩ with the loss's gradient r in the outputs f held as it is. Its Hessian Σ r_j ∇²f_j is
+ * what the loss's has beyond the Gauss-Newton matrix (Schraudolph 2002, equation 2).
+ */
+const heldResidual: Differentiated = {
+  value: (outputs, residual) => sum(multiply(outputs, residual)),
+  held: (outputs, targets, objective) => objective.residual(outputs, targets),
+};
+
 async function estimateHutchinson(
   model: Model,
   groups: readonly ComponentGroup[],
   options: EstimateOptions,
+  { value, held }: Differentiated,
 ): Promise<Estimates> {
   const { executor, samples, draws, random } = options;
   const names = parametersOf(groups);
@@ -374,10 +415,11 @@ async function estimateHutchinson(
     const parameters = names.map((name) => graph.parameters.get(name)!);
     const directions = parameters.map((value, i) => input(`direction.${i}`, value.shape));
     const targets = input("targets", graph.logits.shape);
-    const loss = sum(objective.loss(graph.logits, targets));
-    const forms = hessianQuadraticForms(loss, parameters, directions);
+    const differentiated = value(graph.logits, input("held", targets.shape), objective);
+    const forms = hessianQuadraticForms(differentiated, parameters, directions);
     const outputs = Object.fromEntries(names.map((name, i) => [name, forms[i]]));
-    return { batchSize, constants, directions, ...stagesOf(outputs, directions, draws) };
+    const before = held && { held: held(graph.logits, targets, objective) };
+    return { batchSize, constants, directions, before, ...stagesOf(outputs, directions, draws) };
   };
   const { batchSize, directions } = fitBatch(executor, wanted, (size) =>
     prepare(size, longest(samples)),
@@ -385,6 +427,10 @@ async function estimateHutchinson(
   const programs = new PerLength((length) => {
     const prepared = prepare(batchSize, length);
     return TwoStages.compile(executor, prepared, prepared.constants);
+  });
+  const programsBefore = new PerLength((length) => {
+    const { before, constants } = prepare(batchSize, length);
+    return executor.compile({ outputs: before!, constants });
   });
 
   const total = countComponents(groups);
@@ -394,10 +440,15 @@ async function estimateHutchinson(
   let done = 0;
   try {
     await forEachBatch({ ...options, batchSize }, async (batch, _start, count) => {
-      // Rows that only fill up a batch have targets of zero, and no loss.
       const program = await programs.for(batch);
+      // Rows that only fill up a batch have targets of zero, and no loss.
       const targets = objective.targets(batch.labels, model.classes.length, count);
-      await program.begin({ ...batch.feeds, targets });
+      let known = targets;
+      if (held !== undefined) {
+        const results = await (await programsBefore.for(batch)).run({ ...batch.feeds, targets });
+        known = float32Data(results.held).fill(0, count * model.classes.length);
+      }
+      await program.begin({ ...batch.feeds, held: known });
       for (let draw = 0; draw < draws; draw++) {
         throwIfAborted(options.signal);
         const feeds: Record<string, Float32Array> = {};
@@ -412,6 +463,7 @@ async function estimateHutchinson(
     });
   } finally {
     await programs.dispose();
+    await programsBefore.dispose();
   }
   const moments = new Moments(total);
   for (const values of totals) moments.add(values.map((value) => value / samples.count));

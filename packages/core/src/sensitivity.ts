@@ -56,21 +56,21 @@ export const estimatorChoices: readonly EstimatorChoice[] = [
   "exact",
   "probe",
   "hutchinson",
+  "control-variate",
 ];
 
 // Beyond this many classes, one backward pass for each costs more than probes are wrong.
 const EXACT_CLASSES = 20;
 
-// HAP's function default; its command line used 3, which ranks almost at random.
-const HUTCHINSON_DRAWS = 300;
-const PROBE_DRAWS = 3;
+// Of hutchinson as HAP's function has it; its command line used 3, which ranks almost at random.
+const DRAWS = { exact: 0, probe: 3, hutchinson: 300, "control-variate": 100 } as const;
 
 export interface SensitivityOptions {
   readonly executor: Executor;
   readonly samples: Samples;
   readonly metric: Metric;
   readonly estimator: EstimatorChoice;
-  /** Default: 300 for `hutchinson`, 3 for `probe`. */
+  /** Default: 300 for `hutchinson`, 100 for `control-variate`, 3 for `probe`. */
   readonly draws?: number | undefined;
   readonly temperature: number;
   /** Residual branches lose channels "together" or "apart". */
@@ -183,7 +183,7 @@ async function measure(
     case "hessian-trace":
     case "removal": {
       const estimator = chooseEstimator(model, options);
-      const draws = options.draws ?? (estimator === "probe" ? PROBE_DRAWS : HUTCHINSON_DRAWS);
+      const draws = options.draws ?? DRAWS[estimator];
       const quantity = metric === "removal" ? "removal" : "trace";
       const estimates: Estimates = await estimate(model, groups, {
         ...options,

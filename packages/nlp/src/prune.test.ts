@@ -261,43 +261,46 @@ describe("scores", () => {
     });
   });
 
-  test("by hutchinson are the Hessian's own traces, within their errors", async () => {
-    const few = randomSamples(2);
-    const batch = await few.batch([0, 1]);
-    const { graph, constants } = bindParameters(model, 2, "evaluation", batch.length);
-    const targets = input("targets", graph.logits.shape);
-    const loss = mean(objectiveOf(model).loss(graph.logits, targets));
-    const [group] = groups;
-    const head = 1;
-    let trace = 0;
-    for (const { parameter } of group.rows) {
-      const value = graph.parameters.get(parameter)!;
-      const direction = input("direction", value.shape);
-      const [product] = jvp(gradient(loss, [value]), new Map([[value, direction]]));
-      const program = await executor.compile({ outputs: { product }, constants });
-      const rowLength = sizeOf(value.shape) / value.shape[0];
-      for (let i = head * SPAN * rowLength; i < (head + 1) * SPAN * rowLength; i++) {
-        const unit = new Float32Array(sizeOf(value.shape));
-        unit[i] = 1;
-        const feeds = {
-          ...batch.feeds,
-          direction: unit,
-          targets: objectiveOf(model).targets(batch.labels, 3),
-        };
-        trace += float32Data((await program.run(feeds)).product)[i];
+  test.each(["hutchinson", "control-variate"] as const)(
+    "by %s are the Hessian's own traces, within their errors",
+    async (estimator) => {
+      const few = randomSamples(2);
+      const batch = await few.batch([0, 1]);
+      const { graph, constants } = bindParameters(model, 2, "evaluation", batch.length);
+      const targets = input("targets", graph.logits.shape);
+      const loss = mean(objectiveOf(model).loss(graph.logits, targets));
+      const [group] = groups;
+      const head = 1;
+      let trace = 0;
+      for (const { parameter } of group.rows) {
+        const value = graph.parameters.get(parameter)!;
+        const direction = input("direction", value.shape);
+        const [product] = jvp(gradient(loss, [value]), new Map([[value, direction]]));
+        const program = await executor.compile({ outputs: { product }, constants });
+        const rowLength = sizeOf(value.shape) / value.shape[0];
+        for (let i = head * SPAN * rowLength; i < (head + 1) * SPAN * rowLength; i++) {
+          const unit = new Float32Array(sizeOf(value.shape));
+          unit[i] = 1;
+          const feeds = {
+            ...batch.feeds,
+            direction: unit,
+            targets: objectiveOf(model).targets(batch.labels, 3),
+          };
+          trace += float32Data((await program.run(feeds)).product)[i];
+        }
+        await program.dispose();
       }
-      await program.dispose();
-    }
-    const { mean: means, standardError } = await estimate(model, groups, {
-      ...options,
-      samples: few,
-      quantity: "trace",
-      estimator: "hutchinson",
-      draws: 400,
-    });
-    expect(Math.abs(means[head] - trace)).toBeLessThan(4 * standardError[head]);
-    expect(standardError[head]).toBeGreaterThan(0);
-  });
+      const { mean: means, standardError } = await estimate(model, groups, {
+        ...options,
+        samples: few,
+        quantity: "trace",
+        estimator,
+        draws: 400,
+      });
+      expect(Math.abs(means[head] - trace)).toBeLessThan(4 * standardError[head]);
+      expect(standardError[head]).toBeGreaterThan(0);
+    },
+  );
 
   test("plans rank kinds in scopes of their own, and may take single heads", async () => {
     const sensitivity = await measureSensitivity(model, {
