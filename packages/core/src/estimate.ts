@@ -16,7 +16,9 @@ import {
   multiply,
   type Program,
   sampleGradientNorms,
+  sampleQuadraticForms,
   simplify,
+  sizeOf,
   splitStages,
   sum,
   type TensorData,
@@ -50,11 +52,12 @@ export type Quantity = "trace" | "removal";
  *   independent for every sample and class.
  * - `hutchinson`: the Hessian's own value, from `draws` products with random sign vectors over all
  *   components, shared by all samples (as HAP's code does).
- * - `control-variate`: the Hessian's own value too, as its Gauss-Newton part, exact or from probes,
- *   and only the rest from `draws` products. The noise of a component is mostly that of its products
- *   with all others, and the rest has less of it.
+ * - `flipout`: the same, but rows have random signs of their own for every sample, so that what rows
+ *   have to do with each other averages out over the samples too.
+ * - `control-variate`: the Gauss-Newton part as `exact` or `probe` give it, whichever takes fewer
+ *   passes for `draws`, and only the rest of the Hessian as `flipout` does.
  */
-export type Estimator = "exact" | "probe" | "hutchinson" | "control-variate";
+export type Estimator = "exact" | "probe" | "hutchinson" | "flipout" | "control-variate";
 
 export interface EstimateOptions {
   readonly executor: Executor;
@@ -93,7 +96,7 @@ export interface EstimateEvent {
 /** Estimates for the components of all groups, one group after another. */
 export interface Estimates {
   readonly mean: Float64Array;
-  /** Over samples; over draws for `hutchinson`; for `control-variate` of one part each. */
+  /** Over samples, or over draws for `hutchinson`. */
   readonly standardError: Float64Array;
   readonly samples: number;
   readonly draws: number;
@@ -109,29 +112,43 @@ export async function estimate(
   if (samples.count === 0) {
     throw new EspalierError("invalid-argument", "expected at least one sample, got none");
   }
-  if (estimator === "exact" || estimator === "probe") {
-    return estimateGaussNewton(model, groups, options);
-  }
+  const passes = estimator === "exact" ? model.classes.length : options.draws;
+  const isGaussNewton = estimator === "exact" || estimator === "probe";
+  if (isGaussNewton) return averageOf(await gaussNewton(model, groups, options), passes);
   if (quantity === "removal") {
     throw new EspalierError(
       "invalid-argument",
       `estimator ${estimator}: expected the metric hessian-trace, got removal, which exact and probe estimate`,
     );
   }
-  if (estimator === "hutchinson") return estimateHutchinson(model, groups, options, wholeLoss);
-  const gaussNewton = await estimateGaussNewton(model, groups, {
+  if (estimator === "hutchinson") return estimateHutchinson(model, groups, options);
+  if (estimator === "flipout") {
+    return averageOf(await flipout(model, groups, options, wholeLoss), passes);
+  }
+  const curved = await flipout(model, groups, options, heldResidual);
+  const straight = await gaussNewton(model, groups, {
     ...options,
-    // Whichever takes fewer passes. The Hessian knows no temperature.
     estimator: model.classes.length <= options.draws ? "exact" : "probe",
+    // The Hessian knows no temperature.
     temperature: 1,
   });
-  const rest = await estimateHutchinson(model, groups, options, heldResidual);
+  for (const [n, values] of curved.entries()) {
+    values.forEach((_, i) => {
+      values[i] += straight[n][i];
+    });
+  }
+  return averageOf(curved, passes);
+}
+
+/** @param values What each sample contributes to each component. */
+function averageOf(values: readonly Float64Array[], draws: number): Estimates {
+  const moments = new Moments(values[0].length);
+  for (const each of values) moments.add(each);
   return {
-    ...rest,
-    mean: rest.mean.map((mean, i) => mean + gaussNewton.mean[i]),
-    standardError: rest.standardError.map((error, i) =>
-      Math.hypot(error, gaussNewton.standardError[i]),
-    ),
+    mean: moments.mean(),
+    standardError: moments.standardError(),
+    samples: values.length,
+    draws,
   };
 }
 
@@ -302,11 +319,12 @@ export function addReadings(
   }
 }
 
-async function estimateGaussNewton(
+/** What each sample contributes to each component. */
+async function gaussNewton(
   model: Model,
   groups: readonly ComponentGroup[],
   options: EstimateOptions,
-): Promise<Estimates> {
+): Promise<Float64Array[]> {
   const { executor, samples, quantity, estimator, temperature, random } = options;
   const objective = objectiveOf(model);
   const wanted = Math.min(options.batchSize, samples.count);
@@ -331,7 +349,7 @@ async function estimateGaussNewton(
   });
 
   const total = countComponents(groups);
-  const moments = new Moments(total);
+  const values: Float64Array[] = [];
   const batches = Math.ceil(samples.count / batchSize);
   let done = 0;
   try {
@@ -364,19 +382,14 @@ async function estimateGaussNewton(
         }
         options.onEvent?.({ type: "pass-end", pass: ++done, passes: passes * batches });
       }
-      for (const values of totals) {
-        moments.add(estimator === "exact" ? values : values.map((value) => value / passes));
+      for (const sums of totals) {
+        values.push(estimator === "exact" ? sums : sums.map((sum) => sum / passes));
       }
     });
   } finally {
     await programs.dispose();
   }
-  return {
-    mean: moments.mean(),
-    standardError: moments.standardError(),
-    samples: samples.count,
-    draws: passes,
-  };
+  return values;
 }
 
 /** A function of the parameters whose Hessian is estimated. */
@@ -400,11 +413,95 @@ const heldResidual: Differentiated = {
   held: (outputs, targets, objective) => objective.residual(outputs, targets),
 };
 
-async function estimateHutchinson(
+/** What each sample contributes to the trace of each component's block, of the Hessian of `value`. */
+async function flipout(
   model: Model,
   groups: readonly ComponentGroup[],
   options: EstimateOptions,
   { value, held }: Differentiated,
+): Promise<Float64Array[]> {
+  const { executor, samples, draws, random } = options;
+  const names = parametersOf(groups);
+  const objective = objectiveOf(model);
+  const wanted = Math.min(options.batchSize, samples.count);
+  const prepare = (batchSize: number, length: number | undefined) => {
+    const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
+    const parameters = names.map((name) => graph.parameters.get(name)!);
+    const directions = parameters.map(({ shape }, i) => input(`direction.${i}`, shape));
+    const signs = parameters.map(({ shape }, i) => input(`signs.${i}`, [batchSize, shape[0]]));
+    const targets = input("targets", graph.logits.shape);
+    const differentiated = value(graph.logits, input("held", targets.shape), objective);
+    const forms = sampleQuadraticForms(differentiated, parameters, directions, signs);
+    const outputs = Object.fromEntries(names.map((name, i) => [name, forms[i]]));
+    const before = { held: held?.(graph.logits, targets, objective) ?? targets };
+    const varying = [...directions, ...signs];
+    return { batchSize, constants, directions, before, ...stagesOf(outputs, varying, draws) };
+  };
+  const { batchSize, directions } = fitBatch(executor, wanted, (size) =>
+    prepare(size, longest(samples)),
+  );
+  const programs = new PerLength(async (length) => {
+    const prepared = prepare(batchSize, length);
+    const { before, constants } = prepared;
+    const first = await executor.compile({ outputs: before, constants });
+    const forms = await TwoStages.compile(executor, prepared, constants);
+    const dispose = async () => {
+      await first.dispose();
+      await forms.dispose();
+    };
+    return { before: first, forms, dispose };
+  });
+
+  const total = countComponents(groups);
+  const readings = rowReadings(
+    groups,
+    (name) => directions[names.indexOf(name)].shape[0],
+    options.rowFactors,
+  );
+  const values: Float64Array[] = [];
+  const passes = draws * Math.ceil(samples.count / batchSize);
+  let done = 0;
+  try {
+    await forEachBatch({ ...options, batchSize }, async (batch, start, count) => {
+      const { before, forms } = await programs.for(batch);
+      // Rows that only fill up a batch have targets of zero, and no loss.
+      const targets = objective.targets(batch.labels, model.classes.length, count);
+      const known = float32Data((await before.run({ ...batch.feeds, targets })).held);
+      await forms.begin({ ...batch.feeds, held: known });
+      const totals = Array.from({ length: count }, () => new Float64Array(total));
+      for (let draw = 0; draw < draws; draw++) {
+        throwIfAborted(options.signal);
+        const feeds: Record<string, Float32Array> = {};
+        directions.forEach(({ shape }, i) => {
+          const signs = random.stream("probe", draw, names[i]);
+          feeds[`direction.${i}`] = Float32Array.from({ length: sizeOf(shape) }, () =>
+            signs.sign(),
+          );
+          feeds[`signs.${i}`] = new Float32Array(batchSize * shape[0]);
+        });
+        for (let n = 0; n < count; n++) {
+          // Signs belong to a sample and a draw, whatever the batches are.
+          const signs = random.stream("signs", start + n, draw);
+          directions.forEach(({ shape: [rows] }, i) => {
+            for (let r = 0; r < rows; r++) feeds[`signs.${i}`][n * rows + r] = signs.sign();
+          });
+        }
+        const results = await forms.pass(feeds);
+        for (let n = 0; n < count; n++) addReadings(readings, results, n, totals[n]);
+        options.onEvent?.({ type: "pass-end", pass: ++done, passes });
+      }
+      for (const sums of totals) values.push(sums.map((sum) => sum / draws));
+    });
+  } finally {
+    await programs.dispose();
+  }
+  return values;
+}
+
+async function estimateHutchinson(
+  model: Model,
+  groups: readonly ComponentGroup[],
+  options: EstimateOptions,
 ): Promise<Estimates> {
   const { executor, samples, draws, random } = options;
   const names = parametersOf(groups);
@@ -415,11 +512,10 @@ async function estimateHutchinson(
     const parameters = names.map((name) => graph.parameters.get(name)!);
     const directions = parameters.map((value, i) => input(`direction.${i}`, value.shape));
     const targets = input("targets", graph.logits.shape);
-    const differentiated = value(graph.logits, input("held", targets.shape), objective);
-    const forms = hessianQuadraticForms(differentiated, parameters, directions);
+    const loss = sum(objective.loss(graph.logits, targets));
+    const forms = hessianQuadraticForms(loss, parameters, directions);
     const outputs = Object.fromEntries(names.map((name, i) => [name, forms[i]]));
-    const before = held && { held: held(graph.logits, targets, objective) };
-    return { batchSize, constants, directions, before, ...stagesOf(outputs, directions, draws) };
+    return { batchSize, constants, directions, ...stagesOf(outputs, directions, draws) };
   };
   const { batchSize, directions } = fitBatch(executor, wanted, (size) =>
     prepare(size, longest(samples)),
@@ -427,10 +523,6 @@ async function estimateHutchinson(
   const programs = new PerLength((length) => {
     const prepared = prepare(batchSize, length);
     return TwoStages.compile(executor, prepared, prepared.constants);
-  });
-  const programsBefore = new PerLength((length) => {
-    const { before, constants } = prepare(batchSize, length);
-    return executor.compile({ outputs: before!, constants });
   });
 
   const total = countComponents(groups);
@@ -440,22 +532,18 @@ async function estimateHutchinson(
   let done = 0;
   try {
     await forEachBatch({ ...options, batchSize }, async (batch, _start, count) => {
-      const program = await programs.for(batch);
       // Rows that only fill up a batch have targets of zero, and no loss.
+      const program = await programs.for(batch);
       const targets = objective.targets(batch.labels, model.classes.length, count);
-      let known = targets;
-      if (held !== undefined) {
-        const results = await (await programsBefore.for(batch)).run({ ...batch.feeds, targets });
-        known = float32Data(results.held).fill(0, count * model.classes.length);
-      }
-      await program.begin({ ...batch.feeds, held: known });
+      await program.begin({ ...batch.feeds, targets });
       for (let draw = 0; draw < draws; draw++) {
         throwIfAborted(options.signal);
         const feeds: Record<string, Float32Array> = {};
         directions.forEach(({ shape }, i) => {
           const signs = random.stream("probe", draw, names[i]);
-          const length = shape.reduce((a, b) => a * b, 1);
-          feeds[`direction.${i}`] = Float32Array.from({ length }, () => signs.sign());
+          feeds[`direction.${i}`] = Float32Array.from({ length: sizeOf(shape) }, () =>
+            signs.sign(),
+          );
         });
         addReadings(readings, await program.pass(feeds), 0, totals[draw]);
         options.onEvent?.({ type: "pass-end", pass: ++done, passes });
@@ -463,7 +551,6 @@ async function estimateHutchinson(
     });
   } finally {
     await programs.dispose();
-    await programsBefore.dispose();
   }
   const moments = new Moments(total);
   for (const values of totals) moments.add(values.map((value) => value / samples.count));

@@ -1,11 +1,19 @@
 import { describe, expect, test } from "vitest";
-import { gradient, hessianQuadraticForms, jvp, sampleGradientNorms, vjp } from "./autodiff.ts";
+import {
+  gradient,
+  hessianQuadraticForms,
+  jvp,
+  sampleGradientNorms,
+  sampleQuadraticForms,
+  vjp,
+} from "./autodiff.ts";
 import { linear } from "./ops/contract.ts";
 import { conv } from "./ops/convolution.ts";
 import { add, relu, tanh } from "./ops/elementwise.ts";
 import { constant, input } from "./ops/leaf.ts";
 import { batchNorm, crossEntropy, mean } from "./ops/normalize.ts";
 import { slice, sum } from "./ops/shape.ts";
+import { simplify } from "./passes.ts";
 import { conformanceCases, conformanceProblem, interpret, randomArray } from "./testing/index.ts";
 import { sizeOf, type Value } from "./value.ts";
 
@@ -155,6 +163,54 @@ test("hessianQuadraticForms split v · H v by rows", () => {
       expect(form).toBeCloseTo(dot(row(expected[i].data), row(along[i].data)), 9);
     });
   });
+});
+
+test("sampleQuadraticForms are those of every sample by itself, along directions of its own", () => {
+  const [samples, rows] = [3, [6, 6, 3]];
+  const x = input("x", [samples, 4, 6, 5]);
+  const parameters = [input("w1", [6, 4, 3, 3]), input("b1", [6, 1, 1]), input("w2", [3, 6])];
+  const targets = constant([3, 3], Float32Array.of(1, 0, 0, 0, 1, 0, 0.5, 0, 0.5));
+  const lossOf = (images: Value, wanted: Value) => {
+    const [w1, b1, w2] = parameters;
+    const hidden = mean(tanh(add(conv(images, w1, { padding: [1, 1, 1, 1] }), b1)), [2, 3]);
+    return sum(crossEntropy(linear(hidden, w2), wanted));
+  };
+  const directions = parameters.map(({ shape }, i) => randomArray(sizeOf(shape), 50 + i));
+  const signs = rows.map((n, i) => randomArray(samples * n, 70 + i).map(Math.sign));
+  const constants = (arrays: ArrayLike<number>[], shapes: readonly (readonly number[])[]) =>
+    arrays.map((array, i) => constant(shapes[i], Float32Array.from(array)));
+  const shapes = parameters.map(({ shape }) => shape);
+  const forms = sampleQuadraticForms(
+    lossOf(x, targets),
+    parameters,
+    constants(directions, shapes),
+    constants(
+      signs,
+      rows.map((n) => [samples, n]),
+    ),
+  );
+  const feeds = new Map(
+    [x, ...parameters].map((value, i) => [value, randomArray(sizeOf(value.shape), i)]),
+  );
+  const actual = interpret(simplify(forms), feeds);
+  for (let n = 0; n < samples; n++) {
+    const one = (value: Value) => slice(value, 0, n, n + 1);
+    const own = directions.map((direction, i) =>
+      direction.map(
+        (v, k) => v * signs[i][n * rows[i] + Math.floor(k / (direction.length / rows[i]))],
+      ),
+    );
+    const expected = interpret(
+      hessianQuadraticForms(lossOf(one(x), one(targets)), parameters, constants(own, shapes)),
+      feeds,
+    );
+    expected.forEach(({ data }, i) => {
+      expect(actual[i].shape).toEqual([samples, rows[i]]);
+      data.forEach((form, r) => {
+        expect(actual[i].data[n * rows[i] + r]).toBeCloseTo(form, 6);
+      });
+    });
+  }
 });
 
 describe("regressors", () => {

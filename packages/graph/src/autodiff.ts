@@ -1,7 +1,8 @@
 /** @file Derivatives of graphs as graphs: reverse mode, forward mode, and any nesting of the two. */
 import { EspalierError } from "@espalier/base";
 import { add, multiply } from "./ops/elementwise.ts";
-import { full, sum } from "./ops/shape.ts";
+import { full, reshape, sum } from "./ops/shape.ts";
+import { rewrite } from "./passes.ts";
 import { sameShape, topologicalOrder, type Value } from "./value.ts";
 
 /** The values among those `outputs` need that depend on one of `sources`, in topological order. */
@@ -179,25 +180,80 @@ export function hessianQuadraticForms(
   parameters: readonly Value[],
   directions: readonly Value[],
 ): Value[] {
+  return quadraticForms(output, parameters, directions, []);
+}
+
+/**
+ * As `hessianQuadraticForms`, but with directions of its own for every sample of the first axis that
+ * the operations on parameters share: those of sample n are `directions` with row r of a parameter
+ * multiplied by its `signs` [N, rows] at (n, r). For each parameter the values v_nr · (H_n v_n)_r,
+ * shape [N, rows], H_n being what sample n adds to the Hessian; `output` must be a sum over samples.
+ *
+ * With one v for all samples, a row's form holds its products with all other rows, which have mean
+ * zero over random signs but are the same for samples that agree. Signs of their own make them
+ * independent, so that they average out over samples as well. It is how Flipout (Wen et al. 2018,
+ * arXiv 1803.04386) decorrelates perturbations of weights.
+ *
+ * @throws EspalierError as `sampleGradientNorms`.
+ */
+export function sampleQuadraticForms(
+  output: Value,
+  parameters: readonly Value[],
+  directions: readonly Value[],
+  signs: readonly Value[],
+): Value[] {
+  // f(x, p) + s · f(x, δ) at δ = 0: a step of δ is one of p whose rows have signs for every sample.
+  const uses = findUses([output], parameters);
+  const steps = parameters.map(({ shape }) => full(shape, 0));
+  const [moved] = rewrite([output], (rebuilt, original) => {
+    let result = rebuilt;
+    for (const [i, parameter] of parameters.entries()) {
+      const { user, position } = uses.get(parameter)!;
+      if (user !== original) continue;
+      const kept = rowAxisOf(rebuilt, position);
+      const shape = rebuilt.shape.map((n, axis) => (axis === 0 || axis === kept ? n : 1));
+      const along = alongParameter(rebuilt, position, steps[i]);
+      result = add(result, multiply(along, reshape(signs[i], shape)));
+    }
+    return result;
+  });
+  return quadraticForms(moved, steps, directions, [0]);
+}
+
+/** @param axes Of the results of operations on parameters: those that are not added up, but for rows. */
+function quadraticForms(
+  output: Value,
+  parameters: readonly Value[],
+  directions: readonly Value[],
+  axes: readonly number[],
+): Value[] {
   const uses = findUses([output], parameters);
   const users = parameters.map((parameter) => uses.get(parameter)!.user);
   const cotangents = vjp([output], [full(output.shape, 1)], users);
   const slopes = parameters.map((parameter, i) => {
     const { user, position } = uses.get(parameter)!;
-    const { jvp: rule, rowAxis } = user.operation;
-    if (rule === undefined || rowAxis === undefined) {
-      throw new EspalierError(
-        "invalid-graph",
-        `${user.operation.name}: it is not linear in its input ${position} row by row`,
-      );
-    }
-    const tangents = user.inputs.map((_, k) => (k === position ? directions[i] : undefined));
-    const along = rule(user, tangents)!;
-    const kept = rowAxis(user, position);
-    const others = [...user.shape.keys()].filter((axis) => axis !== kept);
+    const along = alongParameter(user, position, directions[i]);
+    const kept = [...axes, rowAxisOf(user, position)];
+    const others = [...user.shape.keys()].filter((axis) => !kept.includes(axis));
     return sum(multiply(cotangents[i], along), others);
   });
   return jvp(slopes, new Map(parameters.map((parameter, i) => [parameter, directions[i]])));
+}
+
+function alongParameter(user: Value, position: number, direction: Value): Value {
+  const tangents = user.inputs.map((_, k) => (k === position ? direction : undefined));
+  return user.operation.jvp?.(user, tangents) ?? notLinear(user, position);
+}
+
+function rowAxisOf(user: Value, position: number): number {
+  return user.operation.rowAxis?.(user, position) ?? notLinear(user, position);
+}
+
+function notLinear({ operation }: Value, position: number): never {
+  throw new EspalierError(
+    "invalid-graph",
+    `${operation.name}: it is not linear in its input ${position} row by row`,
+  );
 }
 
 /** The value that applies an operation to `parameter`, and at which position. */

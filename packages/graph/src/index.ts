@@ -5,6 +5,7 @@ export {
   jvp,
   type ParameterUse,
   sampleGradientNorms,
+  sampleQuadraticForms,
   vjp,
 } from "./autodiff.ts";
 export { bytesOf, type Cost, cost } from "./cost.ts";

@@ -1,11 +1,13 @@
 /** @file Passes over graphs: substitution, simplification, splitting in stages, verification. */
 import { EspalierError } from "@espalier/base";
 import { bytesOf } from "./cost.ts";
+import { constantElement } from "./ops/elementwise.ts";
 import { constant, input, integers, isConstant, isInput } from "./ops/leaf.ts";
+import { full } from "./ops/shape.ts";
 import { apply, type NdArray, sameShape, sizeOf, topologicalOrder, type Value } from "./value.ts";
 
 /** Rebuilds `outputs`, giving `replace` each value with its inputs already rebuilt. */
-function rewrite(
+export function rewrite(
   outputs: readonly Value[],
   replace: (rebuilt: Value, original: Value) => Value,
 ): Value[] {
@@ -52,6 +54,11 @@ function fold(value: Value): Value | undefined {
     : constant(value.shape, Float32Array.from(result));
 }
 
+function vanish({ operation, inputs, shape, dtype }: Value): Value | undefined {
+  if (operation.multilinear === undefined || dtype !== "float32") return undefined;
+  return inputs.some((operand) => constantElement(operand) === 0) ? full(shape, 0) : undefined;
+}
+
 function keyOf(value: Value): string {
   const { operation, attributes, inputs } = value;
   // An input is itself alone, whatever its name.
@@ -70,7 +77,7 @@ export function simplify(outputs: readonly Value[]): Value[] {
     const key = keyOf(value);
     const earlier = known.get(key);
     if (earlier !== undefined) return earlier;
-    const simpler = fold(value) ?? value.operation.simplify?.(value);
+    const simpler = vanish(value) ?? fold(value) ?? value.operation.simplify?.(value);
     const result = simpler === undefined ? value : improveAll(simpler);
     known.set(key, result);
     return result;

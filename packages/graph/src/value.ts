@@ -79,6 +79,8 @@ export interface Operation<A = any> {
   workspaceBytes?(value: Value<A>): number;
   /** A simpler value that equals this one, if there is one. */
   simplify?(value: Value<A>): Value | undefined;
+  /** Linear in every input by itself: zero where one of them is. */
+  readonly multilinear?: true;
   /** Identifies the attributes, where JSON does not. */
   key?(attributes: A): string;
   /**

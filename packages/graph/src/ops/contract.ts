@@ -22,6 +22,7 @@ function matmulShape(a: Shape, b: Shape): Shape | undefined {
 
 const matmulOperation: Operation<NoAttributes> = {
   name: "matmul",
+  multilinear: true,
   semantics: "matrix product of the last two axes; the others broadcast",
   infer: ([a, b]) => {
     const shape = matmulShape(a.shape, b.shape);
@@ -82,6 +83,7 @@ export function matmul(a: Value, b: Value): Value {
 
 const linearOperation: Operation<NoAttributes> = {
   name: "linear",
+  multilinear: true,
   semantics: "x wᵀ: every row of the last axis of x with every row of w",
   infer: ([x, w]) => {
     expectInputs(

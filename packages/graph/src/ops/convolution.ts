@@ -135,6 +135,7 @@ function geometryOfConv(x: Shape, w: Shape, attributes: ConvolutionAttributes): 
 
 const convOperation: Operation<ConvolutionAttributes> = {
   name: "conv",
+  multilinear: true,
   semantics: "y[n,k,p] = Σ_{c,i} x[n,c, strides·p - padding + dilations·i] w[k,c,i], per group",
   infer: ([x, w], attributes) => {
     const { groups } = attributes;
@@ -324,6 +325,7 @@ function checkOutputSize(name: string, geometry: Geometry, inputs: readonly Valu
 
 const convInputGradientOperation: Operation<InputGradientAttributes> = {
   name: "convInputGradient",
+  multilinear: true,
   semantics: "the gradient of ⟨conv(x, w), y⟩ with respect to x",
   infer: ([y, w], attributes) => {
     expectInputs(
@@ -529,6 +531,7 @@ function geometryOfWeightGradient(
 
 const convWeightGradientOperation: Operation<WeightGradientAttributes> = {
   name: "convWeightGradient",
+  multilinear: true,
   semantics: "the gradient of ⟨conv(x, w), y⟩ with respect to w",
   infer: ([x, y], attributes) => {
     const { groups, kernel } = attributes;

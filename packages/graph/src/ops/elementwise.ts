@@ -15,6 +15,7 @@ import { forEachOffset } from "./indexing.ts";
 import { isConstant, scalar } from "./leaf.ts";
 import {
   broadcastOperation,
+  broadcastRowAxis,
   broadcastStrides,
   broadcastTo,
   full,
@@ -309,11 +310,7 @@ const addEntry = binary("add", {
     if (constantElement(b) === 0) return broadcastTo(a, shape);
     return constantElement(a) === 0 ? broadcastTo(b, shape) : undefined;
   },
-  rowAxis: ({ shape, inputs }, input) =>
-    shape.findLastIndex(
-      (n, axis) =>
-        inputs[input].shape[axis - shape.length + inputs[input].shape.length] === n && n > 1,
-    ),
+  rowAxis: broadcastRowAxis,
   // A bias: the per-sample gradient is the cotangent, summed where the bias was repeated.
   sampleNorms: ({ shape, inputs }, cotangent, input) => {
     const bias = inputs[input];

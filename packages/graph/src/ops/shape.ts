@@ -19,6 +19,7 @@ import { integers, isConstant, scalar } from "./leaf.ts";
 
 export const reshapeOperation: Operation<{ shape: Shape }> = {
   name: "reshape",
+  multilinear: true,
   semantics: "the same elements, row-major, under another shape",
   infer: ([x], { shape }) => {
     expectInputs(sizeOf(x.shape) === sizeOf(shape), "reshape", `as many elements as [${shape}]`, [
@@ -95,8 +96,17 @@ export function reshape(x: Value, shape: Shape): Value {
 
 // --- broadcastTo and sum: adjoint to each other ---
 
+/** The axis of a result along which an operand broadcast to it varies, as a bias does: its last. */
+export function broadcastRowAxis({ shape, inputs }: Value, input: number): number {
+  const operand = inputs[input].shape;
+  return shape.findLastIndex(
+    (n, axis) => operand[axis - shape.length + operand.length] === n && n > 1,
+  );
+}
+
 export const broadcastOperation: Operation<{ shape: Shape }> = {
   name: "broadcastTo",
+  rowAxis: broadcastRowAxis,
   semantics: "repeats along axes of size 1, or along new leading axes, as NumPy does",
   infer: ([x], { shape }) => {
     const lead = shape.length - x.shape.length;
@@ -154,6 +164,7 @@ function reducedShape(shape: Shape, { axes, keepDimensions }: ReduceAttributes):
 
 export const sumOperation: Operation<ReduceAttributes> = {
   name: "sum",
+  multilinear: true,
   semantics: "adds up along axes",
   infer: ([x], attributes) => {
     expectInputs(x.dtype === "float32", "sum", "float32", [x]);
@@ -210,6 +221,7 @@ export function sumTo(x: Value, shape: Shape): Value {
 
 export const transposeOperation: Operation<{ permutation: readonly number[] }> = {
   name: "transpose",
+  multilinear: true,
   semantics: "axis i of the result is axis permutation[i] of the input",
   infer: ([x], { permutation }) => {
     expectInputs(
