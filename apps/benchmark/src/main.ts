@@ -12,6 +12,7 @@ import {
   compensationMarkdown,
   measureCompensation,
 } from "./compensation.ts";
+import { type HeadsRow, headsMarkdown, measureHeads } from "./heads.ts";
 import { imagenetMarkdown, measureImagenet } from "./imagenet.ts";
 import { measureSpeed } from "./speed.ts";
 import { speedMarkdown } from "./speed-markdown.ts";
@@ -20,7 +21,7 @@ import { type Cell, measureUntuned, untunedMarkdown } from "./untuned.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
-const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|imagenet] [options]
+const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|imagenet|heads] [options]
 
   speed     time and memory of the main operations, beside PyTorch (default; some minutes)
   untuned   accuracy straight after pruning, every metric (an hour on 2 cores)
@@ -28,11 +29,15 @@ const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|imagene
             accuracy straight after pruning, with and without fitted layers (an hour on 2 cores)
   tuned     accuracy before and after tuning, every metric (hours on 2 cores)
   imagenet  time and memory of pruning a ResNet-50 at 224×224 (some minutes)
+  heads     how well and how fast each estimator ranks the attention heads of an encoder tuned for
+            SST-2 (half an hour on 2 cores)
 
   --checkpoints DIR   where cifar10_resnet20-4118986f.pt, cifar10_resnet56-187c023a.pt and
                       resnet20-12fca82f.th are (default: ../shared/data/cifar10-resnets)
   --folder DIR        a folder of images in ImageNet's layout, for imagenet (default:
                       ../shared/data/imagenette-mini)
+  --encoder DIR       an encoder in Hugging Face's layout, for heads (default: ESPALIER_MINILM)
+  --glue DIR          the folder of GLUE's tasks (default: ../shared/data/glue)
   --python COMMAND    a Python with PyTorch; may be given several times (default: python3)
   --threads N         (default: all cores)
   --rounds N          turns of ours and PyTorch's (default: 3)
@@ -42,9 +47,12 @@ const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|imagene
   --fresh             measure anew what results there are of all but speed
 `;
 
-const measurements = ["speed", "untuned", "compensation", "tuned", "imagenet"];
+const measurements = ["speed", "untuned", "compensation", "tuned", "imagenet", "heads"];
 
 const log = (line: string) => process.stderr.write(`${line}\n`);
+
+const headsPage = (table: string) =>
+  `# Estimators of what attention heads contribute\n\nThe relative Hessian trace of every head by each estimator, its rank correlation with a long run of Hutchinson's method, with other signs than the rows', and with what the loss really rises by when the head is removed. all-MiniLM-L6-v2, tuned for one epoch. \`npm run bench -- heads --encoder DIR\`\n\n${table}`;
 
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
@@ -52,6 +60,8 @@ async function main(): Promise<void> {
     options: {
       checkpoints: { type: "string", default: join(root, "../shared/data/cifar10-resnets") },
       folder: { type: "string", default: join(root, "../shared/data/imagenette-mini") },
+      encoder: { type: "string", default: process.env.ESPALIER_MINILM },
+      glue: { type: "string", default: join(root, "../shared/data/glue") },
       python: { type: "string", multiple: true, default: ["python3"] },
       threads: { type: "string", default: String(availableParallelism()) },
       rounds: { type: "string", default: "3" },
@@ -92,7 +102,6 @@ async function main(): Promise<void> {
     process.stdout.write(`${imagenetMarkdown(result)}\n`);
     return;
   }
-  const resnet56 = checkpoint("cifar10_resnet56-187c023a.pt");
   const executor = createOnnxExecutor({ threads });
   /** What an earlier run has left, unless it is to be measured anew. */
   const known = async <T>(name: string, key: string): Promise<readonly T[]> => {
@@ -100,6 +109,27 @@ async function main(): Promise<void> {
     if (values.fresh || !existsSync(path)) return [];
     return ((await readJson(path)) as Record<string, readonly T[]>)[key];
   };
+  if (what === "heads") {
+    if (values.encoder === undefined) {
+      throw new EspalierError("missing-file", "heads: expected an encoder; see --encoder");
+    }
+    const draws = 2000;
+    const result = await measureHeads({
+      encoder: values.encoder,
+      data: `glue/sst2:${join(values.glue, "SST-2")}`,
+      epochs: 1,
+      executor,
+      directory: join(root, "runs/benchmark-heads"),
+      draws,
+      known: await known<HeadsRow>(what, "rows"),
+      log,
+      onRows: (rows, subject) =>
+        write(what, { subject, rows }, headsPage(headsMarkdown(rows, subject))),
+    });
+    process.stdout.write(`${headsMarkdown(result.rows, result.subject)}\n`);
+    return;
+  }
+  const resnet56 = checkpoint("cifar10_resnet56-187c023a.pt");
   if (what === "speed") {
     const resnet20 = checkpoint("cifar10_resnet20-4118986f.pt");
     const result = await measureSpeed({

@@ -85,6 +85,7 @@ export {
   type Metric,
   measureSensitivity,
   metrics,
+  rowMeanSquares,
   type Sensitivity,
   type SensitivityOptions,
 } from "./sensitivity.ts";

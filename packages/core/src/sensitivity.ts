@@ -214,7 +214,7 @@ function chooseEstimator(model: Model, { estimator, metric }: SensitivityOptions
  * For every row of the parameters that make components the mean square ‖w‖² / p of the weights that
  * the component has in that parameter: of the row, or of the rows that move together.
  */
-function rowMeanSquares(
+export function rowMeanSquares(
   model: Model,
   groups: readonly ComponentGroup[],
 ): ReadonlyMap<string, Float64Array> {

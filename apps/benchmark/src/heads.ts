@@ -1,0 +1,238 @@
+/** @file How well, and how fast, each estimator ranks the attention heads of a tuned encoder. */
+import { join } from "node:path";
+import {
+  applyDecisions,
+  type ComponentGroup,
+  componentGroups,
+  countComponents,
+  drawSamples,
+  type Estimator,
+  estimate,
+  type Metric,
+  type Model,
+  measureSensitivity,
+  type Quantity,
+  Random,
+  rowMeanSquares,
+  type Samples,
+  spearman,
+} from "@espalier/core";
+import type { Executor } from "@espalier/graph";
+import { bert, distilbert, electra, roberta } from "@espalier/nlp";
+import { defaultTextTuning, loadSource, openTask, trainModel } from "@espalier/pipeline";
+import { evaluate } from "@espalier/train";
+
+export interface HeadsOptions {
+  /** A directory of Hugging Face's with an encoder. */
+  readonly encoder: string;
+  /** The task that it is tuned for, such as "glue/sst2:DIR". */
+  readonly data: string;
+  readonly epochs: number;
+  readonly executor: Executor;
+  /** Where the tuned model goes: a training that was stopped goes on from there. */
+  readonly directory: string;
+  /** Draws of the long run of hutchinson that others are compared with. */
+  readonly draws: number;
+  readonly known: readonly HeadsRow[];
+  log(line: string): void;
+  onRows(rows: readonly HeadsRow[], subject: HeadsSubject): Promise<void>;
+}
+
+/** What the heads are those of. */
+export interface HeadsSubject {
+  readonly data: string;
+  readonly accuracy: number;
+  readonly heads: number;
+  readonly samples: number;
+  readonly judged: number;
+}
+
+export interface HeadsRow {
+  readonly label: string;
+  readonly seconds: number;
+  /** One for each head. */
+  readonly scores: readonly number[];
+}
+
+const families = [bert, roberta, distilbert, electra];
+
+// Sequences that scores are measured on.
+const SAMPLES = 64;
+const BATCH = 32;
+
+/** What the loss rises by when a head is really removed, and the reference for the traces. */
+export const LOSS_CHANGE = "loss change on removal";
+export const reference = (draws: number) => `hutchinson, ${draws} draws (other signs)`;
+
+interface Ranking {
+  readonly label: string;
+  score(context: Context): Promise<ArrayLike<number>>;
+}
+
+interface Context {
+  readonly model: Model;
+  readonly groups: readonly ComponentGroup[];
+  readonly scoring: Samples;
+  readonly judging: Samples;
+  readonly executor: Executor;
+}
+
+function estimated(
+  estimator: Estimator,
+  draws: number,
+  {
+    quantity = "trace",
+    temperature = 1,
+    seed = 0,
+  }: {
+    quantity?: Quantity;
+    temperature?: number;
+    seed?: number;
+  } = {},
+): Ranking["score"] {
+  return async ({ model, groups, scoring, executor }) => {
+    const { mean } = await estimate(model, groups, {
+      ...{ executor, samples: scoring, quantity, estimator, draws, temperature },
+      rowFactors: quantity === "trace" ? rowMeanSquares(model, groups) : undefined,
+      batchSize: BATCH,
+      random: new Random(seed),
+    });
+    return mean;
+  };
+}
+
+/** The scores of heads by a metric that has no estimator. */
+function byMetric(metric: Metric): Ranking["score"] {
+  return async ({ model, groups, scoring, executor }) => {
+    const { groups: scored } = await measureSensitivity(model, {
+      ...{ executor, samples: scoring, metric, estimator: "auto", temperature: 1 },
+      coupling: "apart",
+      batchSize: BATCH,
+      random: new Random(0),
+    });
+    const names = new Set(groups.map(({ name }) => name));
+    return scored.filter(({ group }) => names.has(group.name)).flatMap(({ scores }) => [...scores]);
+  };
+}
+
+/** What the loss on samples that nothing was scored on rises by without each head. */
+async function lossChanges({ model, groups, judging, executor }: Context): Promise<number[]> {
+  const lossOf = async (of: Model) =>
+    (await evaluate(of, judging, { executor, batchSize: BATCH })).loss;
+  const whole = await lossOf(model);
+  const changes: number[] = [];
+  for (const { name, count } of groups) {
+    for (let head = 0; head < count; head++) {
+      const decisions = new Map(
+        groups.map((group) => [
+          group.name,
+          Array.from({ length: group.count }, (_, i) =>
+            group.name === name && i === head ? ("prune" as const) : ("keep" as const),
+          ),
+        ]),
+      );
+      changes.push((await lossOf(applyDecisions(model, groups, decisions))) - whole);
+    }
+  }
+  return changes;
+}
+
+// The dearest last.
+const rankings = (draws: number): readonly Ranking[] => [
+  { label: "magnitude", score: byMetric("magnitude") },
+  { label: "gradient (Michel et al.)", score: byMetric("gradient") },
+  { label: "Gauss-Newton trace, exact", score: estimated("exact", 0) },
+  { label: "Gauss-Newton trace, probe, 1 draw", score: estimated("probe", 1) },
+  { label: "removal, exact", score: estimated("exact", 0, { quantity: "removal" }) },
+  {
+    label: "removal, T = 4, exact",
+    score: estimated("exact", 0, { quantity: "removal", temperature: 4 }),
+  },
+  { label: LOSS_CHANGE, score: lossChanges },
+  ...([3, 10, 30] as const).flatMap((count) =>
+    (["control-variate", "flipout", "hutchinson"] as const).map((estimator) => ({
+      label: `${estimator}, ${count} draws`,
+      score: estimated(estimator, count),
+    })),
+  ),
+  { label: "flipout, 100 draws", score: estimated("flipout", 100) },
+  { label: "hutchinson, 100 draws", score: estimated("hutchinson", 100) },
+  { label: "hutchinson, 300 draws", score: estimated("hutchinson", 300) },
+  { label: reference(draws), score: estimated("hutchinson", draws, { seed: 1 }) },
+];
+
+/** Scores all heads in every way that is not known yet; all rows. */
+export async function measureHeads(options: HeadsOptions): Promise<{
+  readonly rows: HeadsRow[];
+  readonly subject: HeadsSubject;
+}> {
+  const { executor, known, log, directory, draws } = options;
+  const task = await openTask(options.data);
+  const name = join(directory, `${task.name.replaceAll("/", "-")}-${options.epochs}`);
+  const { evaluation } = await trainModel(
+    {
+      source: options.encoder,
+      settings: { ...defaultTextTuning, epochs: options.epochs },
+      seed: 0,
+      batchSize: BATCH,
+      directory: name,
+      resume: true,
+      overwrite: false,
+    },
+    {
+      families,
+      executor,
+      task,
+      onEvent: (event) => {
+        if (event.type === "epoch-end") log(`tuned, epoch ${event.record.epoch}`);
+      },
+    },
+  );
+  const { model } = await loadSource(join(name, "model"), families);
+  const context: Context = {
+    model,
+    groups: componentGroups(model, "apart").filter(({ kind }) => kind === "head"),
+    scoring: drawSamples(task.train(model), SAMPLES, new Random(0).stream("scoring")),
+    judging: task.test(model),
+    executor,
+  };
+  const subject = {
+    data: task.name,
+    accuracy: evaluation.accuracy,
+    heads: countComponents(context.groups),
+    samples: context.scoring.count,
+    judged: context.judging.count,
+  };
+  const rows: HeadsRow[] = [];
+  for (const { label, score } of rankings(draws)) {
+    const earlier = known.find((row) => row.label === label);
+    if (earlier !== undefined) {
+      rows.push(earlier);
+      continue;
+    }
+    const start = performance.now();
+    const scores = Array.from(await score(context));
+    rows.push({ label, seconds: (performance.now() - start) / 1000, scores });
+    log(`${label}: ${((performance.now() - start) / 1000).toFixed(1)} s`);
+    await options.onRows(rows, subject);
+  }
+  return { rows, subject };
+}
+
+/** A Markdown table: seconds, and rank correlations with the two references. */
+export function headsMarkdown(rows: readonly HeadsRow[], subject: HeadsSubject): string {
+  const long = rows.find(({ label }) => label.endsWith("(other signs)"));
+  const real = rows.find(({ label }) => label === LOSS_CHANGE);
+  const correlation = (scores: readonly number[], other: HeadsRow | undefined) =>
+    other === undefined ? "" : spearman(scores, other.scores).toFixed(3);
+  return [
+    `${subject.data}, dense accuracy ${(100 * subject.accuracy).toFixed(2)} %, ${subject.heads} heads, scored on ${subject.samples} training sequences; the loss change is that on ${subject.judged} held-out sequences.`,
+    "",
+    "| scores by | seconds | rank correlation with long hutchinson | with the loss change |",
+    "|---|---|---|---|",
+    ...rows.map(
+      ({ label, seconds, scores }) =>
+        `| ${label} | ${seconds.toFixed(1)} | ${correlation(scores, long)} | ${correlation(scores, real)} |`,
+    ),
+  ].join("\n");
+}
