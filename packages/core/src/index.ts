@@ -15,6 +15,8 @@ export {
   countComponents,
   type Decision,
   type Decisions,
+  hasRank,
+  implantRank,
   selectRows,
   sitesOf,
 } from "./components.ts";
@@ -34,11 +36,13 @@ export type {
   Head,
   ImageInput,
   ImagePreprocessing,
+  Layer,
   Mode,
   Model,
   ModelConfig,
   ModelFamily,
   ModelGraph,
+  Observed,
   Parameter,
   ParameterKind,
   ParameterSpec,
@@ -58,6 +62,7 @@ export {
   objectives,
   regression,
 } from "./objective.ts";
+export { observeImplants } from "./observe.ts";
 export { PerLength } from "./per-length.ts";
 export {
   applyDecisions,
@@ -69,6 +74,7 @@ export {
   type ModelSize,
   makePlan,
   makePlans,
+  type NewImplants,
   type Plan,
   type PlannedSize,
   type PlanOptions,

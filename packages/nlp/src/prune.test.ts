@@ -153,7 +153,7 @@ describe("heads and neurons", () => {
   test("keeping everything changes nothing", async () => {
     const same = applyDecisions(model, groups, keepAll(groups));
     expect([...(await logitsOf(same))]).toEqual([...(await logitsOf(model))]);
-    expect(same.config).toEqual({ ...model.config, pruning: { heads: {}, neurons: {} } });
+    expect(same.config).toEqual({ ...model.config, pruning: { heads: {}, implants: {}, neurons: {} } });
   });
 
   test("a pruned model computes what the masked one does, pruned again too", async () => {
@@ -203,7 +203,11 @@ describe("heads and neurons", () => {
     decisions.set(groups[3].name, ["keep", "prune", "keep", "keep", "prune"]);
     const pruned = applyDecisions(model, groups, decisions);
     const config = JSON.parse(JSON.stringify(pruned.config)) as ModelConfig;
-    expect(config.pruning).toEqual({ heads: { 0: [1] }, neurons: { 1: [0, 2, 3] } });
+    expect(config.pruning).toEqual({
+      heads: { 0: [1] },
+      implants: {},
+      neurons: { 1: [0, 2, 3] },
+    });
     const source = { config, path: "file", tensors: pruned.parameters };
     close(await logitsOf(bert.load(source, config)), await logitsOf(pruned));
   });

@@ -414,11 +414,18 @@ async function reduce(
         const groups = componentGroups(model, coupling);
         const planPath = request.plan?.path ?? run.file(`${prefix}plan.json`);
         const decisions = decodeDecisions(followed, groups, planPath);
-        const reduced = await applyPlan(model, groups, decisions, settings, {
-          ...{ executor, signal, onEvent: context.onEvent, random: stream },
-          drawCalibration: () =>
-            drawSamples(training, settings.calibration, stream.stream("calibration")),
-        });
+        const { implantRank } = followed.options;
+        const reduced = await applyPlan(
+          model,
+          groups,
+          decisions,
+          { ...settings, implantRank },
+          {
+            ...{ executor, signal, onEvent: context.onEvent, random: stream },
+            drawCalibration: () =>
+              drawSamples(training, settings.calibration, stream.stream("calibration")),
+          },
+        );
         await saveModel(reduced, path);
       }),
     );

@@ -15,6 +15,7 @@ import {
   type BudgetsRecord,
   decodeDecisions,
   FINAL_MODEL,
+  type GroupPlan,
   type GroupRecord,
   type Latency,
   type LatencyPromise,
@@ -260,6 +261,7 @@ const plan = object<PlanRecord>({
   options: object<PlanOptions>({
     budget,
     implant: number,
+    implantRank: optional(count),
     scope: oneOf(scopes),
     rankBy: oneOf(["score", "score-per-cost"]),
     floor: number,
@@ -279,7 +281,13 @@ const plan = object<PlanRecord>({
     }),
   ),
   groups: record(
-    object({ layers: list(string), components: count, implant: list(count), prune: list(count) }),
+    object<GroupPlan>({
+      layers: list(string),
+      components: count,
+      implant: list(count),
+      implantRank: optional(count),
+      prune: list(count),
+    }),
   ),
 });
 
