@@ -69,6 +69,7 @@ export {
   type Budget,
   costOf,
   describePlan,
+  expectImplantRank,
   type LatencyOf,
   leastSensitiveFirst,
   type ModelSize,

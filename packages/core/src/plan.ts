@@ -344,15 +344,25 @@ function checkOptions(
       `round-to: expected a positive whole number, got ${roundTo}`,
     );
   }
+  expectImplantRank(groups, rank);
+}
+
+/**
+ * @throws EspalierError `invalid-argument` if implants for components of `groups` cannot have the rank
+ *   `rank`.
+ */
+export function expectImplantRank(
+  groups: readonly ComponentGroup[],
+  rank: number | undefined,
+): void {
   if (rank === undefined) return;
   const ranked = groups.filter(hasRank);
   for (const group of ranked) implantRank(group, rank);
-  if (ranked.length === 0) {
-    throw new EspalierError(
-      "invalid-argument",
-      "implant-rank: expected a model with attention heads, whose implants have a rank, got one without",
-    );
-  }
+  if (ranked.length > 0) return;
+  throw new EspalierError(
+    "invalid-argument",
+    "implant-rank: expected a model with attention heads, whose implants have a rank, got one without",
+  );
 }
 
 /** The numbers of a group's components in the order in which it gives them up. */
