@@ -5,6 +5,7 @@ import {
   type CoupledParameter,
   coupleSlices,
   topologicalOrder,
+  type Value,
 } from "@espalier/graph";
 import type { ComponentKind, Model, ModelGraph, RowSelection, SelectedRow, Site } from "./model.ts";
 
@@ -47,12 +48,26 @@ export function componentGroups(model: Model, policy: AdditionPolicy): Component
     if (!used.has(value)) continue;
     parameters.set(name, { value, producesRows: model.parameters.get(name)!.kind === "weight" });
   }
-  const groups = new Map<string, { parameters: string[]; indices: number[][]; site: Site }>();
+  const alone = lonelyChannels(graph, used);
+  const groups = new Map<
+    string,
+    { parameters: readonly string[]; indices: number[][]; site: Site }
+  >();
   for (const { slices, fixed } of coupleSlices([graph.logits], parameters, policy)) {
     const made = slices.filter(({ parameter, axis }) => {
       const { kind } = model.parameters.get(parameter)!;
       return axis === 0 && (kind === "weight" || kind === "bias");
     });
+    const lonely = made.map(({ parameter }) => alone.get(parameter)).find((site) => site?.rows);
+    if (lonely?.rows !== undefined) {
+      const parameters = lonely.rows;
+      groups.set(parameters.join(), {
+        parameters,
+        indices: parameters.map(() => [0]),
+        site: lonely,
+      });
+      continue;
+    }
     const observed = made.find(({ parameter }) => graph.sites.has(parameter));
     if (fixed || observed === undefined) continue;
     const site = graph.sites.get(observed.parameter)!;
@@ -96,6 +111,20 @@ export function componentGroups(model: Model, policy: AdditionPolicy): Component
       ),
     };
   });
+}
+
+/**
+ * The sites of which several rows make the only channel, by the parameters that have these rows. The
+ * axis of the channels has one index there, from which coupling learns nothing.
+ */
+function lonelyChannels(graph: ModelGraph, used: ReadonlySet<Value>): Map<string, Site> {
+  return new Map(
+    [...graph.sites].flatMap(([name, site]) =>
+      site.channels.length === 1 && used.has(graph.parameters.get(name)!)
+        ? (site.rows ?? []).map((parameter): [string, Site] => [parameter, site])
+        : [],
+    ),
+  );
 }
 
 /** Components of all groups. */

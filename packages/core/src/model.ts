@@ -86,6 +86,11 @@ export interface Site extends Layer {
   readonly axis?: number | undefined;
   /** How many rows in a row make one channel of `value` together; default 1. */
   readonly span?: number | undefined;
+  /**
+   * Where `span` is given: all weights and biases whose rows make the channels, those of this weight
+   * too. Of several channels coupling shows as much; of a single one it cannot.
+   */
+  readonly rows?: readonly string[] | undefined;
   /** Default: "channel". */
   readonly kind?: ComponentKind | undefined;
 }

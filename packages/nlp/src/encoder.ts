@@ -237,7 +237,7 @@ export class Encoder {
 
   #attend(x: Value, bias: Value, layer: number): Value {
     const { width } = this.#dimensions;
-    const { value, output, attentionNorm } = this.#names.layer(layer);
+    const { query, key, value, output, attentionNorm } = this.#names.layer(layer);
     const batches = headBatches(this.#dimensions, this.#pruning, layer);
     const [batch, length] = x.shape;
     const joined = batches.map((heads) => {
@@ -247,6 +247,9 @@ export class Encoder {
         offset: 0,
         axis: 1,
         span: heads.rank,
+        rows: [query, key, value].flatMap((name) =>
+          ["weight", "bias"].map((kind) => `${name}${heads.suffix}.${kind}`),
+        ),
         kind: "head",
         layer: value,
         channels: heads.heads,

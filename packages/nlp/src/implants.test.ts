@@ -255,6 +255,26 @@ describe("implants of heads", () => {
       implants: { 0: { 1: [1], 2: [2] } },
       neurons: { 0: [0, 2, 3, 5, 7] },
     });
+    // One of a kind is a component, too.
+    const last = componentGroups(again, "apart");
+    expect(last.map(({ kind, count, span }) => [kind, count, span])).toEqual([
+      ["head", 1, HEAD_SIZE],
+      ["head", 1, 1],
+      ["head", 1, 2],
+      ["neuron", 5, undefined],
+      ["head", 2, HEAD_SIZE],
+      ["neuron", 8, undefined],
+    ]);
+    for (const { rows } of last.slice(0, 3)) expect(rows).toHaveLength(6);
+    const none = applyDecisions(
+      again,
+      last,
+      implantsOf(
+        ...last.slice(0, 3).map((group) => [group, ["prune"]] as [ComponentGroup, Decision[]]),
+      ),
+    );
+    expect(none.config.pruning).toMatchObject({ heads: { 0: [], 1: [1, 3] }, implants: {} });
+    expect([...none.parameters.keys()].join()).not.toMatch(/layer\.0\.attention\.self/);
     // The implant that is left is the one that was there.
     const rows = (of: Model) => of.parameters.get(`${first.name}.implant.2.weight`)!.data;
     expect([...rows(again)]).toEqual([...rows(once).slice(2 * shape.hidden_size)]);
