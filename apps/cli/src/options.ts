@@ -162,6 +162,7 @@ export interface PruneOptions extends SensitivityOptions {
   readonly keepLatency?: number;
   readonly latencyBatch?: number;
   readonly implant: number;
+  readonly implantRank?: number;
   readonly implantStart: ImplantStart;
   readonly compensation: Compensation;
   readonly rank?: "score" | "score-per-cost";
@@ -199,8 +200,16 @@ export function addPruneOptions(command: Command): Command {
         integer(1),
       )
       .option("--implant <share>", "share of the others that become implants", share, plan.implant)
+      .option(
+        "--implant-rank <n>",
+        "at which rank implants of attention heads attend (default: a quarter of a head's size)",
+        integer(1),
+      )
       .addOption(
-        new Option("--implant-start <kind>", "how implants begin")
+        new Option(
+          "--implant-start <kind>",
+          "how implants begin; those of attention heads as factors that are fitted to samples, of the weights alone, or zero",
+        )
           .choices(["least-squares", "centre-tap", "zero"])
           .default(implantStart),
       )
@@ -319,7 +328,14 @@ export function pruneSettings(options: PruneOptions, model: Model): PruneSetting
     distillation: options.distill,
     validation: options.holdOut ?? usual.validation,
   };
-  const { implant, scope, floor, wholeBranches, roundTo = standard.plan.roundTo } = options;
+  const {
+    implant,
+    implantRank,
+    scope,
+    floor,
+    wholeBranches,
+    roundTo = standard.plan.roundTo,
+  } = options;
   return {
     ...standard,
     ...(options.latencyBatch === undefined ? {} : { latencyBatch: options.latencyBatch }),
@@ -327,6 +343,7 @@ export function pruneSettings(options: PruneOptions, model: Model): PruneSetting
     plan: {
       budget,
       implant,
+      ...(implantRank === undefined ? {} : { implantRank }),
       scope,
       rankBy: options.rank ?? standard.plan.rankBy,
       floor,

@@ -112,4 +112,40 @@ describe("an encoder without a head", () => {
     const again = await espalier("evaluate", at("out"), "--data", data, "--format", "json");
     expect(JSON.parse(again.stdout).accuracy).toBe(evaluation.tuned.accuracy);
   });
+
+  test("has heads that go on attending at a lower rank", async () => {
+    const data = `glue/sst2:${at("data")}`;
+    const prune = (rank: string) =>
+      espalier(
+        ...["prune", at("run/dense"), "--data", data, "--keep-components", "0.5"],
+        ...["--round-to", "1", "--implant", "0.5", "--implant-rank", rank, "--samples", "16"],
+        ...["--hold-out", "0", "-o", at("implants"), "--format", "json", "--no-bars"],
+      );
+    // Before anything is done.
+    const refused = await prune("2");
+    expect(refused.code).toBe(2);
+    expect(refused.stderr).toMatch(
+      /^espalier: implant-rank: expected a whole number from 1 to 1, .* have 2 rows, got 2\n$/,
+    );
+    const { code, stdout } = await prune("1");
+    expect(code).toBe(0);
+    const { plan, evaluation } = JSON.parse(stdout);
+    expect(plan.after.implants).toBe(2);
+    const { pruning } = JSON.parse(await readFile(at("implants/model/config.json"), "utf8"));
+    const ranks = Object.values(pruning.implants as Record<string, Record<string, number[]>>);
+    expect(ranks.flatMap((layer) => Object.keys(layer))).toContain("1");
+    expect(ranks.flatMap((layer) => Object.values(layer).flat())).toHaveLength(2);
+    const judged = await espalier("evaluate", at("implants"), "--data", data, "--format", "json");
+    expect(JSON.parse(judged.stdout).accuracy).toBe(evaluation.tuned.accuracy);
+
+    expect((await espalier("export", at("implants"), "--to", at("small"))).code).toBe(0);
+    const { rounds } = JSON.parse(await readFile(at("small/pruning.json"), "utf8"));
+    const groups = Object.values(rounds[0].groups as Record<string, Record<string, unknown>>);
+    for (const { implanted, implantRank } of groups) {
+      expect(implantRank).toBe((implanted as number[]).length > 0 ? 1 : undefined);
+    }
+    expect(await readFile(at("implants/report.html"), "utf8")).toContain(
+      "attending at a lower rank, 1:",
+    );
+  });
 });

@@ -9,6 +9,7 @@ import {
   matmul,
   multiply,
   reshape,
+  scalar,
   sizeOf,
   subtract,
   sum,
@@ -21,7 +22,7 @@ import { fitBatch } from "./fit-batch.ts";
 import { type NormalSums, solveNormal } from "./least-squares.ts";
 import type { Model, ModelGraph, Parameter, Shift } from "./model.ts";
 import type { Random } from "./random.ts";
-import type { Samples } from "./samples.ts";
+import { orderByLength, type Samples } from "./samples.ts";
 import { Walk } from "./walk.ts";
 
 export interface CompensateOptions {
@@ -52,72 +53,65 @@ const MOST_UNKNOWNS = 2304;
  * before fitted anew, first layers first: on `samples`, what it makes of the activations of the
  * pruned model is as close as can be, in least squares, to what the same channels were in `dense`
  * (asymmetric reconstruction, He et al. 2017, arXiv 1707.06168). A ridge holds weights to what they
- * were. Constants go to biases and running means. Nothing but weights and these changes, and nothing
- * at all where nothing was pruned.
+ * were. Constants go to biases and running means; where a layer has nothing left to read, its bias
+ * becomes the mean of what it made. Nothing but weights and these changes, and nothing at all where
+ * nothing was pruned.
  *
- * Weights that are not linear in regressors common to all rows are left as they are, those with more
- * than 2,304 numbers a row too, but for their constants. Where samples have lengths, nothing is
- * fitted: activations are held for all batches at once, which have to be of one shape.
+ * Weights that the graph does not name as fittable and those that are not linear in regressors common
+ * to all rows are left as they are, those with more than 2,304 numbers a row too, but for their
+ * constants. Of sequences, all positions are looked at but those that were filled up.
  *
  * @throws EspalierError `out-of-memory` if not even one sample at a time keeps to the memory limit.
  */
 export async function compensate(
   dense: Model,
   pruned: Model,
-  samples: Samples,
+  unordered: Samples,
   options: CompensateOptions,
 ): Promise<Model> {
-  const { executor, signal, onProgress } = options;
-  if (samples.lengths !== undefined) return pruned;
+  const { executor, onProgress } = options;
+  const samples = orderByLength(unordered);
   const wanted = Math.min(options.batchSize, samples.count);
-  const { fits, batchSize, ...prepared } = fitBatch(executor, wanted, (size) =>
-    prepare(dense, pruned, samples.count, size, options),
+  const { fits, sequences } = fitBatch(executor, wanted, (size) =>
+    prepare(dense, pruned, samples, size, options),
   );
   let parameters = pruned.parameters;
-  const constantsOf = (graph: ModelGraph, of: Model["parameters"]) =>
-    new Map([...graph.parameters].map(([name, value]) => [value, of.get(name)!.data]));
   for (const [i, fit] of fits.entries()) {
-    const targets = await prepared.targets.open(
-      i,
-      executor,
-      constantsOf(prepared.dense, dense.parameters),
-    );
-    const sums = await prepared.sums.open(i, executor, constantsOf(prepared.pruned, parameters));
-    const totals: Float64Array[] = [];
-    try {
-      const images = Object.keys(prepared.pruned.inputs);
-      const needsImages = images.some((name) => targets.inputs.has(name) || sums.inputs.has(name));
-      const countAt = (batch: number) => Math.min(batchSize, samples.count - batch * batchSize);
-      const batches = Math.ceil(samples.count / batchSize);
-      const feedsOf = async (batch: number) => {
-        const start = batch * batchSize;
-        const rows = Array.from({ length: batchSize }, (_, n) =>
-          start + n < samples.count ? start + n : start,
-        );
-        return needsImages ? (await samples.batch(rows)).feeds : {};
-      };
-      let batch = 0;
-      for await (const feeds of prefetch(batches, feedsOf)) {
-        throwIfAborted(signal);
-        const count = countAt(batch);
-        const counted = Float32Array.from({ length: batchSize }, (_, n) => (n < count ? 1 : 0));
-        const [target] = await targets.run(batch, feeds);
-        const results = await sums.run(batch, { ...feeds, target, counted });
-        results.forEach((result, k) => {
-          totals[k] ??= new Float64Array(result.length);
-          const total = totals[k];
-          for (let j = 0; j < result.length; j++) total[j] += result[j];
-        });
-        batch++;
-      }
-    } finally {
-      await targets.dispose();
-      await sums.dispose();
+    const totals = new Totals(fit.sums);
+    for (const sequence of sequences) {
+      const constants = { targets: dense.parameters, sums: parameters };
+      await addUp(totals, i, sequence, samples, constants, options);
     }
     parameters = correct(parameters, fit, totals);
     onProgress?.(i + 1, fits.length);
   }
   return parameters === pruned.parameters ? pruned : pruned.withParameters(parameters);
+}
+
+/** The sums that a weight is fitted by, over everything that is looked at. */
+type SumName = keyof NormalSums;
+
+class Totals {
+  readonly #names: readonly SumName[];
+  readonly #sums = new Map<SumName, Float64Array>();
+
+  constructor(names: readonly SumName[]) {
+    this.#names = names;
+  }
+
+  /** @param results In the order of the names. */
+  add(results: readonly Float32Array[]): void {
+    this.#names.forEach((name, k) => {
+      const result = results[k];
+      const total = this.#sums.get(name) ?? new Float64Array(result.length);
+      this.#sums.set(name, total);
+      for (let j = 0; j < result.length; j++) total[j] += result[j];
+    });
+  }
+
+  get(name: SumName): Float64Array {
+    return this.#sums.get(name)!;
+  }
 }
 
 /** One weight to be fitted. */
@@ -126,64 +120,160 @@ interface Fit {
   readonly shift: Shift | undefined;
   /** The first of the weight's channels among those of the shift. */
   readonly offset: number;
-  readonly observations: number;
-  /** Whether its normal equations are small enough to be solved. */
-  readonly solvable: boolean;
+  readonly sums: readonly SumName[];
 }
 
-/** Programs for batches of one size: the wanted outputs of each weight, and the sums to fit it by. */
+/** Samples that are looked at together. */
+interface SampleBatch {
+  readonly rows: readonly number[];
+  /** How many of the first rows count; the others fill the batch up. */
+  readonly count: number;
+}
+
+/** The batches of one shape, and what computes the steps of a fit for them. */
+interface Sequence {
+  readonly batches: readonly SampleBatch[];
+  readonly dense: ModelGraph;
+  readonly pruned: ModelGraph;
+  readonly targets: Walk;
+  readonly sums: Walk;
+}
+
+/** Adds to `totals` what step `step` gives for all batches of `sequence`. */
+async function addUp(
+  totals: Totals,
+  step: number,
+  { batches, dense, pruned, ...walks }: Sequence,
+  samples: Samples,
+  parameters: Readonly<Record<"targets" | "sums", Model["parameters"]>>,
+  { executor, signal }: CompensateOptions,
+): Promise<void> {
+  const constantsOf = (graph: ModelGraph, of: Model["parameters"]) =>
+    new Map([...graph.parameters].map(([name, value]) => [value, of.get(name)!.data]));
+  const targets = await walks.targets.open(step, executor, constantsOf(dense, parameters.targets));
+  const sums = await walks.sums.open(step, executor, constantsOf(pruned, parameters.sums));
+  try {
+    const names = Object.keys(pruned.inputs);
+    const needsSamples = names.some((name) => targets.inputs.has(name) || sums.inputs.has(name));
+    const feedsOf = async (batch: number) =>
+      needsSamples ? (await samples.batch(batches[batch].rows)).feeds : {};
+    let batch = 0;
+    for await (const feeds of prefetch(batches.length, feedsOf)) {
+      throwIfAborted(signal);
+      const { rows, count } = batches[batch];
+      const counted = Float32Array.from(rows, (_, n) => (n < count ? 1 : 0));
+      const [target] = await targets.run(batch, feeds);
+      totals.add(await sums.run(batch, { ...feeds, target, counted }));
+      batch++;
+    }
+  } finally {
+    await targets.dispose();
+    await sums.dispose();
+  }
+}
+
+/** Programs for batches of one size, and of every length that these have. */
 function prepare(
+  dense: Model,
+  pruned: Model,
+  samples: Samples,
+  batchSize: number,
+  options: CompensateOptions,
+) {
+  const byLength = new Map<number | undefined, SampleBatch[]>();
+  let held = 0;
+  for (let start = 0; start < samples.count; start += batchSize) {
+    const count = Math.min(batchSize, samples.count - start);
+    const rows = Array.from({ length: batchSize }, (_, n) => start + (n < count ? n : 0));
+    // Samples come in the order of their lengths.
+    const length = samples.lengths?.[start + count - 1];
+    byLength.set(length, [...(byLength.get(length) ?? []), { rows, count }]);
+    held += length ?? 1;
+  }
+  // Half of the memory for what is held, the rest for what runs.
+  const mostBytes = (options.executor.memoryLimit ?? Number.POSITIVE_INFINITY) / 4 / held;
+  const prepared = [...byLength].map(([length = 1, batches]) => {
+    const shape = { batchSize, length, samples: samples.count };
+    const { targets, sums, ...rest } = prepareShape(dense, pruned, shape, options);
+    return {
+      ...rest,
+      batches,
+      targets: new Walk(targets, mostBytes * length),
+      sums: new Walk(sums, mostBytes * length),
+    };
+  });
+  const peakBytes = Math.max(
+    ...prepared.map(({ targets, sums }) => Math.max(targets.peakBytes, sums.peakBytes)),
+  );
+  return { batchSize, peakBytes, fits: prepared[0].fits, sequences: prepared };
+}
+
+/** The wanted outputs of each weight, and the sums to fit it by, for batches of one shape. */
+function prepareShape(
   denseModel: Model,
   prunedModel: Model,
-  samples: number,
-  batchSize: number,
-  { random, fits: isWanted = () => true, executor }: CompensateOptions,
+  { batchSize, length, samples }: { batchSize: number; length: number; samples: number },
+  { random, fits: isWanted = () => true }: CompensateOptions,
 ) {
-  const dense = denseModel.build(batchSize, "evaluation");
-  const pruned = prunedModel.build(batchSize, "evaluation");
+  const dense = denseModel.build(batchSize, "evaluation", length);
+  const pruned = prunedModel.build(batchSize, "evaluation", length);
   const layers = layersOf(dense);
   const fits: Fit[] = [];
   const targets: Value[][] = [];
   const sums: Value[][] = [];
-  for (const { name, user, position } of changedWeights(denseModel, prunedModel, dense, pruned)) {
-    const regressors = user.operation.regressors?.(user, position);
-    const { layer, channels, shift, offset } = pruned.sites.get(name)!;
+  const counted = input("counted", [batchSize]);
+  for (const { name, regressors } of changedWeights(denseModel, prunedModel, dense, pruned)) {
+    const { layer, channels, shift, offset } = pruned.fittable.get(name)!;
     const source = layers.get(layer);
-    if (!isWanted(name) || regressors === undefined || source === undefined) continue;
-    const [, unknowns, available] = regressors.shape;
-    const solvable = unknowns <= MOST_UNKNOWNS;
+    if (!isWanted(name) || source === undefined) continue;
+    const [, , available] = source.rows.shape;
+    const unknowns = regressors?.shape[1] ?? 0;
+    const solvable = unknowns > 0 && unknowns <= MOST_UNKNOWNS;
     if (!solvable && shift === undefined) continue;
+    // Which positions of a sequence are there depends on the sample.
+    const masked = pruned.mask?.shape[1] === available ? pruned.mask : undefined;
     const count = Math.min(available, Math.ceil((OBSERVATIONS_PER_UNKNOWN * unknowns) / samples));
-    const positions = random.stream("positions", name).permutation(available).subarray(0, count);
-    const chosen = [...positions].sort((a, b) => a - b);
+    const chosen =
+      masked === undefined && regressors !== undefined
+        ? random.stream("positions", name).permutation(available).subarray(0, count).slice().sort()
+        : undefined;
+    const choose = (value: Value) => (chosen === undefined ? value : gather(value, [...chosen], 2));
     const rows = channels.map((channel) => source.channels.indexOf(channel));
-    const wanted = gather(gather(source.rows, rows, 1), chosen, 2);
+    const wanted = choose(gather(source.rows, rows, 1));
 
     const target = input("target", wanted.shape);
-    const counted = reshape(input("counted", [batchSize]), [batchSize, 1, 1]);
+    const positions = wanted.shape[2];
+    const counts = reshape(counted, [batchSize, 1, 1]);
+    const present =
+      masked === undefined ? counts : multiply(counts, reshape(masked, [batchSize, 1, positions]));
     const flat = (value: Value) =>
-      reshape(transpose(multiply(value, counted), [1, 0, 2]), [value.shape[1], batchSize * count]);
-    const seen = gather(regressors, chosen, 2);
-    const weight = pruned.parameters.get(name)!;
-    const made = matmul(reshape(weight, [channels.length, unknowns]), seen);
-    const e = flat(subtract(target, made));
-    const x = flat(seen);
-    const square = solvable ? [matmul(x, transpose(x)), matmul(x, transpose(e))] : [];
-    fits.push({ weight: name, shift, offset, observations: samples * count, solvable });
+      reshape(transpose(multiply(value, present), [1, 0, 2]), [
+        value.shape[1],
+        batchSize * positions,
+      ]);
+    const observations = multiply(sum(present), scalar(positions / present.shape[2]));
+    let added: Partial<Record<SumName, Value>>;
+    if (regressors === undefined) {
+      added = { observations, e: sum(flat(target), [1]) };
+    } else {
+      const seen = choose(regressors);
+      const weight = pruned.parameters.get(name)!;
+      const made = matmul(reshape(weight, [channels.length, unknowns]), seen);
+      const e = flat(subtract(target, made));
+      const x = flat(seen);
+      const square = solvable ? { xx: matmul(x, transpose(x)), xe: matmul(x, transpose(e)) } : {};
+      added = { observations, e: sum(e, [1]), x: sum(x, [1]), ...square };
+    }
+    fits.push({ weight: name, shift, offset, sums: Object.keys(added) as SumName[] });
     targets.push([wanted]);
-    sums.push([sum(e, [1]), sum(x, [1]), ...square]);
+    sums.push(Object.values(added));
   }
-  // Half of the memory for what is held, the rest for what runs.
-  const batches = Math.ceil(samples / batchSize);
-  const mostBytes = (executor.memoryLimit ?? Number.POSITIVE_INFINITY) / 4 / batches;
-  const walks = { targets: new Walk(targets, mostBytes), sums: new Walk(sums, mostBytes) };
-  const peakBytes = Math.max(walks.targets.peakBytes, walks.sums.peakBytes);
-  return { batchSize, peakBytes, fits, dense, pruned, ...walks };
+  return { fits, dense, pruned, targets, sums };
 }
 
 /**
- * Weights of `pruned` that make something of changed values, or rows that another weight made before:
- * in the order in which values pass through them.
+ * Weights of `pruned` that make something of changed values, or rows that another weight made before,
+ * or that have lost all they read: in the order in which values pass through them.
  */
 function changedWeights(
   denseModel: Model,
@@ -200,20 +290,33 @@ function changedWeights(
   for (const value of topologicalOrder([pruned.logits])) {
     if (value.inputs.some((operand) => changed.has(operand))) changed.add(value);
   }
-  return usesOf(pruned)
-    .filter(({ name, user, position }) => {
-      const before = new Set(dense.sites.get(name)?.channels);
-      const made = pruned.sites.get(name)!.channels;
-      const reads = user.inputs.some((operand, i) => i !== position && changed.has(operand));
-      return reads || made.some((channel) => !before.has(channel));
-    })
-    .sort((a, b) => a.user.id - b.user.id);
+  const found: { name: string; at: number; regressors: Value | undefined }[] = [];
+  for (const { name, user, position } of usesOf(pruned)) {
+    const before = new Set(dense.fittable.get(name)?.channels);
+    const made = pruned.fittable.get(name)!.channels;
+    const reads = user.inputs.some((operand, i) => i !== position && changed.has(operand));
+    const regressors = user.operation.regressors?.(user, position);
+    if (regressors === undefined) continue;
+    if (reads || made.some((channel) => !before.has(channel))) {
+      found.push({ name, at: user.id, regressors });
+    }
+  }
+  for (const [name, { shift }] of pruned.fittable) {
+    if (pruned.parameters.has(name) || !dense.parameters.has(name) || shift === undefined) continue;
+    const constant = pruned.parameters.get(shift.parameter)!;
+    const { user } = findUses([pruned.logits], [constant]).get(constant)!;
+    found.push({ name, at: user.id, regressors: undefined });
+  }
+  return found.sort((a, b) => a.at - b.at);
 }
 
-/** Where each weight with a site is used; those of layers before one without channels are not. */
-function usesOf({ sites, parameters, logits }: ModelGraph) {
+/** Where each fittable weight is used; those of layers before one without channels are not. */
+function usesOf({ fittable, parameters, logits }: ModelGraph) {
   const reached = new Set(topologicalOrder([logits]));
-  const names = [...sites.keys()].filter((name) => reached.has(parameters.get(name)!));
+  const names = [...fittable.keys()].filter((name) => {
+    const value = parameters.get(name);
+    return value !== undefined && reached.has(value);
+  });
   const uses = findUses(
     [logits],
     names.map((name) => parameters.get(name)!),
@@ -233,7 +336,7 @@ function isSame(before: Parameter | undefined, after: Parameter): boolean {
 function layersOf(graph: ModelGraph) {
   const layers = new Map<string, { rows: Value; channels: readonly number[] }>();
   for (const { name, user, position } of usesOf(graph)) {
-    const { layer, channels } = graph.sites.get(name)!;
+    const { layer, channels } = graph.fittable.get(name)!;
     const axis = user.operation.rowAxis?.(user, position);
     if (axis === undefined) continue;
     const order = [0, axis, ...[...user.shape.keys()].filter((k) => k !== 0 && k !== axis)];
@@ -248,11 +351,11 @@ function layersOf(graph: ModelGraph) {
   return layers;
 }
 
-/** `parameters` with one weight changed so that its errors, summed up in `sums`, become least. */
+/** `parameters` with one weight changed so that its errors, summed up in `totals`, become least. */
 function correct(
   parameters: Model["parameters"],
-  { weight, shift, offset, observations, solvable }: Fit,
-  [e, x, xx, xe]: readonly Float64Array[],
+  { weight, shift, offset, sums }: Fit,
+  totals: Totals,
 ): Model["parameters"] {
   const corrected = new Map(parameters);
   const add = (name: string, change: Float64Array, start: number, sign: number) => {
@@ -263,11 +366,20 @@ function correct(
     });
     corrected.set(name, { ...parameter, data });
   };
-  const sums: NormalSums = { observations, xx, xe, x, e };
-  const solution = solvable
-    ? solveNormal(sums, RIDGE, shift !== undefined)
-    : { weight: undefined, constant: e.map((total) => total / observations) };
-  if (solution.weight !== undefined) add(weight, solution.weight, 0, 1);
-  if (shift !== undefined) add(shift.parameter, solution.constant, offset, shift.sign);
+  const e = totals.get("e");
+  const [observations] = totals.get("observations");
+  if (sums.includes("xx")) {
+    const [x, xx, xe] = [totals.get("x"), totals.get("xx"), totals.get("xe")];
+    const solution = solveNormal({ observations, xx, xe, x, e }, RIDGE, shift !== undefined);
+    add(weight, solution.weight, 0, 1);
+    if (shift !== undefined) add(shift.parameter, solution.constant, offset, shift.sign);
+  } else if (shift !== undefined) {
+    add(
+      shift.parameter,
+      e.map((total) => total / observations),
+      offset,
+      shift.sign,
+    );
+  }
   return corrected;
 }

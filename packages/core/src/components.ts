@@ -1,9 +1,11 @@
 /** @file Components: what is kept, replaced by an implant, or removed as one. */
+import { EspalierError } from "@espalier/base";
 import {
   type AdditionPolicy,
   type CoupledParameter,
   coupleSlices,
   topologicalOrder,
+  type Value,
 } from "@espalier/graph";
 import type { ComponentKind, Model, ModelGraph, RowSelection, SelectedRow, Site } from "./model.ts";
 
@@ -46,12 +48,26 @@ export function componentGroups(model: Model, policy: AdditionPolicy): Component
     if (!used.has(value)) continue;
     parameters.set(name, { value, producesRows: model.parameters.get(name)!.kind === "weight" });
   }
-  const groups = new Map<string, { parameters: string[]; indices: number[][]; site: Site }>();
+  const alone = lonelyChannels(graph, used);
+  const groups = new Map<
+    string,
+    { parameters: readonly string[]; indices: number[][]; site: Site }
+  >();
   for (const { slices, fixed } of coupleSlices([graph.logits], parameters, policy)) {
     const made = slices.filter(({ parameter, axis }) => {
       const { kind } = model.parameters.get(parameter)!;
       return axis === 0 && (kind === "weight" || kind === "bias");
     });
+    const lonely = made.map(({ parameter }) => alone.get(parameter)).find((site) => site?.rows);
+    if (lonely?.rows !== undefined) {
+      const parameters = lonely.rows;
+      groups.set(parameters.join(), {
+        parameters,
+        indices: parameters.map(() => [0]),
+        site: lonely,
+      });
+      continue;
+    }
     const observed = made.find(({ parameter }) => graph.sites.has(parameter));
     if (fixed || observed === undefined) continue;
     const site = graph.sites.get(observed.parameter)!;
@@ -97,6 +113,20 @@ export function componentGroups(model: Model, policy: AdditionPolicy): Component
   });
 }
 
+/**
+ * The sites of which several rows make the only channel, by the parameters that have these rows. The
+ * axis of the channels has one index there, from which coupling learns nothing.
+ */
+function lonelyChannels(graph: ModelGraph, used: ReadonlySet<Value>): Map<string, Site> {
+  return new Map(
+    [...graph.sites].flatMap(([name, site]) =>
+      site.channels.length === 1 && used.has(graph.parameters.get(name)!)
+        ? (site.rows ?? []).map((parameter): [string, Site] => [parameter, site])
+        : [],
+    ),
+  );
+}
+
 /** Components of all groups. */
 export function countComponents(groups: readonly ComponentGroup[]): number {
   return groups.reduce((sum, { count }) => sum + count, 0);
@@ -139,16 +169,43 @@ export function sitesOf(
   });
 }
 
+// Of the rows of a component, the share that its implant has when nothing is said.
+const IMPLANT_SHARE = 1 / 4;
+
+/**
+ * How many rows an implant for a component of `group` has, where several rows make a component.
+ *
+ * @param rank As asked for; default: a quarter of the component's.
+ * @throws EspalierError `invalid-argument` if that would be no less than the component has.
+ */
+export function implantRank({ name, span = 1 }: ComponentGroup, rank?: number): number {
+  const rows = rank ?? Math.max(1, Math.floor(span * IMPLANT_SHARE));
+  if (Number.isInteger(rows) && rows >= 1 && rows < span) return rows;
+  throw new EspalierError(
+    "invalid-argument",
+    `implant-rank: expected a whole number from 1 to ${span - 1}, as the components of ${name} have ${span} rows, got ${rows}`,
+    { group: name, rank: rows },
+  );
+}
+
+/** Whether implants for components of `group` can have different ranks. */
+export function hasRank({ implantable, span = 1 }: ComponentGroup): boolean {
+  return implantable && span > 1;
+}
+
 /**
  * The rows that `decisions` leave, in the order in which all layers of a group hold them: whole
  * rows first, then new implants, then old ones.
+ *
+ * @param rank Of new implants, see `implantRank`.
  */
 export function selectRows(
   groups: readonly ComponentGroup[],
   decisions: Decisions,
   graph: ModelGraph,
+  rank?: number,
 ): RowSelection {
-  const entries = new Map<string, { rank: number; selected: SelectedRow }[]>();
+  const entries = new Map<string, { place: number; selected: SelectedRow }[]>();
   for (const group of groups) {
     const decided = decisions.get(group.name) ?? new Array<Decision>(group.count).fill("keep");
     for (const { parameter, indices } of group.rows) {
@@ -157,9 +214,10 @@ export function selectRows(
       entries.set(parameter, list);
       indices.forEach((row, i) => {
         if (decided[i] === "prune") return;
-        const rank = group.implants ? 2 : decided[i] === "implant" ? 1 : 0;
-        const implant = rank === 1 && graph.implantable.has(parameter);
-        list.push({ rank, selected: { row, implant } });
+        const place = group.implants ? 2 : decided[i] === "implant" ? 1 : 0;
+        const implant = place === 1 && graph.implantable.has(parameter);
+        const ranked = implant && hasRank(group) ? { rank: implantRank(group, rank) } : {};
+        list.push({ place, selected: { row, implant, ...ranked } });
       });
     }
   }
@@ -167,7 +225,7 @@ export function selectRows(
     [...entries].map(([parameter, list]) => [
       parameter,
       list
-        .sort((a, b) => a.rank - b.rank || a.selected.row - b.selected.row)
+        .sort((a, b) => a.place - b.place || a.selected.row - b.selected.row)
         .map(({ selected }) => selected),
     ]),
   );

@@ -15,6 +15,8 @@ export {
   countComponents,
   type Decision,
   type Decisions,
+  hasRank,
+  implantRank,
   selectRows,
   sitesOf,
 } from "./components.ts";
@@ -34,11 +36,13 @@ export type {
   Head,
   ImageInput,
   ImagePreprocessing,
+  Layer,
   Mode,
   Model,
   ModelConfig,
   ModelFamily,
   ModelGraph,
+  Observed,
   Parameter,
   ParameterKind,
   ParameterSpec,
@@ -58,17 +62,20 @@ export {
   objectives,
   regression,
 } from "./objective.ts";
+export { observeImplants } from "./observe.ts";
 export { PerLength } from "./per-length.ts";
 export {
   applyDecisions,
   type Budget,
   costOf,
   describePlan,
+  expectImplantRank,
   type LatencyOf,
   leastSensitiveFirst,
   type ModelSize,
   makePlan,
   makePlans,
+  type NewImplants,
   type Plan,
   type PlannedSize,
   type PlanOptions,

@@ -66,27 +66,36 @@ export interface ImagePreprocessing {
 /** What a component is. Kinds differ in what they cost and compute; see the scope "kind" of plans. */
 export type ComponentKind = "channel" | "head" | "neuron";
 
-/** Where a component's output can be scaled: of a convolution after normalisation. */
-export interface Site {
-  /** [batch, channels, …]. */
-  readonly value: Value;
-  /** Row r of the weight makes channel `offset` + r, if `span` is 1. */
-  readonly offset: number;
-  /** The axis of `value` that the channels are on; default 1. */
-  readonly axis?: number | undefined;
-  /** How many rows in a row make one channel of `value` together; default 1. */
-  readonly span?: number | undefined;
-  /** Default: "channel". */
-  readonly kind?: ComponentKind | undefined;
+/** What the rows of a weight make. */
+export interface Layer {
   /** Weights of one layer make different channels of it. */
   readonly layer: string;
   /** Numbers of the channels that the rows make, which pruning does not change. */
   readonly channels: readonly number[];
+  /** Row r of the weight makes channel `offset` + r, if one row makes a channel. */
+  readonly offset: number;
   /** Where a constant per channel can be added to what the weight makes. */
   readonly shift?: Shift | undefined;
 }
 
-/** A parameter with one number per channel of a site. */
+/** Where a component's output can be scaled: of a convolution after normalisation. */
+export interface Site extends Layer {
+  /** [batch, channels, …]. */
+  readonly value: Value;
+  /** The axis of `value` that the channels are on; default 1. */
+  readonly axis?: number | undefined;
+  /** How many rows in a row make one channel of `value` together; default 1. */
+  readonly span?: number | undefined;
+  /**
+   * Where `span` is given: all weights and biases whose rows make the channels, those of this weight
+   * too. Of several channels coupling shows as much; of a single one it cannot.
+   */
+  readonly rows?: readonly string[] | undefined;
+  /** Default: "channel". */
+  readonly kind?: ComponentKind | undefined;
+}
+
+/** A parameter with one number per channel of a layer. */
 export interface Shift {
   readonly parameter: string;
   /** Whether the parameter is added to the outputs of the layer's weights, or subtracted. */
@@ -102,10 +111,22 @@ export interface ModelGraph {
   readonly logits: Value;
   /** Where the output rows of a weight enter the rest of the network. Keys are names of weights. */
   readonly sites: ReadonlyMap<string, Site>;
+  /**
+   * Weights that can be fitted anew where what they read has changed, one row making one channel. One
+   * that pruning has left nothing to read is named all the same if it has a shift.
+   */
+  readonly fittable: ReadonlyMap<string, Layer>;
+  /** Of sequences: [batch, length], 1 where a sample has something and 0 where it was filled up. */
+  readonly mask?: Value | undefined;
   /** Weights whose rows can be replaced by smaller implants. */
   readonly implantable: ReadonlySet<string>;
-  /** Weights whose rows are implants. */
+  /** Weights, and biases, whose rows are implants: with zeros in them these put out nothing. */
   readonly implants: ReadonlySet<string>;
+  /**
+   * Of implantable weights: what their implants can be fitted to, sums over the positions of each
+   * sample, [batch, …] each; see Model.prune.
+   */
+  readonly observations?: ReadonlyMap<string, readonly Value[]> | undefined;
   /** Weights that may lose all their rows: a branch of the network goes with them. */
   readonly emptiable: ReadonlySet<string>;
   /** In training mode: the batch's value of each statistic. */
@@ -116,6 +137,8 @@ export interface ModelGraph {
 export interface SelectedRow {
   readonly row: number;
   readonly implant: boolean;
+  /** Of an implant for a channel that several rows make: how many rows it has. */
+  readonly rank?: number | undefined;
 }
 
 /**
@@ -123,6 +146,9 @@ export interface SelectedRow {
  * several rows make one channel, a channel counts as one row.
  */
 export type RowSelection = ReadonlyMap<string, readonly SelectedRow[]>;
+
+/** By weight: the sums over all samples of what a graph names as its observations. */
+export type Observed = ReadonlyMap<string, readonly Float64Array[]>;
 
 /** A network with its parameters. Immutable: pruning and training give new models. */
 export interface Model {
@@ -144,9 +170,11 @@ export interface Model {
   /**
    * The model with some rows of its weights alone, in the order given, and everything that goes with
    * the others removed. Weights that `selection` does not name stay whole. Rows marked as implants
-   * are replaced by the centre tap of their kernels.
+   * are replaced by the centre tap of their kernels, or by factors of the rank asked for.
+   *
+   * @param observed What such factors are fitted to; without it, to the weights alone.
    */
-  prune(selection: RowSelection): Model;
+  prune(selection: RowSelection, observed?: Observed): Model;
   /** The same network with other parameters of the same names and shapes. */
   withParameters(parameters: Parameters): Model;
 }

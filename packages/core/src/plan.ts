@@ -7,9 +7,11 @@ import {
   countComponents,
   type Decision,
   type Decisions,
+  hasRank,
+  implantRank,
   selectRows,
 } from "./components.ts";
-import type { Model, ModelGraph } from "./model.ts";
+import type { Model, ModelGraph, Observed } from "./model.ts";
 import type { Sensitivity } from "./sensitivity.ts";
 
 /** What is to be reduced, and to which share of the model as it is. */
@@ -32,8 +34,16 @@ export const scopes: readonly Scope[] = ["global", "kind", "group"];
 
 export interface PlanOptions {
   readonly budget: Budget;
-  /** Share of the components not kept that become implants: the most sensitive of them. */
+  /**
+   * Share of the components not kept that become implants, the most sensitive of each kind; kinds whose
+   * implants would save nothing have none.
+   */
   readonly implant: number;
+  /**
+   * How many of a component's rows its implant has, where several make a component, as of attention
+   * heads; default: a quarter.
+   */
+  readonly implantRank?: number | undefined;
   readonly scope: Scope;
   /**
    * Whether components are ranked by their score alone, or by what it buys: the score divided by
@@ -114,7 +124,7 @@ export function describePlan(
     decisions,
     before: { ...sizeOf(model), components },
     after: {
-      ...sizeOf(applyDecisions(model, groups, decisions)),
+      ...sizeOf(applyDecisions(model, groups, decisions, options)),
       components: components - countOf(decisions, "prune"),
       implants: countOf(decisions, "implant"),
     },
@@ -129,13 +139,22 @@ interface Block {
   readonly score: number;
 }
 
-/** Applies `decisions`; the new implants start as centre taps. */
+export interface NewImplants {
+  /** As in PlanOptions. */
+  readonly implantRank?: number | undefined;
+  /** What implants with a rank are fitted to; see `observeImplants`. */
+  readonly observed?: Observed | undefined;
+}
+
+/** Applies `decisions`; the new implants start as `Model.prune` makes them. */
 export function applyDecisions(
   model: Model,
   groups: readonly ComponentGroup[],
   decisions: Decisions,
+  { implantRank, observed }: NewImplants = {},
 ): Model {
-  return model.prune(selectRows(groups, decisions, model.build(1, "evaluation")));
+  const graph = model.build(1, "evaluation");
+  return model.prune(selectRows(groups, decisions, graph, implantRank), observed);
 }
 
 /**
@@ -220,10 +239,10 @@ class PlanSearch {
     options: PlanOptions,
     latencyOf: LatencyOf | undefined,
   ) {
-    checkOptions(options);
+    this.groups = sensitivity.groups.map(({ group }) => group);
+    checkOptions(options, this.groups);
     this.model = model;
     this.options = options;
-    this.groups = sensitivity.groups.map(({ group }) => group);
     this.graph = model.build(1, "evaluation");
     this.latencyOf = latencyOf;
     this.blocks = rank(model, sensitivity, options, this.graph, latencyOf);
@@ -277,7 +296,8 @@ class PlanSearch {
     const { of } = this.options.budget;
     const decisions = this.decide(given);
     if (of === "components") return countOf(decisions, "keep");
-    const left = this.model.prune(selectRows(this.groups, decisions, this.graph));
+    const { implantRank } = this.options;
+    const left = this.model.prune(selectRows(this.groups, decisions, this.graph, implantRank));
     return costOf(left, of, this.latencyOf);
   }
 }
@@ -300,7 +320,10 @@ function blockSize({ span = 1 }: ComponentGroup, roundTo: number): number {
   return size;
 }
 
-function checkOptions({ budget, implant, floor, roundTo }: PlanOptions): void {
+function checkOptions(
+  { budget, implant, implantRank: rank, floor, roundTo }: PlanOptions,
+  groups: readonly ComponentGroup[],
+): void {
   const share = (name: string, value: number, least: number) => {
     if (value >= least && value <= 1) return;
     throw new EspalierError(
@@ -321,6 +344,25 @@ function checkOptions({ budget, implant, floor, roundTo }: PlanOptions): void {
       `round-to: expected a positive whole number, got ${roundTo}`,
     );
   }
+  expectImplantRank(groups, rank);
+}
+
+/**
+ * @throws EspalierError `invalid-argument` if implants for components of `groups` cannot have the rank
+ *   `rank`.
+ */
+export function expectImplantRank(
+  groups: readonly ComponentGroup[],
+  rank: number | undefined,
+): void {
+  if (rank === undefined) return;
+  const ranked = groups.filter(hasRank);
+  for (const group of ranked) implantRank(group, rank);
+  if (ranked.length > 0) return;
+  throw new EspalierError(
+    "invalid-argument",
+    "implant-rank: expected a model with attention heads, whose implants have a rank, got one without",
+  );
 }
 
 /** The numbers of a group's components in the order in which it gives them up. */
@@ -391,7 +433,7 @@ function byShareOfKind(blocks: readonly Block[], groups: readonly ComponentGroup
     .map(({ block }) => block);
 }
 
-/** Gives up `blocks`; the most sensitive of them become implants where these are smaller. */
+/** Gives up `blocks`; the most sensitive of each kind become implants where these are smaller. */
 function decideBlocks(
   groups: readonly ComponentGroup[],
   blocks: readonly Block[],
@@ -404,12 +446,15 @@ function decideBlocks(
     for (const index of indices) decisions.get(group.name)![index] = decision;
   };
   for (const block of blocks) set(block, "prune");
-  const given = blocks.reduce((sum, { indices }) => sum + indices.length, 0);
-  let implants = Math.round(implant * given);
-  for (const block of [...blocks].reverse()) {
-    if (block.indices.length > implants || !block.group.implantable) continue;
-    set(block, "implant");
-    implants -= block.indices.length;
+  for (const kind of new Set(blocks.map(({ group }) => group.kind))) {
+    const own = blocks.filter(({ group }) => group.kind === kind);
+    const given = own.reduce((sum, { indices }) => sum + indices.length, 0);
+    let implants = Math.round(implant * given);
+    for (const block of own.reverse()) {
+      if (block.indices.length > implants || !block.group.implantable) continue;
+      set(block, "implant");
+      implants -= block.indices.length;
+    }
   }
   return decisions;
 }

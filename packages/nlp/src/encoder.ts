@@ -1,8 +1,11 @@
 /** @file A Transformer encoder (Vaswani et al. 2017, arXiv 1706.03762) in terms of what pruning left of it. */
-import type { ModelGraph, ParameterSpec, Site } from "@espalier/core";
+import type { Layer, ModelGraph, ParameterSpec, Site } from "@espalier/core";
 import {
   add,
+  broadcastTo,
   cast,
+  concat,
+  divide,
   gather,
   gelu,
   input,
@@ -20,6 +23,7 @@ import {
   slice,
   softmax,
   subtract,
+  sum,
   tanh,
   transpose,
   type Value,
@@ -27,8 +31,10 @@ import {
 
 /** What is left of the layers, by their numbers. Layers that are not mentioned are whole. */
 export interface Pruning {
-  /** The attention heads that a layer still has, as numbers of the dense model's heads, in order. */
+  /** The attention heads that a layer still has whole, as numbers of the dense model's, in order. */
   readonly heads: Readonly<Record<string, readonly number[]>>;
+  /** For each rank: the heads that attend at that rank, likewise. */
+  readonly implants: Readonly<Record<string, Readonly<Record<string, readonly number[]>>>>;
   /** The same of the neurons of its feed-forward part. */
   readonly neurons: Readonly<Record<string, readonly number[]>>;
 }
@@ -90,17 +96,51 @@ export interface EncoderNames {
   layer(index: number): LayerNames;
 }
 
-/** Which of the dense tensor's indices an axis has: units of `span` indices each. */
-export interface Kept {
-  readonly units: readonly number[];
+/** Heads of one layer that are computed together: those that are whole, or implants of one rank. */
+export interface HeadBatch {
+  /** What follows the names of the query, key and value layers in those of its tensors. */
+  readonly suffix: string;
+  readonly heads: readonly number[];
+  /** Rows of each of the three for one head. */
+  readonly rank: number;
+}
+
+/** The heads of a layer, whole ones first, then implants, the smallest first. */
+export function headBatches(
+  { heads, width }: Pick<Dimensions, "heads" | "width">,
+  pruning: Pruning,
+  layer: number,
+): HeadBatch[] {
+  const whole = { suffix: "", heads: pruning.heads[layer] ?? range(heads), rank: width / heads };
+  // Keys that are numbers come in ascending order.
+  const implants = Object.entries(pruning.implants[layer] ?? {}).map(([rank, implanted]) => ({
+    suffix: implantSuffix(Number(rank)),
+    heads: implanted,
+    rank: Number(rank),
+  }));
+  return [whole, ...implants].filter((batch) => batch.heads.length > 0);
+}
+
+/** What follows the name of a layer in the names of its implants of a rank. */
+export function implantSuffix(rank: number): string {
+  return `.implant.${rank}`;
+}
+
+/** What an encoder is pruned to that is whole. */
+export const whole: Pruning = { heads: {}, implants: {}, neurons: {} };
+
+/** A head or a neuron along an axis. Those of different spans differ even if their number is the same. */
+export interface Unit {
+  readonly unit: number;
+  /** How many indices in a row it has. */
   readonly span: number;
 }
 
 export interface Declaration extends ParameterSpec {
   /** What a fresh parameter is drawn from: a standard deviation, or a value for all. */
   readonly initialization: { readonly normal: number } | { readonly value: number };
-  /** For each axis; undefined: all indices. */
-  readonly kept: readonly (Kept | undefined)[];
+  /** For each axis: what is left of the dense layer's units, one after another; undefined: all indices. */
+  readonly kept: readonly (readonly Unit[] | undefined)[];
 }
 
 // As BERT's authors draw weights (`initializer_range`).
@@ -112,22 +152,27 @@ function range(count: number): number[] {
   return [...Array(count).keys()];
 }
 
+function unitsOf(numbers: readonly number[], span: number): Unit[] {
+  return numbers.map((unit) => ({ unit, span }));
+}
+
 /** Builds an encoder layer by layer, and declares the parameters that each needs. */
 export class Encoder {
   readonly parameters = new Map<string, Value>();
   readonly declarations = new Map<string, Declaration>();
   readonly sites = new Map<string, Site>();
+  readonly fittable = new Map<string, Layer>();
+  readonly implantable = new Set<string>();
+  readonly implants = new Set<string>();
+  readonly observations = new Map<string, readonly Value[]>();
   readonly emptiable = new Set<string>();
   readonly inputs: Record<string, Value> = {};
   readonly #dimensions: Dimensions;
   readonly #names: EncoderNames;
   readonly #pruning: Pruning;
+  #mask: Value | undefined;
 
-  constructor(
-    dimensions: Dimensions,
-    names: EncoderNames,
-    pruning: Pruning = { heads: {}, neurons: {} },
-  ) {
+  constructor(dimensions: Dimensions, names: EncoderNames, pruning: Pruning = whole) {
     this.#dimensions = dimensions;
     this.#names = names;
     this.#pruning = pruning;
@@ -136,8 +181,9 @@ export class Encoder {
   /** Embeddings and the results of all layers for [batch, length] tokens: [batch, length, width] each. */
   encode(batch: number, length: number): Value[] {
     const ids = this.#input("input_ids", [batch, length]);
-    const mask = this.#input("attention_mask", [batch, length]);
-    const excluded = multiply(subtract(scalar(1), cast(mask, "float32")), scalar(EXCLUDED));
+    const mask = cast(this.#input("attention_mask", [batch, length]), "float32");
+    this.#mask = mask;
+    const excluded = multiply(subtract(scalar(1), mask), scalar(EXCLUDED));
     const bias = reshape(excluded, [batch, 1, 1, length]);
     const hidden = [this.#embed(ids)];
     for (const layer of range(this.#dimensions.layers)) {
@@ -161,16 +207,11 @@ export class Encoder {
 
   /** The finished graph. */
   graph(logits: Value): ModelGraph {
-    const { inputs, parameters, sites, emptiable } = this;
-    const none = new Set<string>();
+    const { inputs, parameters, sites, fittable, implantable, implants, observations } = this;
     return {
-      inputs,
-      parameters,
-      logits,
-      sites,
-      emptiable,
-      implantable: none,
-      implants: none,
+      ...{ inputs, parameters, logits, sites, fittable, implantable, implants, observations },
+      mask: this.#mask,
+      emptiable: this.emptiable,
       statistics: new Map(),
     };
   }
@@ -195,65 +236,121 @@ export class Encoder {
   }
 
   #attend(x: Value, bias: Value, layer: number): Value {
-    const { heads, width } = this.#dimensions;
+    const { width } = this.#dimensions;
     const { query, key, value, output, attentionNorm } = this.#names.layer(layer);
+    const batches = headBatches(this.#dimensions, this.#pruning, layer);
     const [batch, length] = x.shape;
-    const kept = { units: this.#pruning.heads[layer] ?? range(heads), span: width / heads };
-    const inner = kept.units.length * kept.span;
-    const split = (name: string) => {
-      const projected = this.#linear(name, x, inner, kept);
-      return transpose(
-        reshape(projected, [batch, length, kept.units.length, kept.span]),
-        [0, 2, 1, 3],
-      );
-    };
-    if (inner === 0) return this.#norm(attentionNorm, add(x, this.#bias(output, width)));
-    const scores = multiply(
-      matmul(split(query), transpose(split(key))),
-      scalar(1 / Math.sqrt(kept.span)),
-    );
-    const context = matmul(softmax(add(scores, bias)), split(value));
-    this.sites.set(`${value}.weight`, {
-      value: context,
-      offset: 0,
-      axis: 1,
-      span: kept.span,
-      kind: "head",
-      layer: value,
-      channels: kept.units,
+    const joined = batches.map((heads) => {
+      const context = this.#attendTogether(x, bias, layer, heads);
+      this.sites.set(`${value}${heads.suffix}.weight`, {
+        value: context,
+        offset: 0,
+        axis: 1,
+        span: heads.rank,
+        rows: [query, key, value].flatMap((name) =>
+          ["weight", "bias"].map((kind) => `${name}${heads.suffix}.${kind}`),
+        ),
+        kind: "head",
+        layer: value,
+        channels: heads.heads,
+      });
+      this.emptiable.add(`${value}${heads.suffix}.weight`);
+      const inner = heads.heads.length * heads.rank;
+      return reshape(transpose(context, [0, 2, 1, 3]), [batch, length, inner]);
     });
-    this.emptiable.add(`${value}.weight`);
-    const joined = reshape(transpose(context, [0, 2, 1, 3]), [batch, length, inner]);
-    return this.#norm(attentionNorm, add(x, this.#linear(output, joined, width, undefined, kept)));
+    const columns = batches.flatMap((heads) => unitsOf(heads.heads, heads.rank));
+    const made = joined.length === 0 ? undefined : { x: concat(joined, 2), columns };
+    return this.#norm(attentionNorm, add(x, this.#residual(output, made, width)));
+  }
+
+  /** What heads of one rank make of `x`: [batch, heads, length, rank]. */
+  #attendTogether(x: Value, bias: Value, layer: number, { suffix, heads, rank }: HeadBatch): Value {
+    const { query, key, value } = this.#names.layer(layer);
+    const [batch, length] = x.shape;
+    const rows = unitsOf(heads, rank);
+    const [queries, keys, values] = [query, key, value].map((name) => {
+      const projected = this.#linear(`${name}${suffix}`, x, heads.length * rank, rows);
+      return transpose(reshape(projected, [batch, length, heads.length, rank]), [0, 2, 1, 3]);
+    });
+    const span = this.#dimensions.width / this.#dimensions.heads;
+    // Products of implants stand for those of whole heads.
+    const scores = multiply(matmul(queries, transpose(keys)), scalar(1 / Math.sqrt(span)));
+    const context = matmul(softmax(add(scores, bias)), values);
+    if (suffix !== "") {
+      this.implants.add(`${value}${suffix}.weight`);
+      this.implants.add(`${value}${suffix}.bias`);
+    } else if (span > 1) {
+      this.implantable.add(`${value}.weight`);
+      this.observations.set(`${value}.weight`, this.#observe(queries, keys, context));
+    }
+    return context;
+  }
+
+  /**
+   * What implants are fitted to, for each sample and head, over positions that are not filled up: the
+   * second moments of the queries, of the keys less their mean in the sample, and of the contexts with
+   * a one after them.
+   */
+  #observe(queries: Value, keys: Value, context: Value): Value[] {
+    const [batch, heads, length] = keys.shape;
+    const mask = reshape(this.#mask!, [batch, 1, length, 1]);
+    const own = (value: Value) => multiply(value, mask);
+    const centre = divide(sum(own(keys), [2], true), sum(mask, [2], true));
+    const extended = concat([own(context), broadcastTo(mask, [batch, heads, length, 1])], 3);
+    return [own(queries), own(subtract(keys, centre)), extended].map((value) =>
+      matmul(transpose(value), value),
+    );
   }
 
   #feedForward(x: Value, layer: number): Value {
     const { neurons, width, activation } = this.#dimensions;
     const { up, down, feedForwardNorm } = this.#names.layer(layer);
-    const kept = { units: this.#pruning.neurons[layer] ?? range(neurons), span: 1 };
-    if (kept.units.length === 0)
-      return this.#norm(feedForwardNorm, add(x, this.#bias(down, width)));
-    const active = activations[activation](this.#linear(up, x, kept.units.length, kept));
-    this.sites.set(`${up}.weight`, {
-      value: active,
-      offset: 0,
-      axis: 2,
-      kind: "neuron",
-      layer: up,
-      channels: kept.units,
-    });
-    this.emptiable.add(`${up}.weight`);
-    return this.#norm(feedForwardNorm, add(x, this.#linear(down, active, width, undefined, kept)));
+    const channels = this.#pruning.neurons[layer] ?? range(neurons);
+    const kept = unitsOf(channels, 1);
+    let made: { x: Value; columns: readonly Unit[] } | undefined;
+    if (channels.length > 0) {
+      const active = activations[activation](this.#linear(up, x, channels.length, kept));
+      this.sites.set(`${up}.weight`, {
+        value: active,
+        offset: 0,
+        axis: 2,
+        kind: "neuron",
+        layer: up,
+        channels,
+      });
+      this.emptiable.add(`${up}.weight`);
+      made = { x: active, columns: kept };
+    }
+    return this.#norm(feedForwardNorm, add(x, this.#residual(down, made, width)));
   }
 
-  #linear(name: string, x: Value, outputs: number, rows?: Kept, columns?: Kept): Value {
+  /** What is added to the residual stream: a linear layer, or its bias where it has nothing to read. */
+  #residual(
+    name: string,
+    made: { x: Value; columns: readonly Unit[] } | undefined,
+    width: number,
+  ): Value {
+    const shift = { parameter: `${name}.bias`, sign: 1 } as const;
+    this.fittable.set(`${name}.weight`, { layer: name, channels: range(width), offset: 0, shift });
+    return made === undefined
+      ? this.#bias(name, width)
+      : this.#linear(name, made.x, width, undefined, made.columns);
+  }
+
+  #linear(
+    name: string,
+    x: Value,
+    outputs: number,
+    rows?: readonly Unit[],
+    columns?: readonly Unit[],
+  ): Value {
     const shape = [outputs, x.shape[x.shape.length - 1]];
     const initialization = { normal: STANDARD_DEVIATION };
     const w = this.#parameter(`${name}.weight`, shape, "weight", initialization, [rows, columns]);
     return add(linear(x, w), this.#bias(name, outputs, rows));
   }
 
-  #bias(name: string, outputs: number, kept?: Kept): Value {
+  #bias(name: string, outputs: number, kept?: readonly Unit[]): Value {
     return this.#parameter(`${name}.bias`, [outputs], "bias", { value: 0 }, [kept]);
   }
 

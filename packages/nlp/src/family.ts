@@ -13,6 +13,7 @@ import {
   type Parameters,
   type Random,
   type RowSelection,
+  type SelectedRow,
 } from "@espalier/core";
 import { sizeOf, type Value } from "@espalier/graph";
 import * as z from "zod";
@@ -23,9 +24,11 @@ import {
   type Dimensions,
   Encoder,
   type EncoderNames,
-  type Kept,
+  headBatches,
   type Pruning,
+  whole,
 } from "./encoder.ts";
+import { prunedParameters } from "./pruned-parameters.ts";
 import { textInput, tokenizerFiles } from "./tokenizer.ts";
 
 /** What follows the encoder: a layer on the first token, and the layer that gives the outputs. */
@@ -71,19 +74,26 @@ const MOST = 1 << 24;
 
 export const size = z.int().min(1).max(MOST);
 
-const kept = z.record(
-  z.string().regex(/^\d+$/),
-  z
-    .array(z.int().min(0).max(MOST))
-    .refine((list) => new Set(list).size === list.length, { error: "expected distinct numbers" }),
-);
+const layer = z.string().regex(/^\d+$/);
+
+const units = z
+  .array(z.int().min(0).max(MOST))
+  .refine((list) => new Set(list).size === list.length, { error: "expected distinct numbers" });
+
+const kept = z.record(layer, units);
 
 /** The fields that all encoders share, to be extended with a family's own. */
 export const textConfig = z.looseObject({
   id2label: z.record(z.string(), z.string()).optional(),
   num_labels: size.optional(),
   head: z.object({ hidden: z.boolean(), output: z.boolean() }).optional(),
-  pruning: z.object({ heads: kept, neurons: kept }).optional(),
+  pruning: z
+    .object({
+      heads: kept,
+      neurons: kept,
+      implants: z.record(layer, z.record(z.string().regex(/^[1-9]\d*$/), units)).default({}),
+    })
+    .optional(),
 });
 
 /** Configurations that differ in nothing but names of fields agree in these values. */
@@ -204,15 +214,31 @@ function declareFrom<Config extends TextConfig>(
   if (width % heads !== 0) {
     fail("heads", `expected a divisor of the width ${width}, got ${heads}`);
   }
+  const { pruning = whole } = config;
+  const check = (field: string, layer: string, units: readonly number[], count: number) => {
+    if (Number(layer) >= layers) fail(field, `expected a layer below ${layers}`);
+    const wrong = units.find((unit) => unit >= count);
+    if (wrong !== undefined) fail(field, `expected numbers below ${count}, got ${wrong}`);
+  };
   for (const [kind, count] of [
     ["heads", heads],
     ["neurons", neurons],
   ] as const) {
-    for (const [layer, units] of Object.entries(config.pruning?.[kind] ?? {})) {
-      const field = `pruning.${kind}.${layer}`;
-      if (Number(layer) >= layers) fail(field, `expected a layer below ${layers}`);
-      const wrong = units.find((unit) => unit >= count);
-      if (wrong !== undefined) fail(field, `expected numbers below ${count}, got ${wrong}`);
+    for (const [layer, units] of Object.entries(pruning[kind])) {
+      check(`pruning.${kind}.${layer}`, layer, units, count);
+    }
+  }
+  for (const [layer, implants] of Object.entries(pruning.implants)) {
+    const taken = new Set(pruning.heads[layer] ?? Array.from({ length: heads }, (_, i) => i));
+    for (const [rank, units] of Object.entries(implants)) {
+      const field = `pruning.implants.${layer}.${rank}`;
+      check(field, layer, units, heads);
+      if (Number(rank) > width / heads) {
+        fail(field, `expected a rank up to ${width / heads}, the size of a head`);
+      }
+      const twice = units.find((unit) => taken.has(unit));
+      if (twice !== undefined) fail(field, `expected heads that are not elsewhere, got ${twice}`);
+      for (const unit of units) taken.add(unit);
     }
   }
   return declare(architecture, config);
@@ -229,6 +255,7 @@ function createModel<Config extends TextConfig>(
   const maxLength = positions - firstPosition;
   const classes = classesOf(config);
   const regression = classes.length === 1 || config.problem_type === "regression";
+  let declarations: ReadonlyMap<string, Declaration> | undefined;
   const remake = (changed: Config, kept: Parameters) =>
     createModel(family, architecture, changed, kept, files);
   return {
@@ -243,12 +270,14 @@ function createModel<Config extends TextConfig>(
       const { encoder, logits } = build(architecture, config, batch, length);
       return encoder.graph(logits);
     },
-    prune: (selection) => {
+    prune: (selection, observed) => {
       const pruned = { ...config, pruning: pruningOf(architecture, config, selection) };
-      return remake(
-        pruned,
-        reduce(parameters, declare(architecture, config), declare(architecture, pruned)),
-      );
+      // A plan prunes one model many times.
+      declarations ??= declare(architecture, config);
+      const before = { parameters, declarations, pruning: config.pruning ?? whole, observed };
+      const after = { declarations: declare(architecture, pruned), pruning: pruned.pruning };
+      const sizes = architecture.dimensions(config);
+      return remake(pruned, prunedParameters(sizes, architecture.names, before, after));
     },
     withParameters: (replaced) => remake(config, replaced),
   };
@@ -302,24 +331,47 @@ function pruningOf<Config extends TextConfig>(
   selection: RowSelection,
 ): Pruning {
   const sizes = dimensions(config);
-  const before = config.pruning ?? { heads: {}, neurons: {} };
-  const pruning = { heads: { ...before.heads }, neurons: { ...before.neurons } };
+  const before = config.pruning ?? whole;
+  const heads = { ...before.heads };
+  const implants = { ...before.implants };
+  const neurons = { ...before.neurons };
   const rest = new Map(selection);
+  /** The selected rows of a weight, with the numbers of the units that they are. */
+  const take = (name: string, units: readonly number[]) => {
+    const weight = `${name}.weight`;
+    const rows = rest.get(weight) ?? units.map((_, row): SelectedRow => ({ row, implant: false }));
+    rest.delete(weight);
+    return rows.map(({ row, ...selected }) => ({ unit: units[row], weight, ...selected }));
+  };
   for (let layer = 0; layer < sizes.layers; layer++) {
     const { value, up } = names.layer(layer);
-    for (const [kind, weight] of [
-      ["heads", `${value}.weight`],
-      ["neurons", `${up}.weight`],
-    ] as const) {
-      const rows = rest.get(weight);
-      rest.delete(weight);
-      if (rows === undefined) continue;
-      const held = before[kind][layer] ?? Array.from({ length: sizes[kind] }, (_, unit) => unit);
-      const left = rows.map(({ row }) => held[row]);
-      // A layer that is whole needs no mention.
-      if (left.length < sizes[kind] || left.some((unit, i) => unit !== i))
-        pruning[kind][layer] = left;
+    const left: number[] = [];
+    const made = new Map<number, number[]>();
+    for (const { suffix, heads: held, rank: own } of headBatches(sizes, before, layer)) {
+      for (const { unit, weight, implant, rank } of take(`${value}${suffix}`, held)) {
+        if (suffix === "" && !implant) {
+          left.push(unit);
+          continue;
+        }
+        const of = implant ? rank : own;
+        if (of === undefined) {
+          throw new EspalierError(
+            "invalid-argument",
+            `${weight}: expected a rank of the implants`,
+            {
+              parameter: weight,
+            },
+          );
+        }
+        made.set(of, [...(made.get(of) ?? []), unit]);
+      }
     }
+    setUnlessWhole(heads, layer, left, sizes.heads);
+    if (made.size > 0) implants[layer] = Object.fromEntries(made);
+    else delete implants[layer];
+    const held = before.neurons[layer] ?? Array.from({ length: sizes.neurons }, (_, i) => i);
+    const kept = take(up, held).map(({ unit }) => unit);
+    setUnlessWhole(neurons, layer, kept, sizes.neurons);
   }
   const [unknown] = rest.keys();
   if (unknown !== undefined) {
@@ -329,51 +381,15 @@ function pruningOf<Config extends TextConfig>(
       { parameter: unknown },
     );
   }
-  return pruning;
+  return { heads, implants, neurons };
 }
 
-/** The slices of `parameters` that the declarations `after` ask for. */
-function reduce(
-  parameters: Parameters,
-  before: ReadonlyMap<string, Declaration>,
-  after: ReadonlyMap<string, Declaration>,
-): Parameters {
-  return new Map(
-    [...after].map(([name, { kept: wanted }]) => {
-      let parameter = parameters.get(name)!;
-      before.get(name)!.kept.forEach((held, axis) => {
-        const left = wanted[axis];
-        if (held !== undefined && left !== undefined) {
-          parameter = take(parameter, axis, indicesOf(left, held));
-        }
-      });
-      return [name, parameter];
-    }),
-  );
-}
-
-/** Where the indices of `wanted` are in a tensor that has those of `held`. */
-function indicesOf(wanted: Kept, held: Kept): number[] {
-  const position = new Map(held.units.map((unit, i) => [unit, i]));
-  return wanted.units.flatMap((unit) =>
-    Array.from({ length: held.span }, (_, i) => position.get(unit)! * held.span + i),
-  );
-}
-
-/** The slices `indices` of a parameter along an axis. */
-function take(
-  { shape, kind, data }: Parameter,
-  axis: number,
-  indices: readonly number[],
-): Parameter {
-  const inner = sizeOf(shape.slice(axis + 1));
-  const outer = sizeOf(shape.slice(0, axis));
-  const taken = new Float32Array(outer * indices.length * inner);
-  for (let o = 0; o < outer; o++) {
-    indices.forEach((index, i) => {
-      const from = (o * shape[axis] + index) * inner;
-      taken.set(data.subarray(from, from + inner), (o * indices.length + i) * inner);
-    });
-  }
-  return { shape: shape.map((n, i) => (i === axis ? indices.length : n)), kind, data: taken };
+/** A layer that is whole needs no mention. */
+function setUnlessWhole(
+  kept: Record<string, readonly number[]>,
+  layer: number,
+  left: readonly number[],
+  count: number,
+): void {
+  if (left.length < count || left.some((unit, i) => unit !== i)) kept[layer] = left;
 }

@@ -10,7 +10,6 @@ import {
   makePlan,
   measureSensitivity,
   objectiveOf,
-  type Parameter,
   Random,
   type Samples,
   sizeOfModel,
@@ -19,76 +18,12 @@ import { float32Data, gradient, input, jvp, mean, sizeOf } from "@espalier/graph
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { describe, expect, test } from "vitest";
 import { bert, distilbert, electra } from "./index.ts";
+import { randomSamples, tinyLogits, tinyModel } from "./testing/tiny-model.ts";
 
 const executor = createOnnxExecutor({ threads: 1 });
 const SPAN = 2;
 
-const sizes = {
-  vocab_size: 20,
-  hidden_size: 6,
-  num_hidden_layers: 2,
-  num_attention_heads: 3,
-  intermediate_size: 5,
-  max_position_embeddings: 12,
-  type_vocab_size: 2,
-  hidden_act: "gelu",
-  head: { hidden: true, output: true },
-  num_labels: 3,
-};
-
-/** A fresh model whose weights are as large as trained ones, so that attention is not even. */
-function tinyModel(changes: Partial<ModelConfig> = {}, family = bert): Model {
-  const random = new Random(3);
-  const fresh = family.initialize({ model_type: family.name, ...sizes, ...changes }, random);
-  return fresh.withParameters(
-    new Map(
-      [...fresh.parameters].map(([name, parameter]): [string, Parameter] => {
-        const noise = random.stream(name);
-        const centre = parameter.kind === "normalization" && name.endsWith("weight") ? 1 : 0;
-        return [
-          name,
-          { ...parameter, data: parameter.data.map(() => centre + 0.5 * noise.normal()) },
-        ];
-      }),
-    ),
-  );
-}
-
-/** Random tokens, of two lengths. */
-function randomSamples(count: number): Samples {
-  const random = new Random(5);
-  const lengths = Uint32Array.from({ length: count }, (_, i) => (i % 2 === 0 ? 4 : 8));
-  return {
-    count,
-    lengths,
-    batch: async (indices) => {
-      const chosen = Array.from(indices);
-      const length = Math.max(...chosen.map((i) => lengths[i]));
-      const fill = (of: (sample: number, position: number) => number) =>
-        BigInt64Array.from(
-          chosen.flatMap((i) => Array.from({ length }, (_, k) => BigInt(of(i, k)))),
-        );
-      return {
-        length,
-        labels: chosen.map((i) => i % 3),
-        feeds: {
-          input_ids: fill((i, k) => random.stream("token", i, k).integer(20)),
-          attention_mask: fill((i, k) => (k < lengths[i] - (i % 3) ? 1 : 0)),
-          token_type_ids: fill((_, k) => (k < 2 ? 0 : 1)),
-        },
-      };
-    },
-  };
-}
-
-async function logitsOf(model: Model, samples = randomSamples(4)): Promise<Float32Array> {
-  const batch = await samples.batch([...Array(samples.count).keys()]);
-  const { graph, constants } = bindParameters(model, samples.count, "evaluation", batch.length);
-  const program = await executor.compile({ outputs: { logits: graph.logits }, constants });
-  const { logits } = await program.run(batch.feeds);
-  await program.dispose();
-  return float32Data(logits);
-}
+const logitsOf = (model: Model, samples?: Samples) => tinyLogits(executor, model, samples);
 
 /** `model` with the outputs of one component of a group scaled. */
 function scaled(model: Model, group: ComponentGroup, component: number, factor: number): Model {
@@ -153,7 +88,10 @@ describe("heads and neurons", () => {
   test("keeping everything changes nothing", async () => {
     const same = applyDecisions(model, groups, keepAll(groups));
     expect([...(await logitsOf(same))]).toEqual([...(await logitsOf(model))]);
-    expect(same.config).toEqual({ ...model.config, pruning: { heads: {}, neurons: {} } });
+    expect(same.config).toEqual({
+      ...model.config,
+      pruning: { heads: {}, implants: {}, neurons: {} },
+    });
   });
 
   test("a pruned model computes what the masked one does, pruned again too", async () => {
@@ -203,7 +141,11 @@ describe("heads and neurons", () => {
     decisions.set(groups[3].name, ["keep", "prune", "keep", "keep", "prune"]);
     const pruned = applyDecisions(model, groups, decisions);
     const config = JSON.parse(JSON.stringify(pruned.config)) as ModelConfig;
-    expect(config.pruning).toEqual({ heads: { 0: [1] }, neurons: { 1: [0, 2, 3] } });
+    expect(config.pruning).toEqual({
+      heads: { 0: [1] },
+      implants: {},
+      neurons: { 1: [0, 2, 3] },
+    });
     const source = { config, path: "file", tensors: pruned.parameters };
     close(await logitsOf(bert.load(source, config)), await logitsOf(pruned));
   });

@@ -5,6 +5,8 @@ import {
   compensate,
   type Decision,
   type Model,
+  observeImplants,
+  type PlanOptions,
   type Random,
   type Samples,
 } from "@espalier/core";
@@ -26,7 +28,9 @@ export interface ApplyPlanOptions {
 const STATISTICS_BATCH = 256;
 
 /**
- * `model` pruned as decided, with implants started and layers fitted as the settings say. Where
+ * `model` pruned as decided, with implants started and layers fitted as the settings say. Implants
+ * that start by least squares are fitted with the layers where they are rows of a layer, and before it
+ * where they are factors of products; as centre taps, the factors are of the weights alone. Where
  * layers were left as they are, or implants do not yet put out what they should, the statistics of
  * normalisation are estimated anew; after a fit those of the dense model are better (decision 016).
  */
@@ -39,16 +43,22 @@ export async function applyPlan(
     calibration,
     compensation,
     implantStart,
-  }: Pick<PruneSettings, "batchSize" | "calibration" | "compensation" | "implantStart">,
+    implantRank,
+  }: Pick<PruneSettings, "batchSize" | "calibration" | "compensation" | "implantStart"> &
+    Pick<PlanOptions, "implantRank">,
   { executor, drawCalibration, random, signal, onEvent }: ApplyPlanOptions,
 ): Promise<Model> {
-  const pruned = applyDecisions(model, groups, decisions);
-  // Nothing to make up for.
   const whole = [...decisions.values()].flat().every((decision) => decision === "keep");
-  if (whole) return pruned;
+  // Nothing to make up for.
+  if (whole) return applyDecisions(model, groups, decisions);
+  const samples = calibration === 0 ? undefined : drawCalibration();
+  const observed =
+    samples && implantStart === "least-squares"
+      ? await observeImplants(model, groups, decisions, { executor, samples, batchSize, signal })
+      : undefined;
+  const pruned = applyDecisions(model, groups, decisions, { implantRank, observed });
   const started = implantStart === "zero" ? zeroImplants(pruned) : pruned;
-  if (calibration === 0) return started;
-  const samples = drawCalibration();
+  if (samples === undefined) return started;
   const { implants } = started.build(1, "evaluation");
   const fitted = await compensate(model, started, samples, {
     executor,

@@ -35,6 +35,8 @@ export interface Inspection {
 export function inspect(model: Model): Inspection {
   const graph = model.build(1, "evaluation");
   const groups = componentGroups(model, "together");
+  const made = groups.filter((group) => group.implants);
+  const implants = new Set(made.flatMap(({ rows }) => rows.map(({ parameter }) => parameter)));
   const layers = [...model.parameters].flatMap(([name, { kind, shape, data }]) =>
     kind === "weight"
       ? [
@@ -42,7 +44,7 @@ export function inspect(model: Model): Inspection {
             layer: name.replace(/\.weight$/, ""),
             shape,
             parameters: data.length,
-            implant: graph.implants.has(name),
+            implant: graph.implants.has(name) || implants.has(name),
           },
         ]
       : [],

@@ -8,6 +8,7 @@ import {
   costOf,
   describePlan,
   drawSamples,
+  expectImplantRank,
   type Model,
   type ModelFamily,
   type ModelSize,
@@ -155,6 +156,8 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
       `keep-latency: expected a model of images, whose times do not depend on the lengths of samples, got one of ${source.model.preprocessing.kind}s; --keep-macs is for both`,
     );
   }
+  const { implantRank } = settings.plan;
+  expectImplantRank(componentGroups(source.model, settings.sensitivity.coupling), implantRank);
   const run = await RunDirectory.open(
     request.directory,
     {
@@ -414,11 +417,18 @@ async function reduce(
         const groups = componentGroups(model, coupling);
         const planPath = request.plan?.path ?? run.file(`${prefix}plan.json`);
         const decisions = decodeDecisions(followed, groups, planPath);
-        const reduced = await applyPlan(model, groups, decisions, settings, {
-          ...{ executor, signal, onEvent: context.onEvent, random: stream },
-          drawCalibration: () =>
-            drawSamples(training, settings.calibration, stream.stream("calibration")),
-        });
+        const { implantRank } = followed.options;
+        const reduced = await applyPlan(
+          model,
+          groups,
+          decisions,
+          { ...settings, implantRank },
+          {
+            ...{ executor, signal, onEvent: context.onEvent, random: stream },
+            drawCalibration: () =>
+              drawSamples(training, settings.calibration, stream.stream("calibration")),
+          },
+        );
         await saveModel(reduced, path);
       }),
     );

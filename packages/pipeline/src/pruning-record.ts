@@ -10,6 +10,8 @@ export interface PrunedGroup {
   readonly components: number;
   readonly kept: readonly number[];
   readonly implanted: readonly number[];
+  /** Of implants of attention heads: at which rank each of them attends. */
+  readonly implantRank?: number | undefined;
   readonly removed: readonly number[];
   /** One for each component, unless the plan was given; null where an error is not known. */
   readonly scores?: readonly number[] | undefined;
@@ -57,10 +59,11 @@ export function pruningRound(
   };
 }
 
-function outcome({ layers, components, implant, prune }: GroupPlan): PrunedGroup {
+function outcome({ layers, components, implant, implantRank, prune }: GroupPlan): PrunedGroup {
   const gone = new Set([...implant, ...prune]);
   const kept = Array.from({ length: components }, (_, i) => i).filter((i) => !gone.has(i));
-  return { layers, components, kept, implanted: implant, removed: prune };
+  const rank = implantRank === undefined ? {} : { implantRank };
+  return { layers, components, kept, implanted: implant, ...rank, removed: prune };
 }
 
 /**

@@ -3,6 +3,8 @@ import { EspalierError } from "@espalier/base";
 import {
   type ComponentGroup,
   type Decision,
+  hasRank,
+  implantRank,
   leastSensitiveFirst,
   type Metric,
   type Plan,
@@ -55,6 +57,8 @@ export interface GroupPlan {
   readonly layers: readonly string[];
   readonly components: number;
   readonly implant: readonly number[];
+  /** Of implants of attention heads. */
+  readonly implantRank?: number | undefined;
   readonly prune: readonly number[];
 }
 
@@ -75,9 +79,7 @@ export function encodePlan(
   groups: readonly ComponentGroup[],
   latency?: LatencyPromise,
 ): PlanRecord {
-  const layers = new Map(
-    groups.map(({ name, rows }) => [name, rows.map(({ parameter }) => parameter)]),
-  );
+  const known = new Map(groups.map((group) => [group.name, group]));
   const numbers = (list: readonly Decision[], wanted: Decision) =>
     list.flatMap((decision, i) => (decision === wanted ? [i] : []));
   return {
@@ -87,15 +89,22 @@ export function encodePlan(
     after,
     ...(latency === undefined ? {} : { latency }),
     groups: Object.fromEntries(
-      [...decisions].map(([name, list]) => [
-        name,
-        {
-          layers: layers.get(name) ?? [],
-          components: list.length,
-          implant: numbers(list, "implant"),
-          prune: numbers(list, "prune"),
-        },
-      ]),
+      [...decisions].map(([name, list]): [string, GroupPlan] => {
+        const group = known.get(name);
+        const implant = numbers(list, "implant");
+        return [
+          name,
+          {
+            layers: group?.rows.map(({ parameter }) => parameter) ?? [],
+            components: list.length,
+            implant,
+            ...(group && implant.length > 0 && hasRank(group)
+              ? { implantRank: implantRank(group, options.implantRank) }
+              : {}),
+            prune: numbers(list, "prune"),
+          },
+        ];
+      }),
     ),
   };
 }

@@ -5,8 +5,10 @@ import {
   describeCounts,
   describeEpochs,
   describeModel,
+  describeRanks,
   epochsOf,
   explainEstimator,
+  explainImplants,
   explainPlan,
   explainStability,
 } from "./explain.ts";
@@ -237,16 +239,21 @@ function results(summary: Summary): string[] {
 function layers({ widths }: Summary): string[] {
   const changed = widths.filter(({ before, after, implants }) => before !== after || implants > 0);
   if (changed.length === 0) return [];
+  const ranked = changed.some(({ ranks }) => ranks.length > 0);
   return [
     "## Channels of each layer",
-    "Layers that are not listed have all their channels.",
+    [
+      "Layers that are not listed have all their channels.",
+      ...(ranked ? [explainImplants(changed)] : []),
+    ].join(" "),
     table(
-      ["layer", "before", "after", "of them implants"],
-      changed.map(({ layer, before, after, implants }) => [
+      ["layer", "before", "after", "of them implants", ...(ranked ? ["rank"] : [])],
+      changed.map(({ layer, before, after, implants, ranks }) => [
         code(layer),
         String(before),
         String(after),
         String(implants),
+        ...(ranked ? [describeRanks(ranks)] : []),
       ]),
     ),
   ];

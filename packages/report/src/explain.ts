@@ -5,6 +5,7 @@ import { formatChange, formatCount, formatNumber, formatPercent, formatRatio } f
 import type {
   DecisionCounts,
   LatencySummary,
+  LayerWidth,
   PlanSummary,
   SensitivitySummary,
   Summary,
@@ -136,6 +137,22 @@ export function describeCounts({ keep, implant, prune }: DecisionCounts): string
       ? ""
       : `, ${formatCount(implant)} replaced by ${implant === 1 ? "an implant" : "implants"}`;
   return `${formatCount(keep)} were kept${implants} and ${formatCount(prune)} removed`;
+}
+
+/** The ranks of a layer's implants. */
+export function describeRanks(ranks: readonly number[]): string {
+  return ranks.length === 0 ? "–" : ranks.join(", ");
+}
+
+/** What the implants of a model are, as far as there are any. */
+export function explainImplants(widths: readonly LayerWidth[]): string {
+  const ranks = [...new Set(widths.flatMap(({ ranks }) => ranks))].sort((a, b) => a - b);
+  if (ranks.length > 0) {
+    return `An implant is an attention head that goes on attending at a lower rank, ${ranks.join(" or ")}: it costs a fraction, and keeps some of what the head did.`;
+  }
+  return widths.some(({ implants }) => implants > 0)
+    ? "An implant is a 1×1 convolution in place of a larger one: it costs a fraction, and keeps some of what the channel did."
+    : "";
 }
 
 /** "2.02× fewer", or "1.10× more" for what grew. */

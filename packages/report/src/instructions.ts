@@ -27,6 +27,7 @@ const sensitivityOptions = {
 
 const pruneOptions: Readonly<Record<string, string>> = {
   "plan.implant": "--implant",
+  "plan.implantRank": "--implant-rank",
   "plan.scope": "--scope",
   "plan.rankBy": "--rank",
   "plan.floor": "--floor",

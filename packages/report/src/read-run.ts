@@ -15,6 +15,7 @@ import {
   type BudgetsRecord,
   decodeDecisions,
   FINAL_MODEL,
+  type GroupPlan,
   type GroupRecord,
   type Latency,
   type LatencyPromise,
@@ -260,6 +261,7 @@ const plan = object<PlanRecord>({
   options: object<PlanOptions>({
     budget,
     implant: number,
+    implantRank: optional(count),
     scope: oneOf(scopes),
     rankBy: oneOf(["score", "score-per-cost"]),
     floor: number,
@@ -279,7 +281,13 @@ const plan = object<PlanRecord>({
     }),
   ),
   groups: record(
-    object({ layers: list(string), components: count, implant: list(count), prune: list(count) }),
+    object<GroupPlan>({
+      layers: list(string),
+      components: count,
+      implant: list(count),
+      implantRank: optional(count),
+      prune: list(count),
+    }),
   ),
 });
 
@@ -326,25 +334,33 @@ const latencies = object<LatencyRecord>({
   batches: record(object({ dense: latency, pruned: latency })),
 });
 
+const channelsLeft = object<{
+  channels: Record<string, number[]>;
+  implants?: Record<string, number>;
+}>({ channels: record(list(count)), implants: optional(record(count)) });
+
+// Of layers whose rows are no channels, plans say what is left.
+const pruning: Decoder<Pruning | undefined> = (value, at) => {
+  if (!Object.hasOwn(anything(value, at), "channels")) return undefined;
+  const { channels, implants = {} } = channelsLeft(value, at);
+  return {
+    channels: new Map(Object.entries(channels)),
+    implants: new Map(Object.entries(implants)),
+  };
+};
+
 const modelFields = object<{
   model_type: string;
   id2label?: Record<string, string> | undefined;
   image?: { shape: number[]; mean: number[]; std: number[] } | undefined;
   vocab_size?: number | undefined;
-  pruning?:
-    | {
-        channels?: Record<string, number[]> | undefined;
-        implants?: Record<string, number> | undefined;
-      }
-    | undefined;
+  pruning?: Pruning | undefined;
 }>({
   model_type: string,
   id2label: optional(record(string)),
   image: optional(object({ shape: list(count), mean: list(number), std: list(number) })),
   vocab_size: optional(count),
-  pruning: optional(
-    object({ channels: optional(record(list(count))), implants: optional(record(count)) }),
-  ),
+  pruning: optional(pruning),
 });
 
 const model: Decoder<ModelDescription> = (value, at) => {
@@ -361,11 +377,7 @@ const model: Decoder<ModelDescription> = (value, at) => {
       .map(([, label]) => label),
     image,
     vocabulary: vocab_size,
-    // Of layers whose rows are no channels, plans say what is left.
-    pruning: pruning?.channels && {
-      channels: new Map(Object.entries(pruning.channels)),
-      implants: new Map(Object.entries(pruning.implants ?? {})),
-    },
+    pruning,
   };
 };
 

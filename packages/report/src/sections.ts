@@ -4,9 +4,11 @@ import { compare } from "./comparison.ts";
 import {
   describeCounts,
   describeEpochs,
+  describeRanks,
   describeSpeedup,
   epochsOf,
   explainEstimator,
+  explainImplants,
   explainMetric,
   explainNegative,
   explainPlan,
@@ -167,22 +169,23 @@ function decisions(summary: Summary): Content {
     const others = layers.length > 1 && html` <span class="quiet">+ ${layers.length - 1}</span>`;
     return html`<tr data-group="${name}"><th scope="row" title="${layers.join(", ")}">${breakable(name)}${others}</th><td class="bar">${decisionBar(name, counts, i)}</td>${Object.entries({ keep, implant, prune }).map(([decision, count]) => html`<td data-value="${count}" data-count="${decision}">${count}</td>`)}<td class="roomy" data-value="${(keep + implant) / whole}" data-count="left">${whole} → ${keep + implant}</td></tr>`;
   });
-  const changed = widths.filter(({ before, after }) => before !== after);
+  const changed = widths.filter(({ before, after, implants }) => before !== after || implants > 0);
+  const ranked = widths.some(({ ranks }) => ranks.length > 0);
   const planned = rounds.length === manifest.rounds;
   const plan = manifest.rounds === 1 ? "plan.json" : `rounds/${rounds.length + 1}/plan.json`;
   return [
     counts &&
-      html`<p>Of ${formatCount(counts.keep + counts.implant + counts.prune)} components, <b>${describeCounts(counts)}</b>. ${counts.implant > 0 && "An implant is a 1×1 convolution in place of a larger one: it costs a fraction, and keeps some of what the channel did. "}${summary.plan && explainPlan(summary.plan)}</p>`,
+      html`<p>Of ${formatCount(counts.keep + counts.implant + counts.prune)} components, <b>${describeCounts(counts)}</b>. ${counts.implant > 0 && `${explainImplants(widths)} `}${summary.plan && explainPlan(summary.plan)}</p>`,
     !planned && missing(plan, `${rounds.length} of ${manifest.rounds} plans have been made`),
     decided.length > 0 &&
       html`<h3>Decisions in each group${budgets.length > 0 && ", under this and other budgets"}</h3><div class="budgets">${budgetSlider(summary)}<div class="marks">${table(["group", "", "kept", "implants", "removed", html`<span class="roomy">before → after</span>`], rows, "Decisions")}</div></div><p class="caption">How to read it: a strip is all components of a group, the least sensitive on the left. Tall and blue are kept, half as tall and orange replaced by implants, low and grey removed.<span class="scripted" hidden> The stronger the colour, the higher the score, on the scale of the charts above.${budgets.length > 0 && " Moving the slider shows the plan that another budget would have led to, from the same scores; sizes are counted on the network rebuilt for it."}</span>${rounds.length > 1 && " Other budgets are not shown, since scores of later rounds depend on what earlier ones removed."}</p>${budgetTable(summary)}`,
     rounds.length > 1 && html`<h3>Round by round</h3>${roundTable(summary)}`,
     changed.length > 0 &&
       html`<h3>Width of each layer in this run</h3>${widthsFigure(widths)}<p class="caption">How to read it: each column is a layer, in the order of their names; its height is the number of output channels. Blue is kept, orange are implants, and grey is what was removed.</p><details><summary>Widths as a table</summary>${table(
-        ["layer", "before", "after", "implants"],
+        ["layer", "before", "after", "implants", ...(ranked ? ["rank"] : [])],
         widths.map(
-          ({ layer, before, after, implants }) =>
-            html`<tr><th scope="row">${layer}</th>${[before, after, implants].map((width) => html`<td data-value="${width}">${width}</td>`)}</tr>`,
+          ({ layer, before, after, implants, ranks }) =>
+            html`<tr><th scope="row">${layer}</th>${[before, after, implants].map((width) => html`<td data-value="${width}">${width}</td>`)}${ranked && html`<td data-value="${ranks[0] ?? 0}">${describeRanks(ranks)}</td>`}</tr>`,
         ),
         "Widths",
       )}</details>`,

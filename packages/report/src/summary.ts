@@ -78,6 +78,8 @@ export interface LayerWidth {
   readonly after: number;
   /** How many of the channels after pruning are implants. */
   readonly implants: number;
+  /** Of implants of attention heads: at which ranks they attend, in ascending order. */
+  readonly ranks: readonly number[];
 }
 
 /** A model on the test set. */
@@ -272,7 +274,9 @@ function summarizeGroups({ manifest, rounds, dense, model }: Run): GroupSummary[
 
 /** The layer whose output channels the rows of `parameter` make; none for a bias. */
 function layerOf(parameter: string): string[] {
-  return parameter.endsWith(".bias") ? [] : [parameter.replace(/(\.implant)?\.weight$/, "")];
+  return parameter.endsWith(".bias")
+    ? []
+    : [parameter.replace(/(\.implant(\.\d+)?)?\.weight$/, "")];
 }
 
 /** What became of the components of a group of the dense model, as both models' layers tell. */
@@ -305,14 +309,27 @@ function decisionsAfterwards(
   });
 }
 
-/** How many rows a round kept, for models whose configuration does not say so layer by layer. */
-function widthsLeft({ groups, decisions }: Run["rounds"][number]): Map<string, number> {
-  const left = new Map<string, number>();
-  for (const { name, rows } of groups) {
-    const kept = decisions?.get(name)?.filter((decision) => decision !== "prune");
-    if (kept === undefined) continue;
+interface LayerLeft {
+  width: number;
+  implants: number;
+  readonly ranks: Set<number>;
+}
+
+/** What a round left of layers, for models whose configuration does not say so layer by layer. */
+function layersLeft({ groups, decisions, plan }: Run["rounds"][number]): Map<string, LayerLeft> {
+  const left = new Map<string, LayerLeft>();
+  for (const { name, rows, implants, span } of groups) {
+    const decided = decisions?.get(name);
+    if (decided === undefined) continue;
+    const counts = countDecisions(decided);
+    const made = implants ? counts.keep : counts.implant;
+    const rank = implants ? span : plan?.groups[name]?.implantRank;
     for (const layer of rows.flatMap(({ parameter }) => layerOf(parameter))) {
-      left.set(layer, (left.get(layer) ?? 0) + kept.length);
+      const own = left.get(layer) ?? { width: 0, implants: 0, ranks: new Set<number>() };
+      left.set(layer, own);
+      own.width += counts.keep + counts.implant;
+      own.implants += made;
+      if (made > 0 && rank !== undefined) own.ranks.add(rank);
     }
   }
   return left;
@@ -331,13 +348,18 @@ function widthsOf({ rounds, model }: Run): LayerWidth[] {
       }
     }
   }
-  const left = widthsLeft(rounds[rounds.length - 1]);
+  const { pruning } = model;
+  const left = pruning ? undefined : layersLeft(rounds[rounds.length - 1]);
   return [...before]
-    .map(([layer, width]) => ({
-      layer,
-      before: width,
-      after: (model.pruning ? model.pruning.channels.get(layer)?.length : left.get(layer)) ?? width,
-      implants: model.pruning?.implants.get(layer) ?? 0,
-    }))
+    .map(([layer, width]): LayerWidth => {
+      const own = left?.get(layer);
+      return {
+        layer,
+        before: width,
+        after: pruning?.channels.get(layer)?.length ?? own?.width ?? width,
+        implants: pruning?.implants.get(layer) ?? own?.implants ?? 0,
+        ranks: [...(own?.ranks ?? [])].sort((a, b) => a - b),
+      };
+    })
     .sort((a, b) => byName.compare(a.layer, b.layer));
 }

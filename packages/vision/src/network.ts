@@ -360,7 +360,11 @@ export class Network {
   graph(image: Feature, logits: Value): ModelGraph {
     const { parameters, sites, implantable, implants, emptiable, statistics } = this;
     const inputs = { [image.value.attributes.name]: image.value };
-    return { inputs, parameters, logits, sites, implantable, implants, emptiable, statistics };
+    const fittable = sites;
+    return {
+      ...{ inputs, parameters, logits, sites, fittable, implantable, implants, emptiable },
+      statistics,
+    };
   }
 
   /**
