@@ -44,8 +44,9 @@ const RIDGE = 1e-3;
 // row: enough for the normal equations to be determined well, since positions are correlated.
 const OBSERVATIONS_PER_UNKNOWN = 64;
 
-// The normal equations of a row with n unknowns take 16n² bytes and n³/3 multiplications.
-const MOST_UNKNOWNS = 2304;
+// The normal equations of a row with n unknowns take 12n² bytes and n³/3 multiplications: up to 512
+// channels of 3×3, half a minute of one core and a quarter of a gigabyte (decision 023).
+const MOST_UNKNOWNS = 4608;
 
 /**
  * `pruned`, which is `dense` pruned, with every weight that is new or reads something else than
@@ -55,8 +56,7 @@ const MOST_UNKNOWNS = 2304;
  * were. Constants go to biases and running means. Nothing but weights and these changes, and nothing
  * at all where nothing was pruned.
  *
- * Weights that are not linear in regressors common to all rows are left as they are, those with more
- * than 2,304 numbers a row too, but for their constants. Where samples have lengths, nothing is
+ * Weights with more than 4,608 numbers a row are left as they are, but for their constants. Where samples have lengths, nothing is
  * fitted: activations are held for all batches at once, which have to be of one shape.
  *
  * @throws EspalierError `out-of-memory` if not even one sample at a time keeps to the memory limit.
@@ -127,6 +127,8 @@ interface Fit {
   /** The first of the weight's channels among those of the shift. */
   readonly offset: number;
   readonly observations: number;
+  /** Of rows that see different things. */
+  readonly groups: number;
   /** Whether its normal equations are small enough to be solved. */
   readonly solvable: boolean;
 }
@@ -150,7 +152,7 @@ function prepare(
     const { layer, channels, shift, offset } = pruned.sites.get(name)!;
     const source = layers.get(layer);
     if (!isWanted(name) || regressors === undefined || source === undefined) continue;
-    const [, unknowns, available] = regressors.shape;
+    const [, groups, unknowns, available] = regressors.shape;
     const solvable = unknowns <= MOST_UNKNOWNS;
     if (!solvable && shift === undefined) continue;
     const count = Math.min(available, Math.ceil((OBSERVATIONS_PER_UNKNOWN * unknowns) / samples));
@@ -160,18 +162,25 @@ function prepare(
     const wanted = gather(gather(source.rows, rows, 1), chosen, 2);
 
     const target = input("target", wanted.shape);
-    const counted = reshape(input("counted", [batchSize]), [batchSize, 1, 1]);
+    const counted = reshape(input("counted", [batchSize]), [batchSize, 1, 1, 1]);
+    // [N, groups, rows, positions] to [groups, rows, observations].
     const flat = (value: Value) =>
-      reshape(transpose(multiply(value, counted), [1, 0, 2]), [value.shape[1], batchSize * count]);
-    const seen = gather(regressors, chosen, 2);
+      reshape(transpose(multiply(value, counted), [1, 2, 0, 3]), [
+        groups,
+        value.shape[2],
+        batchSize * count,
+      ]);
+    const seen = gather(regressors, chosen, 3);
     const weight = pruned.parameters.get(name)!;
-    const made = matmul(reshape(weight, [channels.length, unknowns]), seen);
-    const e = flat(subtract(target, made));
+    const groupRows = channels.length / groups;
+    const made = matmul(reshape(weight, [groups, groupRows, unknowns]), seen);
+    const e = flat(subtract(reshape(target, made.shape), made));
     const x = flat(seen);
     const square = solvable ? [matmul(x, transpose(x)), matmul(x, transpose(e))] : [];
-    fits.push({ weight: name, shift, offset, observations: samples * count, solvable });
+    const observations = samples * count;
+    fits.push({ weight: name, shift, offset, observations, groups, solvable });
     targets.push([wanted]);
-    sums.push([sum(e, [1]), sum(x, [1]), ...square]);
+    sums.push([sum(e, [2]), sum(x, [2]), ...square]);
   }
   // Half of the memory for what is held, the rest for what runs.
   const batches = Math.ceil(samples / batchSize);
@@ -251,23 +260,34 @@ function layersOf(graph: ModelGraph) {
 /** `parameters` with one weight changed so that its errors, summed up in `sums`, become least. */
 function correct(
   parameters: Model["parameters"],
-  { weight, shift, offset, observations, solvable }: Fit,
-  [e, x, xx, xe]: readonly Float64Array[],
+  { weight, shift, offset, observations, groups, solvable }: Fit,
+  totals: readonly Float64Array[],
 ): Model["parameters"] {
   const corrected = new Map(parameters);
-  const add = (name: string, change: Float64Array, start: number, sign: number) => {
-    const parameter = corrected.get(name)!;
-    const data = Float32Array.from(parameter.data);
-    change.forEach((delta, i) => {
-      data[start + i] += sign * delta;
-    });
+  const copyOf = (name: string) => {
+    const parameter = parameters.get(name)!;
+    const data = parameter.data.slice();
     corrected.set(name, { ...parameter, data });
+    return data;
   };
-  const sums: NormalSums = { observations, xx, xe, x, e };
-  const solution = solvable
-    ? solveNormal(sums, RIDGE, shift !== undefined)
-    : { weight: undefined, constant: e.map((total) => total / observations) };
-  if (solution.weight !== undefined) add(weight, solution.weight, 0, 1);
-  if (shift !== undefined) add(shift.parameter, solution.constant, offset, shift.sign);
+  const weights = solvable ? copyOf(weight) : undefined;
+  const constants = shift && copyOf(shift.parameter);
+  for (let group = 0; group < groups; group++) {
+    const [e, x, xx, xe] = totals.map((all) => {
+      const length = all.length / groups;
+      return all.subarray(group * length, (group + 1) * length);
+    });
+    const sums: NormalSums = { observations, xx, xe, x, e };
+    const solution = solvable
+      ? solveNormal(sums, RIDGE, shift !== undefined)
+      : { weight: undefined, constant: e.map((total) => total / observations) };
+    const row = group * e.length;
+    solution.weight?.forEach((delta, i) => {
+      weights![row * x.length + i] += delta;
+    });
+    solution.constant.forEach((delta, i) => {
+      if (shift !== undefined) constants![offset + row + i] += shift.sign * delta;
+    });
+  }
   return corrected;
 }
