@@ -12,6 +12,7 @@ import {
   compensationMarkdown,
   measureCompensation,
 } from "./compensation.ts";
+import { exportsMarkdown, measureExports } from "./exports.ts";
 import { imagenetMarkdown, measureImagenet } from "./imagenet.ts";
 import { measureSpeed } from "./speed.ts";
 import { speedMarkdown } from "./speed-markdown.ts";
@@ -20,13 +21,14 @@ import { type Cell, measureUntuned, untunedMarkdown } from "./untuned.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
-const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|imagenet] [options]
+const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|exports|imagenet] [options]
 
   speed     time and memory of the main operations, beside PyTorch (default; some minutes)
   untuned   accuracy straight after pruning, every metric (an hour on 2 cores)
   compensation
             accuracy straight after pruning, with and without fitted layers (an hour on 2 cores)
   tuned     accuracy before and after tuning, every metric (hours on 2 cores)
+  exports   accuracy, size and speed of exported files in Transformers.js (some minutes)
   imagenet  time and memory of pruning a ResNet-50 at 224×224 (some minutes)
 
   --checkpoints DIR   where cifar10_resnet20-4118986f.pt, cifar10_resnet56-187c023a.pt and
@@ -37,12 +39,12 @@ const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|imagene
   --threads N         (default: all cores)
   --rounds N          turns of ours and PyTorch's (default: 3)
   --epochs N          of tuning (default: 3)
-  --images N          test images of compensation (default: all)
+  --images N          test images of compensation (default: all) and exports (default: 1000)
   --output DIR        (default: benchmarks/results)
   --fresh             measure anew what results there are of all but speed
 `;
 
-const measurements = ["speed", "untuned", "compensation", "tuned", "imagenet"];
+const measurements = ["speed", "untuned", "compensation", "tuned", "exports", "imagenet"];
 
 const log = (line: string) => process.stderr.write(`${line}\n`);
 
@@ -56,7 +58,7 @@ async function main(): Promise<void> {
       threads: { type: "string", default: String(availableParallelism()) },
       rounds: { type: "string", default: "3" },
       epochs: { type: "string", default: "3" },
-      images: { type: "string", default: "Infinity" },
+      images: { type: "string" },
       output: { type: "string", default: join(root, "benchmarks/results") },
       fresh: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
@@ -151,12 +153,19 @@ async function main(): Promise<void> {
       source: resnet56,
       task,
       executor,
-      images: Number(values.images),
+      images: Number(values.images ?? Number.POSITIVE_INFINITY),
       known: await known<CompensationCell>(what, "cells"),
       log,
       onCells: (done) => write(what, { cells: done }, markdown(done)),
     });
     process.stdout.write(`${markdown(cells)}\n`);
+    return;
+  }
+  if (what === "exports") {
+    const images = Number(values.images ?? 1000);
+    const result = await measureExports({ source: resnet56, task, executor, threads, images, log });
+    await write(what, result, exportsMarkdown(result));
+    process.stdout.write(`${exportsMarkdown(result)}\n`);
     return;
   }
   const directory = join(root, "runs/benchmark-tuned");
