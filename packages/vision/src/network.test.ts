@@ -214,7 +214,7 @@ describe("layers in groups are fitted after pruning", () => {
   test.each([
     ["two groups", two, "grouped", decide({ stem: [keep, "prune", keep, keep, "prune", keep] })],
     [
-      "each channel, some of them implants",
+      "each channel, in another order after implants before",
       depthwise,
       "depthwise",
       decide({ stem: [keep, "implant", keep, keep, "implant", "implant"] }),
