@@ -4,11 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   bindParameters,
-  drawSamples,
   type Model,
   makePlan,
   measureSensitivity,
-  Random,
   type Samples,
   selectSamples,
   sizeOfModel,
@@ -21,16 +19,16 @@ import {
   defaultPruning,
   exportModel,
   type Latency,
-  loadSource,
   measureLatencies,
   onnxFiles,
   type Precision,
+  type PruneSettings,
   type Task,
   undisturbed,
 } from "@espalier/pipeline";
 import { onnxVersion } from "@espalier/runtime-onnx";
-import { cifarResNet } from "@espalier/vision";
 import { env, pipeline, Tensor } from "@huggingface/transformers";
+import { openSubject, type Subject } from "./subject.ts";
 
 export interface ExportsOptions {
   readonly source: string;
@@ -86,21 +84,19 @@ interface Loaded {
 /** Exports the dense model and what is left of it at half of the MACs, and measures each file. */
 export async function measureExports(options: ExportsOptions): Promise<ExportsResult> {
   const { task, executor, threads, log } = options;
-  const { model: dense } = await loadSource(options.source, [cifarResNet]);
-  const images = Math.min(options.images, task.counts.test);
-  const test = selectSamples(task.test(dense), [...Array(images).keys()]);
-  const random = new Random(0);
-  const calibration = drawSamples(
-    task.train(dense),
-    CALIBRATION_SAMPLES,
-    random.stream("calibration"),
-  );
+  const settings = defaultPruning({ of: "macs", keep: 0.5 });
+  const subject = await openSubject({
+    ...{ source: options.source, task, executor, images: options.images },
+    calibration: settings.calibration,
+  });
+  const { test } = subject;
+  const calibration = selectSamples(subject.calibration, [...Array(CALIBRATION_SAMPLES).keys()]);
   const directory = await mkdtemp(join(tmpdir(), "espalier-exports-"));
   const loaded: Loaded[] = [];
   try {
     env.allowRemoteModels = false;
     env.localModelPath = directory;
-    for (const [name, model] of await modelsOf(dense, options, random)) {
+    for (const [name, model] of await modelsOf(subject, settings, options)) {
       const files = await exportModel(model, join(directory, name), { executor, calibration });
       for (const precision of PRECISIONS) {
         const session_options = { intraOpNumThreads: threads };
@@ -144,7 +140,7 @@ export async function measureExports(options: ExportsOptions): Promise<ExportsRe
       });
       log(`${each.model}, ${each.precision}: ${(100 * judged.accuracy).toFixed(1)} %`);
     }
-    return { threads, onnxruntime: onnxVersion(), images, rows };
+    return { threads, onnxruntime: onnxVersion(), images: test.count, rows };
   } finally {
     for (const each of loaded) await each.dispose();
     await rm(directory, { recursive: true, force: true });
@@ -153,18 +149,15 @@ export async function measureExports(options: ExportsOptions): Promise<ExportsRe
 
 /** The dense model, and pruned ones with their layers fitted but nothing tuned. */
 async function modelsOf(
-  dense: Model,
-  { task, executor, log }: ExportsOptions,
-  random: Random,
+  { dense, random, scoring, calibration }: Subject,
+  settings: PruneSettings,
+  { executor, log }: ExportsOptions,
 ): Promise<[string, Model][]> {
-  const train = task.train(dense);
-  const settings = defaultPruning({ of: "macs", keep: 0.5 });
-  const { batchSize } = settings;
   const sensitivity = await measureSensitivity(dense, {
     ...settings.sensitivity,
     executor,
-    samples: drawSamples(train, 256, random.stream("scoring")),
-    batchSize,
+    samples: scoring,
+    batchSize: settings.batchSize,
     random: random.stream("scores"),
   });
   const groups = sensitivity.groups.map(({ group }) => group);
@@ -181,8 +174,7 @@ async function modelsOf(
     const pruned = await applyPlan(dense, groups, decisions, settings, {
       executor,
       random: random.stream("plan"),
-      drawCalibration: () =>
-        drawSamples(train, settings.calibration, random.stream("compensation")),
+      drawCalibration: () => calibration,
     });
     models.push([name, pruned]);
   }

@@ -151,7 +151,7 @@ export function decodeDecisions(
       }
     }
     if (plan.implant.length > 0 && !group.implantable) {
-      fail(`group ${name}: its components are as small as implants would be`);
+      fail(`group ${name}: expected no implants, which would save nothing there`);
     }
     if (!group.emptiable && list.every((decision) => decision === "prune")) {
       fail(`group ${name}: expected at least one component to be kept`);
