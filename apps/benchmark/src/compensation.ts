@@ -2,25 +2,14 @@
 import {
   applyDecisions,
   compensate,
-  drawSamples,
   type Metric,
-  type Model,
   makePlan,
   measureSensitivity,
-  Random,
   type Sensitivity,
-  selectSamples,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import {
-  defaultPlan,
-  defaultPruning,
-  defaultTemperatures,
-  loadSource,
-  type Task,
-} from "@espalier/pipeline";
-import { evaluate, reestimateStatistics } from "@espalier/train";
-import { cifarResNet } from "@espalier/vision";
+import { defaultPlan, defaultPruning, defaultTemperatures, type Task } from "@espalier/pipeline";
+import { openSubject } from "./subject.ts";
 
 export interface CompensationOptions {
   readonly source: string;
@@ -59,23 +48,12 @@ export async function measureCompensation(
   options: CompensationOptions,
 ): Promise<CompensationCell[]> {
   const { task, executor, known, log } = options;
-  const { model: dense } = await loadSource(options.source, [cifarResNet]);
-  const train = task.train(dense);
-  const all = task.test(dense);
-  const images = Math.min(options.images, all.count);
-  const test = selectSamples(all, [...Array(images).keys()]);
-  const random = new Random(0);
-  const scoring = drawSamples(train, 256, random.stream("scoring"));
   const { calibration: count, batchSize } = defaultPruning({ of: "macs", keep: 0.5 });
-  const calibration = drawSamples(train, count, random.stream("calibration"));
-  const judge = async (model: Model) =>
-    (await evaluate(model, test, { executor, batchSize: 250 })).accuracy;
-  const reestimate = (model: Model) =>
-    reestimateStatistics(model, calibration, {
-      executor,
-      batchSize: 256,
-      augmentation: random.stream("statistics"),
-    });
+  const { dense, random, scoring, calibration, test, reestimate, judge } = await openSubject({
+    ...{ source: options.source, task, executor, images: options.images },
+    calibration: count,
+  });
+  const images = test.count;
   const scores = new Map<Metric, Promise<Sensitivity>>();
   const score = (metric: Metric) => {
     const temperature = defaultTemperatures[metric];

@@ -12,6 +12,7 @@ import {
   compensationMarkdown,
   measureCompensation,
 } from "./compensation.ts";
+import { exportsMarkdown, measureExports } from "./exports.ts";
 import { type HeadsRow, headsMarkdown, measureHeads } from "./heads.ts";
 import { imagenetMarkdown, measureImagenet } from "./imagenet.ts";
 import { measureSpeed } from "./speed.ts";
@@ -21,13 +22,14 @@ import { type Cell, measureUntuned, untunedMarkdown } from "./untuned.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
-const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|imagenet|heads] [options]
+const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|exports|imagenet|heads] [options]
 
   speed     time and memory of the main operations, beside PyTorch (default; some minutes)
   untuned   accuracy straight after pruning, every metric (an hour on 2 cores)
   compensation
             accuracy straight after pruning, with and without fitted layers (an hour on 2 cores)
   tuned     accuracy before and after tuning, every metric (hours on 2 cores)
+  exports   accuracy, size and speed of exported files in Transformers.js (some minutes)
   imagenet  time and memory of pruning a ResNet-50 at 224×224 (some minutes)
   heads     how well and how fast each estimator ranks the attention heads of an encoder tuned for
             SST-2 (half an hour on 2 cores)
@@ -42,12 +44,12 @@ const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|imagene
   --threads N         (default: all cores)
   --rounds N          turns of ours and PyTorch's (default: 3)
   --epochs N          of tuning (default: 3)
-  --images N          test images of compensation (default: all)
+  --images N          test images of compensation (default: all) and exports (default: 1000)
   --output DIR        (default: benchmarks/results)
   --fresh             measure anew what results there are of all but speed
 `;
 
-const measurements = ["speed", "untuned", "compensation", "tuned", "imagenet", "heads"];
+const measurements = ["speed", "untuned", "compensation", "tuned", "exports", "imagenet", "heads"];
 
 const log = (line: string) => process.stderr.write(`${line}\n`);
 
@@ -66,7 +68,7 @@ async function main(): Promise<void> {
       threads: { type: "string", default: String(availableParallelism()) },
       rounds: { type: "string", default: "3" },
       epochs: { type: "string", default: "3" },
-      images: { type: "string", default: "Infinity" },
+      images: { type: "string" },
       output: { type: "string", default: join(root, "benchmarks/results") },
       fresh: { type: "boolean", default: false },
       help: { type: "boolean", default: false },
@@ -181,12 +183,19 @@ async function main(): Promise<void> {
       source: resnet56,
       task,
       executor,
-      images: Number(values.images),
+      images: Number(values.images ?? Number.POSITIVE_INFINITY),
       known: await known<CompensationCell>(what, "cells"),
       log,
       onCells: (done) => write(what, { cells: done }, markdown(done)),
     });
     process.stdout.write(`${markdown(cells)}\n`);
+    return;
+  }
+  if (what === "exports") {
+    const images = Number(values.images ?? 1000);
+    const result = await measureExports({ source: resnet56, task, executor, threads, images, log });
+    await write(what, result, exportsMarkdown(result));
+    process.stdout.write(`${exportsMarkdown(result)}\n`);
     return;
   }
   const directory = join(root, "runs/benchmark-tuned");

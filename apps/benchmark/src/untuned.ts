@@ -1,19 +1,16 @@
 /** @file Accuracy straight after pruning, before any tuning, for every metric. */
 import {
   applyDecisions,
-  drawSamples,
   type Metric,
   type Model,
   makePlan,
   measureSensitivity,
-  Random,
   type Sensitivity,
   sizeOfModel,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import { defaultPlan, defaultTemperatures, loadSource, type Task } from "@espalier/pipeline";
-import { evaluate, reestimateStatistics } from "@espalier/train";
-import { cifarResNet } from "@espalier/vision";
+import { defaultPlan, defaultTemperatures, type Task } from "@espalier/pipeline";
+import { openSubject, type Subject } from "./subject.ts";
 
 export interface UntunedOptions {
   readonly sources: Readonly<Record<string, string>>;
@@ -112,26 +109,20 @@ export interface Cell {
 
 const BATCH = 64;
 
-/** A network under test, and what all its cells have in common. */
-interface Subject {
+/** A network under test. */
+interface Contender {
   readonly name: string;
-  readonly dense: Model;
+  readonly subject: Subject;
   cut(model: Model, setting: Setting, by: ScoredBy, keep: number, round: number): Promise<Model>;
-  reestimate(model: Model): Promise<Model>;
-  judge(model: Model): Promise<number>;
 }
 
-async function openSubject(
+async function openContender(
   name: string,
   source: string,
   { task, executor }: UntunedOptions,
-): Promise<Subject> {
-  const { model: dense } = await loadSource(source, [cifarResNet]);
-  const train = task.train(dense);
-  const test = task.test(dense);
-  const random = new Random(0);
-  const scoring = drawSamples(train, 256, random.stream("scoring"));
-  const calibration = drawSamples(train, 512, random.stream("calibration"));
+): Promise<Contender> {
+  const subject = await openSubject({ source, task, executor, calibration: 512 });
+  const { dense, random, scoring } = subject;
   const score = (model: Model, { coupling, rounds }: Setting, by: ScoredBy, round: number) =>
     measureSensitivity(model, {
       executor,
@@ -152,7 +143,7 @@ async function openSubject(
   };
   return {
     name,
-    dense,
+    subject,
     cut: async (model, setting, by, keep, round) => {
       const sensitivity = await (round === 1
         ? scoreDense(setting, by)
@@ -171,13 +162,6 @@ async function openSubject(
         plan.decisions,
       );
     },
-    reestimate: (model) =>
-      reestimateStatistics(model, calibration, {
-        executor,
-        batchSize: 256,
-        augmentation: random.stream("statistics"),
-      }),
-    judge: async (model) => (await evaluate(model, test, { executor, batchSize: 250 })).accuracy,
   };
 }
 
@@ -185,19 +169,20 @@ async function openSubject(
 export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
   const { known, log } = options;
   const cells: Cell[] = [];
-  const subjects: Subject[] = [];
+  const contenders: Contender[] = [];
   for (const [name, source] of Object.entries(options.sources)) {
-    subjects.push(await openSubject(name, source, options));
+    contenders.push(await openContender(name, source, options));
   }
   const places = settings.flatMap((setting) =>
-    subjects.flatMap((subject) =>
+    contenders.flatMap((contender) =>
       scoredBy
         .filter((by) => setting.rounds === 1 || isOwnTemperature(by))
-        .flatMap((by) => setting.keeps.map((keep) => ({ setting, subject, by, keep }))),
+        .flatMap((by) => setting.keeps.map((keep) => ({ setting, contender, by, keep }))),
     ),
   );
-  for (const { setting, subject, by, keep } of places) {
-    const place = { model: subject.name, setting: setting.name, ...by, keep };
+  for (const { setting, contender, by, keep } of places) {
+    const { name, subject } = contender;
+    const place = { model: name, setting: setting.name, ...by, keep };
     const before = known.find((cell) => isAt(cell, place));
     if (before !== undefined) {
       cells.push(before);
@@ -205,7 +190,7 @@ export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
     }
     let model = subject.dense;
     for (let round = 1; round <= setting.rounds; round++) {
-      model = await subject.cut(model, setting, by, keep ** (1 / setting.rounds), round);
+      model = await contender.cut(model, setting, by, keep ** (1 / setting.rounds), round);
       if (setting.reestimateBetween && round < setting.rounds)
         model = await subject.reestimate(model);
     }
@@ -213,7 +198,7 @@ export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
     const reestimated = await subject.judge(await subject.reestimate(model));
     cells.push({ ...place, ...sizeOfModel(model), accuracy, reestimated });
     log(
-      `${subject.name}, ${setting.name}, ${by.metric}, temperature ${by.temperature}, keep ${keep}: ${(100 * accuracy).toFixed(1)} / ${(100 * reestimated).toFixed(1)}`,
+      `${name}, ${setting.name}, ${by.metric}, temperature ${by.temperature}, keep ${keep}: ${(100 * accuracy).toFixed(1)} / ${(100 * reestimated).toFixed(1)}`,
     );
     await options.onCells(cells);
   }

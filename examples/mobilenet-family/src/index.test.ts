@@ -84,21 +84,9 @@ describe("components", () => {
     expect(after["features.2.conv.2"]).toEqual([16, 31, 1, 1]);
   });
 
-  test("of a channel with an implant, the 3×3 kernel alone becomes smaller", () => {
-    const after = weights(decided("features.2.conv.0.0", "implant"));
-    expect(after["features.2.conv.0.0"]).toEqual([32, 8, 1, 1]);
-    expect(after["features.2.conv.1.0"]).toEqual([31, 1, 3, 3]);
-    expect(after["features.2.conv.1.0.implant"]).toEqual([1, 1, 1, 1]);
-    expect(Object.keys(after).filter((name) => name.endsWith(".implant"))).toHaveLength(1);
-  });
-
-  test("implants go where they save something: not into groups of 1×1 convolutions alone", () => {
-    const kernels = weights(model);
-    for (const { name, rows, implantable } of groups) {
-      const sizes = rows
-        .filter(({ parameter }) => parameter.endsWith(".weight"))
-        .map(({ parameter }) => kernels[parameter.replace(/\.weight$/, "")][2] ?? 1);
-      expect(implantable, name).toBe(sizes.some((side) => side > 1));
+  test("implants go where they save something: into the first convolution alone", () => {
+    for (const { name, implantable } of groups) {
+      expect(implantable, name).toBe(name === "features.0.0");
       if (!implantable) continue;
       const implanted = decided(name, "implant");
       expect(sizeOfModel(implanted).parameters).toBeLessThan(sizeOfModel(model).parameters);
@@ -122,34 +110,4 @@ test("pruned with implants, again, it is rebuilt from its configuration and tens
   const groups = componentGroups(pruned, "together");
   expect(groups.some(({ implants }) => implants)).toBe(true);
   expect(await prunedMinusMasked(pruned, executor)).toBeLessThan(1e-4);
-});
-
-test("a depthwise implant is the centre of the kernel that it replaces", async () => {
-  // Where kernels are nothing but their centre, implants can be what they replace.
-  const centred = model.withParameters(
-    new Map(
-      [...model.parameters].map(([name, parameter]) => {
-        const taps = (parameter.shape[2] ?? 1) * (parameter.shape[3] ?? 1);
-        const centre = (taps - 1) / 2;
-        const data = parameter.data.map((w, i) => (i % taps === centre ? w : 0));
-        return [name, { ...parameter, data }];
-      }),
-    ),
-  );
-  const groups = componentGroups(centred, "together");
-  const name = "features.3.conv.0.0";
-  const decisions = Array.from({ length: 64 }, (_, i): Decision => (i % 2 ? "keep" : "implant"));
-  const implanted = applyDecisions(centred, groups, new Map([[name, decisions]]));
-  expect(implanted.parameters.get("features.3.conv.1.0.implant.weight")!.shape).toEqual([
-    32, 1, 1, 1,
-  ]);
-  const [actual, expected] = [
-    await logitsOf(implanted, executor),
-    await logitsOf(centred, executor),
-  ];
-  expected.forEach((logit, i) => {
-    expect(actual[i]).toBeCloseTo(logit, 3);
-  });
-  const pruned = new Map([[name, decisions.map((d): Decision => (d === "keep" ? d : "prune"))]]);
-  expect(await logitsOf(applyDecisions(centred, groups, pruned), executor)).not.toEqual(expected);
 });

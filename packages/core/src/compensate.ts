@@ -45,8 +45,9 @@ const RIDGE = 1e-3;
 // row: enough for the normal equations to be determined well, since positions are correlated.
 const OBSERVATIONS_PER_UNKNOWN = 64;
 
-// The normal equations of a row with n unknowns take 16n² bytes and n³/3 multiplications.
-const MOST_UNKNOWNS = 2304;
+// The normal equations of a row with n unknowns take 12n² bytes and n³/3 multiplications: up to 512
+// channels of 3×3, half a minute of one core and a quarter of a gigabyte (decision 023).
+const MOST_UNKNOWNS = 4608;
 
 /**
  * `pruned`, which is `dense` pruned, with every weight that is new or reads something else than
@@ -57,9 +58,9 @@ const MOST_UNKNOWNS = 2304;
  * becomes the mean of what it made. Nothing but weights and these changes, and nothing at all where
  * nothing was pruned.
  *
- * Weights that the graph does not name as fittable and those that are not linear in regressors common
- * to all rows are left as they are, those with more than 2,304 numbers a row too, but for their
- * constants. Of sequences, all positions are looked at but those that were filled up.
+ * Weights that the graph does not name as fittable are left as they are, those with more than 4,608
+ * numbers a row too, but for their constants. Of sequences, all positions are looked at but those that
+ * were filled up.
  *
  * @throws EspalierError `out-of-memory` if not even one sample at a time keeps to the memory limit.
  */
@@ -120,6 +121,8 @@ interface Fit {
   readonly shift: Shift | undefined;
   /** The first of the weight's channels among those of the shift. */
   readonly offset: number;
+  /** Of rows that see different things. */
+  readonly groups: number;
   readonly sums: readonly SumName[];
 }
 
@@ -227,7 +230,7 @@ function prepareShape(
     const source = layers.get(layer);
     if (!isWanted(name) || source === undefined) continue;
     const [, , available] = source.rows.shape;
-    const unknowns = regressors?.shape[1] ?? 0;
+    const [, groups, unknowns] = regressors?.shape ?? [0, 1, 0];
     const solvable = unknowns > 0 && unknowns <= MOST_UNKNOWNS;
     if (!solvable && shift === undefined) continue;
     // Which positions of a sequence are there depends on the sample.
@@ -237,34 +240,39 @@ function prepareShape(
       masked === undefined && regressors !== undefined
         ? random.stream("positions", name).permutation(available).subarray(0, count).slice().sort()
         : undefined;
-    const choose = (value: Value) => (chosen === undefined ? value : gather(value, [...chosen], 2));
+    const choose = (value: Value, axis: number) =>
+      chosen === undefined ? value : gather(value, [...chosen], axis);
     const rows = channels.map((channel) => source.channels.indexOf(channel));
-    const wanted = choose(gather(source.rows, rows, 1));
+    const wanted = choose(gather(source.rows, rows, 1), 2);
 
     const target = input("target", wanted.shape);
     const positions = wanted.shape[2];
-    const counts = reshape(counted, [batchSize, 1, 1]);
+    const counts = reshape(counted, [batchSize, 1, 1, 1]);
     const present =
-      masked === undefined ? counts : multiply(counts, reshape(masked, [batchSize, 1, positions]));
+      masked === undefined
+        ? counts
+        : multiply(counts, reshape(masked, [batchSize, 1, 1, positions]));
+    // [N, groups, rows, positions] to [groups, rows, observations].
     const flat = (value: Value) =>
-      reshape(transpose(multiply(value, present), [1, 0, 2]), [
-        value.shape[1],
+      reshape(transpose(multiply(value, present), [1, 2, 0, 3]), [
+        groups,
+        value.shape[2],
         batchSize * positions,
       ]);
-    const observations = multiply(sum(present), scalar(positions / present.shape[2]));
+    const observations = multiply(sum(present), scalar(positions / present.shape[3]));
+    const grouped = [batchSize, groups, channels.length / groups, positions];
     let added: Partial<Record<SumName, Value>>;
     if (regressors === undefined) {
-      added = { observations, e: sum(flat(target), [1]) };
+      added = { observations, e: sum(flat(reshape(target, grouped)), [2]) };
     } else {
-      const seen = choose(regressors);
-      const weight = pruned.parameters.get(name)!;
-      const made = matmul(reshape(weight, [channels.length, unknowns]), seen);
-      const e = flat(subtract(target, made));
+      const seen = choose(regressors, 3);
+      const weight = reshape(pruned.parameters.get(name)!, [groups, grouped[2], unknowns]);
+      const e = flat(subtract(reshape(target, grouped), matmul(weight, seen)));
       const x = flat(seen);
       const square = solvable ? { xx: matmul(x, transpose(x)), xe: matmul(x, transpose(e)) } : {};
-      added = { observations, e: sum(e, [1]), x: sum(x, [1]), ...square };
+      added = { observations, e: sum(e, [2]), x: sum(x, [2]), ...square };
     }
-    fits.push({ weight: name, shift, offset, sums: Object.keys(added) as SumName[] });
+    fits.push({ weight: name, shift, offset, groups, sums: Object.keys(added) as SumName[] });
     targets.push([wanted]);
     sums.push(Object.values(added));
   }
@@ -354,32 +362,41 @@ function layersOf(graph: ModelGraph) {
 /** `parameters` with one weight changed so that its errors, summed up in `totals`, become least. */
 function correct(
   parameters: Model["parameters"],
-  { weight, shift, offset, sums }: Fit,
+  { weight, shift, offset, groups, sums }: Fit,
   totals: Totals,
 ): Model["parameters"] {
   const corrected = new Map(parameters);
-  const add = (name: string, change: Float64Array, start: number, sign: number) => {
-    const parameter = corrected.get(name)!;
-    const data = Float32Array.from(parameter.data);
-    change.forEach((delta, i) => {
-      data[start + i] += sign * delta;
-    });
+  const copyOf = (name: string) => {
+    const parameter = parameters.get(name)!;
+    const data = parameter.data.slice();
     corrected.set(name, { ...parameter, data });
+    return data;
   };
-  const e = totals.get("e");
+  const solvable = sums.includes("xx");
   const [observations] = totals.get("observations");
-  if (sums.includes("xx")) {
-    const [x, xx, xe] = [totals.get("x"), totals.get("xx"), totals.get("xe")];
-    const solution = solveNormal({ observations, xx, xe, x, e }, RIDGE, shift !== undefined);
-    add(weight, solution.weight, 0, 1);
-    if (shift !== undefined) add(shift.parameter, solution.constant, offset, shift.sign);
-  } else if (shift !== undefined) {
-    add(
-      shift.parameter,
-      e.map((total) => total / observations),
-      offset,
-      shift.sign,
-    );
+  const weights = solvable ? copyOf(weight) : undefined;
+  const constants = shift && copyOf(shift.parameter);
+  for (let group = 0; group < groups; group++) {
+    const of = (name: SumName) => {
+      const all = totals.get(name);
+      const length = all.length / groups;
+      return all.subarray(group * length, (group + 1) * length);
+    };
+    const e = of("e");
+    const row = group * e.length;
+    let constant: Float64Array = e.map((total) => total / observations);
+    if (weights !== undefined) {
+      const normal = { observations, xx: of("xx"), xe: of("xe"), x: of("x"), e };
+      const solution = solveNormal(normal, RIDGE, shift !== undefined);
+      const start = row * normal.x.length;
+      solution.weight.forEach((delta, i) => {
+        weights[start + i] += delta;
+      });
+      constant = solution.constant;
+    }
+    constant.forEach((delta, i) => {
+      if (shift !== undefined) constants![offset + row + i] += shift.sign * delta;
+    });
   }
   return corrected;
 }

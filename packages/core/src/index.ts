@@ -7,6 +7,7 @@ export {
   sumOverBatches,
 } from "./batches.ts";
 export { bindParameters } from "./bind.ts";
+export { checkConfig } from "./check-config.ts";
 export { collectParameters, type NamedTensor } from "./collect-parameters.ts";
 export { type CompensateOptions, compensate } from "./compensate.ts";
 export {

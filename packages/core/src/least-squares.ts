@@ -1,5 +1,5 @@
 /** @file Linear least squares from sums over observations. */
-import { CholeskyDecomposition, Matrix } from "ml-matrix";
+import { solvePositive } from "./cholesky.ts";
 
 /** Sums over n observations of regressors x (D numbers each) and errors e (K numbers each). */
 export interface NormalSums {
@@ -30,24 +30,23 @@ export function solveNormal(sums: NormalSums, ridge: number, withConstant: boole
   const { observations: n, xx, xe, x, e } = sums;
   const [regressors, rows] = [x.length, e.length];
   const means = x.map((sum) => (withConstant ? sum / n : 0));
-  const gram = new Matrix(regressors, regressors);
-  const target = new Matrix(regressors, rows);
+  // The covariances, then those with the errors as rows.
+  const system = new Float64Array((regressors + rows) * regressors);
   let trace = 0;
   for (let i = 0; i < regressors; i++) {
     // Half of it, since the sums of a matrix product are not symmetric to the last bit.
     for (let j = 0; j <= i; j++) {
-      const covariance = xx[i * regressors + j] - means[i] * x[j];
-      gram.set(i, j, covariance);
-      gram.set(j, i, covariance);
+      system[i * regressors + j] = xx[i * regressors + j] - means[i] * x[j];
     }
-    for (let r = 0; r < rows; r++) target.set(i, r, xe[i * rows + r] - means[i] * e[r]);
-    trace += gram.get(i, i);
+    for (let r = 0; r < rows; r++) {
+      system[(regressors + r) * regressors + i] = xe[i * rows + r] - means[i] * e[r];
+    }
+    trace += system[i * regressors + i];
   }
   // Regressors that are zero everywhere get a weight of zero.
   const penalty = (ridge * trace) / regressors || 1;
-  for (let i = 0; i < regressors; i++) gram.set(i, i, gram.get(i, i) + penalty);
-  const solution = new CholeskyDecomposition(gram).solve(target);
-  const weight = Float64Array.from(solution.transpose().to1DArray());
+  for (let i = 0; i < regressors; i++) system[i * regressors + i] += penalty;
+  const weight = solvePositive(system, regressors).slice();
   const constant = e.map((sum, r) => {
     if (!withConstant) return 0;
     let predicted = 0;

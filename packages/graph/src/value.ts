@@ -98,9 +98,10 @@ export interface Operation<A = any> {
   rowAxis?(value: Value<A>, input: number): number;
   /**
    * For operations linear in a parameter [rows, …]: what every row, flattened to D numbers, is
-   * multiplied with at each of L positions, [N, D, L]. Undefined where rows see different things.
+   * multiplied with at each of L positions, [N, G, D, L]. Rows come in G groups of equal size, in
+   * order, which see different things.
    */
-  regressors?(value: Value<A>, input: number): Value | undefined;
+  regressors?(value: Value<A>, input: number): Value;
 }
 
 let nextId = 0;

@@ -2,6 +2,7 @@
 import { EspalierError } from "@espalier/base";
 import {
   type CheckpointSource,
+  checkConfig,
   collectParameters,
   type Head,
   type Model,
@@ -123,14 +124,14 @@ export function defineTextFamily<Config extends TextConfig>(
       const head = { hidden: has(hidden), output: has(output) };
       const rows = head.output ? tensors.get(`${output}.weight`)!.tensor.shape[0] : undefined;
       const labels = rows === undefined ? {} : { num_labels: rows };
-      const checked = checkConfig(architecture, { ...config, head, ...labels }, source.path);
+      const checked = checkConfig(architecture.schema, { ...config, head, ...labels }, source.path);
       const declarations = declareFrom(source.path, architecture, checked);
       const parameters = collectParameters(source.path, tensors, declarations);
       return createModel(family, architecture, checked, parameters, source.files);
     },
     withClasses: (config, classes) => ({ ...config, ...labelsOf(classes) }),
     initialize: (config, random) => {
-      const checked = checkConfig(architecture, config, name);
+      const checked = checkConfig(architecture.schema, config, name);
       const parameters = new Map(
         [...declare(architecture, checked)].map(([key, declaration]) => [
           key,
@@ -281,23 +282,6 @@ function createModel<Config extends TextConfig>(
     },
     withParameters: (replaced) => remake(config, replaced),
   };
-}
-
-/** @throws EspalierError `mismatched-model` naming the field of a `config.json` that is wrong. */
-function checkConfig<Config extends TextConfig>(
-  { schema }: Architecture<Config>,
-  config: ModelConfig,
-  path: string,
-): Config {
-  const { success, data, error } = schema.safeParse(config, { reportInput: true });
-  if (success) return data;
-  const [{ path: keys, message, input }] = error.issues;
-  const field = keys.join(".");
-  const got = message.includes("received") ? "" : `, got ${JSON.stringify(input)?.slice(0, 80)}`;
-  throw new EspalierError("mismatched-model", `${path}: config.${field}: ${message}${got}`, {
-    path,
-    field,
-  });
 }
 
 /** The tensors of a checkpoint by the names that they have in our models. */

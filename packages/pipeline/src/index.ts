@@ -1,3 +1,4 @@
+export { type ApplyPlanOptions, applyPlan } from "./apply-plan.ts";
 export type { OnPipelineEvent, PipelineEvent, Stage } from "./events.ts";
 export {
   CALIBRATION_SAMPLES,
@@ -20,6 +21,7 @@ export {
   type Timed,
   type TimedModel,
   type Timing,
+  undisturbed,
 } from "./latency.ts";
 export {
   type LatencyOutcome,

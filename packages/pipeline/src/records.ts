@@ -1,5 +1,5 @@
 /** @file Sensitivities and plans as JSON. */
-import { EspalierError } from "@espalier/base";
+import { EspalierError, show } from "@espalier/base";
 import {
   type ComponentGroup,
   type Decision,
@@ -122,7 +122,12 @@ export function decodeDecisions(
   const fail = (what: string): never => {
     throw new EspalierError("mismatched-model", `${path}: ${what}`, { path });
   };
-  if (typeof record?.groups !== "object" || record.groups === null) fail("expected groups");
+  if (typeof record?.groups !== "object" || record.groups === null) {
+    fail(`expected "groups" with the decisions of each group, got ${show(record?.groups)}`);
+  }
+  if (typeof record.options?.budget?.keep !== "number") {
+    fail(`expected "options" with the budget of the plan, got ${show(record.options)}`);
+  }
   const known = new Map(groups.map((group) => [group.name, group]));
   const decisions = new Map(
     groups.map(({ name, count }) => [name, new Array<Decision>(count).fill("keep")]),
@@ -135,13 +140,15 @@ export function decodeDecisions(
         `group ${name}: the model has no such group; it has ${[...known.keys()].join(", ")}`,
       );
     }
-    if (plan.components !== group.count) {
-      fail(`group ${name}: expected ${group.count} components, got ${plan.components}`);
+    if (plan?.components !== group.count) {
+      fail(`group ${name}: expected ${group.count} components, got ${show(plan?.components)}`);
     }
     for (const decision of ["prune", "implant"] as const) {
       const numbers: unknown = plan[decision];
       if (!Array.isArray(numbers))
-        return fail(`group ${name}: expected a list of numbers to ${decision}`);
+        return fail(
+          `group ${name}: expected a list of component numbers in "${decision}", got ${show(numbers)}`,
+        );
       for (const i of numbers) {
         if (!Number.isInteger(i) || i < 0 || i >= group.count) {
           fail(
@@ -153,7 +160,7 @@ export function decodeDecisions(
       }
     }
     if (plan.implant.length > 0 && !group.implantable) {
-      fail(`group ${name}: its components are as small as implants would be`);
+      fail(`group ${name}: expected no implants, which would save nothing there`);
     }
     if (!group.emptiable && list.every((decision) => decision === "prune")) {
       fail(`group ${name}: expected at least one component to be kept`);

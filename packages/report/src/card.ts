@@ -227,7 +227,7 @@ function results(summary: Summary): string[] {
   const notes = [
     evaluation &&
       `Accuracy and cross-entropy are those of all ${formatCount(evaluation.dense.count)} test samples.`,
-    latency && `Times are medians and quartiles on ${code(latency.executor)}, both models in turn.`,
+    latency && `Times are first quartiles on ${code(latency.executor)}, both models in turn.`,
   ];
   return [
     "## Results",

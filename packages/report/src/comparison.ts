@@ -79,9 +79,9 @@ export function compare(summary: Summary): Row[] {
   }
   for (const times of latency?.batches ?? []) {
     const cell = ({ median, quartiles }: typeof times.dense): Cell => ({
-      value: median,
-      text: formatNumber(median),
-      note: `${quartiles.map(formatNumber).join(" – ")}`,
+      value: quartiles[0],
+      text: formatNumber(quartiles[0]),
+      note: `median ${formatNumber(median)}`,
     });
     rows.push({
       name: `Milliseconds, batch ${times.batch}`,

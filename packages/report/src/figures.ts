@@ -221,7 +221,7 @@ function whisker([from, to]: readonly string[], y: number): Html {
   return html`<g class="whisker"><line x1="${from}" x2="${to}" y1="${y}" y2="${y}"/>${end(from)}${end(to)}</g>`;
 }
 
-/** Median and quartiles of the times of both models, for each batch size on a scale of its own. */
+/** First to third quartile of the times of both models, for each batch size on a scale of its own. */
 export function latencyFigure(batches: readonly LatencySummary[], after: string): Html {
   return html`<div class="latencies marks">${batches.map((times) => {
     const { batch, dense, pruned } = times;
@@ -230,18 +230,18 @@ export function latencyFigure(batches: readonly LatencySummary[], after: string)
     const x = linearScale([0, most], [0, 1], 5);
     const row = (name: string, { median, quartiles, runs }: Latency, y: number, style: string) =>
       mark(
-        `Batch ${batch}, ${name}: median ${formatNumber(median)} ms, quartiles ${formatNumber(quartiles[0])} to ${formatNumber(quartiles[1])} ms, ${runs} runs`,
-        html`<text class="row" x="-8" y="${y}" dy=".32em" text-anchor="end">${name}</text><rect class="${style}" width="${percent(x(median))}" y="${y - 9}" height="18"/>${whisker(
+        `Batch ${batch}, ${name}: first quartile ${formatNumber(quartiles[0])} ms, median ${formatNumber(median)} ms, third quartile ${formatNumber(quartiles[1])} ms, ${runs} runs`,
+        html`<text class="row" x="-8" y="${y}" dy=".32em" text-anchor="end">${name}</text><rect class="${style}" width="${percent(x(quartiles[0]))}" y="${y - 9}" height="18"/>${whisker(
           quartiles.map((quartile) => percent(x(quartile))),
           y,
-        )}<text class="row" x="${percent(x(Math.max(median, quartiles[1])))}" dx="8" y="${y}" dy=".32em">${formatNumber(median)} ms</text>`,
-        html` data-batch="${batch}" data-model="${name}" data-median="${median}" data-quartiles="${quartiles.join(" ")}"`,
+        )}<text class="row" x="${percent(x(quartiles[1]))}" dx="8" y="${y}" dy=".32em">${formatNumber(quartiles[0])} ms</text>`,
+        html` data-batch="${batch}" data-model="${name}" data-quartiles="${quartiles.join(" ")}"`,
       );
     return html`<div class="chart"><h3 class="small">${batch === 1 ? "1 image at a time" : `${batch} images at a time`}</h3>${plot(
       {
         id: `latency-${batch}`,
         title: `Time for a batch of ${batch}`,
-        description: `Median ${formatNumber(dense.median)} ms dense, ${formatNumber(pruned.median)} ms ${after}.`,
+        description: `First quartile ${formatNumber(dense.quartiles[0])} ms dense, ${formatNumber(pruned.quartiles[0])} ms ${after}.`,
         height: LATENCY_HEIGHT,
         body: [row("dense", dense, 18, "dense"), row(after, pruned, 46, "keep")],
       },

@@ -84,7 +84,7 @@ function result(summary: Summary): Content {
     rows.length > 0 &&
       html`<div class="scroll" tabindex="0" role="region" aria-label="Table of results"><table class="result"><thead>${head}</thead><tbody>${body}</tbody></table></div>`,
     evaluation !== undefined &&
-      html`<p class="caption">Small print compares with the dense model. Accuracy and cross-entropy are those of all ${formatCount(evaluation.dense.count)} test samples of ${manifest.data}, which were used for nothing else; with so many, one standard error of an accuracy is up to ${(100 * Math.max(...(errors ?? []))).toFixed(2)} points.${pruningNote(summary)}${latency && " Of times, medians and quartiles are given."}</p>`,
+      html`<p class="caption">Small print compares with the dense model. Accuracy and cross-entropy are those of all ${formatCount(evaluation.dense.count)} test samples of ${manifest.data}, which were used for nothing else; with so many, one standard error of an accuracy is up to ${(100 * Math.max(...(errors ?? []))).toFixed(2)} points.${pruningNote(summary)}${latency && " Times are first quartiles, with medians in small print."}</p>`,
     evaluation === undefined && missing("evaluation.json", "the models have not been judged"),
     sizes === undefined && missing("sizes.json", "the models have not been exported"),
   ];
@@ -227,7 +227,7 @@ function speed(summary: Summary): Content {
   return [
     html`<p>${latency.batches.map((times) => html`With ${times.batch === 1 ? "1 image" : `${formatCount(times.batch)} images`} at a time, the pruned model is <b>${describeSpeedup(times)}</b>. `)}</p>`,
     latencyFigure(latency.batches, after),
-    html`<p class="caption">How to read it: a bar is the median time for one batch on ${latency.executor} (${latency.machine.runtime}, ${latency.machine.processor}, ${latency.machine.threads} threads), the line with ends spans the middle half of all runs (first to third quartile). Both models ran in turn, so that both met the same conditions. Time need not follow multiply-accumulates: every layer has a cost of its own, and processors like widths that are multiples of 8 or 16 (<code>--round-to</code>).</p>`,
+    html`<p class="caption">How to read it: a bar is the time for one batch on ${latency.executor} (${latency.machine.runtime}, ${latency.machine.processor}, ${latency.machine.threads} threads), that a quarter of all runs stayed below, and the line with ends reaches from there to what three quarters stayed below. Speed-ups and budgets of latency compare these first quartiles, since other programs only ever make a run slower. Both models ran in turn, so that both met the same conditions. Time need not follow multiply-accumulates: every layer has a cost of its own, and processors like widths that are multiples of 8 or 16 (<code>--round-to</code>).</p>`,
   ];
 }
 

@@ -13,6 +13,7 @@ import {
   type LatencyOutcome,
   type LatencyRecord,
   latencyOutcome,
+  undisturbed,
 } from "@espalier/pipeline";
 import { commandOf } from "./instructions.ts";
 import type {
@@ -100,7 +101,7 @@ export interface LatencySummary {
   /** In milliseconds for a batch. */
   readonly dense: Latency;
   readonly pruned: Latency;
-  /** Median time of the dense model over that of the pruned one. */
+  /** Time of the dense model over that of the pruned one, both `undisturbed` as for budgets of latency. */
   readonly speedup: number;
   /** Whether the middle halves of the measured times lie apart. */
   readonly distinct: boolean;
@@ -199,12 +200,13 @@ function compareLatency(
   batch: number,
   { dense, pruned }: { readonly dense: Latency; readonly pruned: Latency },
 ): LatencySummary {
-  const [first, second] = dense.median < pruned.median ? [dense, pruned] : [pruned, dense];
+  const speedup = undisturbed(dense) / undisturbed(pruned);
+  const [first, second] = speedup < 1 ? [dense, pruned] : [pruned, dense];
   return {
     batch,
     dense,
     pruned,
-    speedup: dense.median / pruned.median,
+    speedup,
     distinct: first.quartiles[1] < second.quartiles[0],
   };
 }

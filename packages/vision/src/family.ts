@@ -2,6 +2,7 @@
 import { EspalierError } from "@espalier/base";
 import {
   type CheckpointSource,
+  checkConfig,
   collectParameters,
   type ImagePreprocessing,
   type Mode,
@@ -112,7 +113,7 @@ export function defineVisionFamily<Config extends VisionConfig>(
       return source.config.model_type === architecture.name ? source.config : undefined;
     },
     load: (source, config) => {
-      const checked = checkConfig(architecture, config, source.path);
+      const checked = checkConfig(architecture.schema, config, source.path);
       const declarations = declareFrom(source.path, architecture, checked);
       return createModel(
         family,
@@ -204,24 +205,6 @@ function createModel<Config extends VisionConfig>(
     },
     withParameters: (replaced) => createModel(family, architecture, config, replaced),
   };
-}
-
-/** @throws EspalierError `mismatched-model` naming the field of a `config.json` that is wrong. */
-function checkConfig<Config extends VisionConfig>(
-  { schema }: Architecture<Config>,
-  config: ModelConfig,
-  path: string,
-): Config {
-  const { success, data, error } = schema.safeParse(config, { reportInput: true });
-  if (success) return data;
-  const [{ path: keys, message, input }] = error.issues;
-  const field = keys.join(".");
-  // Some of zod's messages say what came, others do not.
-  const got = message.includes("received") ? "" : `, got ${JSON.stringify(input)?.slice(0, 80)}`;
-  throw new EspalierError("mismatched-model", `${path}: config.${field}: ${message}${got}`, {
-    path,
-    field,
-  });
 }
 
 /** The tensors of a checkpoint by the names that they have in our models. */

@@ -1,5 +1,7 @@
 import {
   applyDecisions,
+  bindParameters,
+  compensate,
   componentGroups,
   type Decision,
   type Model,
@@ -8,7 +10,7 @@ import {
   sitesOf,
   sizeOfModel,
 } from "@espalier/core";
-import type { Value } from "@espalier/graph";
+import { float32Data, type Value } from "@espalier/graph";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { describe, expect, test } from "vitest";
 import { cifarLabels } from "./cifar.ts";
@@ -173,4 +175,88 @@ test("parameters that nothing uses are no components and do not count", async ()
   expect(sizeOfModel(model).parameters).toBe(4 * 27 + 3 * 4 + 3);
   expect(await prunedMinusMasked(model, executor)).toBeLessThan(1e-4);
   expect((await logitsOf(model, executor)).every(Number.isFinite)).toBe(true);
+});
+
+describe("layers in groups are fitted after pruning", () => {
+  const count = 16;
+  const stem = (network: Network, image: Feature) =>
+    network.relu(network.batchNorm("n0", network.conv("stem", image, { outputs: 6, ...conv3 })));
+  const decide = (decisions: Readonly<Record<string, readonly Decision[]>>) => (model: Model) =>
+    applyDecisions(
+      model,
+      componentGroups(model, "together"),
+      new Map(Object.entries(decisions).map(([name, list]) => [name, [...list]])),
+    );
+
+  /** The outputs of the layer of a weight. */
+  async function outputsOf(model: Model, layer: string) {
+    const { graph, constants } = bindParameters(model, count, "evaluation");
+    const site = [...graph.sites.values()].find((each) => each.layer === layer)!;
+    const program = await executor.compile({ outputs: { value: site.value }, constants });
+    const { feeds } = await noiseSamples(model, count).batch([...Array(count).keys()]);
+    const { value } = await program.run(feeds);
+    await program.dispose();
+    return float32Data(value);
+  }
+
+  const two = networkOf((network, image) => {
+    const x = network.relu(network.conv("before", stem(network, image), { outputs: 6, kernel: 1 }));
+    const y = network.conv("grouped", x, { outputs: 4, groups: 2, bias: true, ...conv3 });
+    return network.relu(network.batchNorm("n1", y));
+  });
+  const depthwise = networkOf((network, image) => {
+    const y = network.depthwiseConv("depthwise", stem(network, image), conv3);
+    const z = network.relu(network.batchNorm("n1", y));
+    return network.conv("last", z, { outputs: 4, kernel: 1 });
+  });
+  const keep: Decision = "keep";
+
+  test.each([
+    ["two groups", two, "grouped", decide({ stem: [keep, "prune", keep, keep, "prune", keep] })],
+    [
+      "each channel, in another order after implants before",
+      depthwise,
+      "depthwise",
+      decide({ stem: [keep, "implant", keep, keep, "implant", "implant"] }),
+    ],
+  ] as const)("%s", async (_name, dense, layer, cut) => {
+    const pruned = cut(dense);
+    const fit = (fits: (weight: string) => boolean) =>
+      compensate(dense, pruned, noiseSamples(dense, count), {
+        executor,
+        batchSize: 6,
+        random: new Random(0),
+        fits,
+      });
+    const isOwn = (weight: string) => weight.startsWith(layer);
+    const before = await fit((weight) => !isOwn(weight));
+    const after = await fit(() => true);
+    const wanted = await outputsOf(dense, layer);
+    // In the order of the dense network.
+    const { channels } = pruned.config.pruning as { channels: Record<string, number[]> };
+    const order = channels[layer] ?? [
+      ...Array(dense.parameters.get(`${layer}.weight`)!.shape[0]).keys(),
+    ];
+    const error = async (model: Model) => {
+      const made = await outputsOf(model, layer);
+      const area = wanted.length / count / order.length;
+      const errors = new Array<number>(order.length).fill(0);
+      made.forEach((x, i) => {
+        const [n, place] = [
+          Math.floor(i / area / order.length),
+          Math.floor(i / area) % order.length,
+        ];
+        const at = (n * order.length + order[place]) * area + (i % area);
+        errors[place] += (x - wanted[at]) ** 2;
+      });
+      return errors;
+    };
+    const [lost, left] = [await error(before), await error(after)];
+    const sum = (values: readonly number[]) => values.reduce((a, b) => a + b);
+    expect(sum(left)).toBeLessThan(0.9 * sum(lost));
+    // Not all positions are looked at.
+    lost.forEach((each, c) => {
+      expect(left[c]).toBeLessThan(1.1 * each + 1e-3);
+    });
+  });
 });

@@ -181,6 +181,10 @@ export class Network {
     const channels = this.#pruning.channels[name] ?? range(outputs);
     const present = inputs === 0 ? [] : channels;
     const whole = present.length - (this.#pruning.implants[name] ?? 0);
+    const { kernel, padding = 0 } = layer;
+    // A 1×1 kernel is no smaller than its implant, and an off-centre one has no centre tap.
+    const hasImplants = kernel > 1 && padding === (kernel - 1) / 2;
+    if (hasImplants && present.length > 0) this.implantable.add(`${name}.weight`);
     return this.#convolution(name, x, layer, present, whole, (rows) => ({
       input: x.value,
       groups,
@@ -191,16 +195,15 @@ export class Network {
 
   /**
    * A convolution of every channel by itself, `NAME.weight` [channels, 1, kernel, kernel], otherwise
-   * as `conv`. Its channels are those of its input, as far as it has not lost them by itself.
+   * as `conv`. Its channels are those of its input, as far as it has not lost them by itself. They
+   * get no implants: most of a channel is in the layers around, and a second layer takes longer than
+   * the smaller kernels save.
    */
   depthwiseConv(name: string, x: Feature, layer: DepthwiseConvLayer): Feature {
     const wanted = this.#pruning.channels[name] ?? x.channels;
-    const whole = wanted.length - (this.#pruning.implants[name] ?? 0);
     const held = new Set(x.channels);
-    const [kept, implanted] = [wanted.slice(0, whole), wanted.slice(whole)].map((part) =>
-      part.filter((channel) => held.has(channel)),
-    );
-    return this.#convolution(name, x, layer, [...kept, ...implanted], kept.length, (rows) => ({
+    const channels = wanted.filter((channel) => held.has(channel));
+    return this.#convolution(name, x, layer, channels, channels.length, (rows) => ({
       input: select(x, rows),
       groups: rows.length,
       shape: [rows.length, 1],
@@ -407,8 +410,6 @@ export class Network {
       parts.push(part(`${name}.implant`, channels.slice(whole), 1, 0));
       this.implants.add(`${name}.implant.weight`);
     }
-    // A 1×1 kernel is no smaller than its implant, and an off-centre one has no centre tap.
-    if (kernel > 1 && padding === (kernel - 1) / 2) this.implantable.add(`${name}.weight`);
     let value = concat(parts, 1);
     if (bias) value = add(value, perChannel(this.#vector(`${name}.bias`, channels, "bias", 0), 4));
     const shift = bias ? ({ parameter: `${name}.bias`, sign: 1 } as const) : undefined;

@@ -46,6 +46,7 @@ describe("parameters and multiply-accumulates equal those of the originals", () 
       23_356_634,
       3_360_084_992,
     ],
+    ["ResNet-56", cifarResNet, cifarResNetConfig(56), 855_770, 125_747_840],
     ["ResNet-32", cifarResNet, cifarResNetConfig(32), 466_906, 69_124_736],
     ["PreResNet29", preResNet, preResNetConfig(29), 2_235_850, 360_385_024],
     ["VGG16 of HAP, without batch norm", vgg, vggConfig(16, bare), 14_719_818, 313_201_664],
@@ -72,10 +73,25 @@ describe("parameters and multiply-accumulates equal those of the originals", () 
     expect(countOf(family, config)).toEqual({ parameters, macs });
   });
 
+  test("the paper's pools hold the rows of all weights, the classifier's too; ours leave those out", () => {
+    const rowsOf = (family: ModelFamily, config: ModelConfig) => {
+      const model = fresh(family, config);
+      const groups = componentGroups(model, "apart");
+      const components = groups.reduce((sum, { count }) => sum + count, 0);
+      return components + model.classes.length;
+    };
+    expect(rowsOf(cifarResNet, cifarResNetConfig(56))).toBe(2138);
+    expect(rowsOf(cifarResNet, cifarResNet.presets["wideresnet32-cifar10"])).toBe(4938);
+    expect(rowsOf(preResNet, preResNetConfig(29))).toBe(4106);
+    expect(rowsOf(vgg, vggConfig(16, bare))).toBe(4234);
+    expect(rowsOf(vgg, vggConfig(19, bare))).toBe(5514);
+    expect(rowsOf(resNet, resNetConfig(50))).toBe(27_560);
+  });
+
   /** Without drawing numbers for millions of parameters. */
-  function countOf(family: ModelFamily, config: ModelConfig) {
-    return sizeOfModel(family.initialize(config, { ...zeros, stream: () => zeros } as Random));
-  }
+  const fresh = (family: ModelFamily, config: ModelConfig) =>
+    family.initialize(config, { ...zeros, stream: () => zeros } as Random);
+  const countOf = (family: ModelFamily, config: ModelConfig) => sizeOfModel(fresh(family, config));
   const zeros = { normal: () => 0, uniform: () => 0 };
 });
 

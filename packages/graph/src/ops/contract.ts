@@ -140,7 +140,7 @@ const linearOperation: Operation<NoAttributes> = {
   regressors: ({ inputs: [x] }) => {
     const [samples, features] = [x.shape[0], x.shape[x.shape.length - 1]];
     const positions = sizeOf(x.shape.slice(1, -1));
-    return transpose(reshape(x, [samples, positions, features]));
+    return transpose(reshape(x, [samples, 1, positions, features]));
   },
   // With one row per sample the gradient is the outer product of cotangent and x, so that its
   // squared norm in row o is cotangent_o² |x|².

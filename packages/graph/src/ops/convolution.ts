@@ -241,8 +241,7 @@ const convOperation: Operation<ConvolutionAttributes> = {
   },
   rowAxis: () => 1,
   regressors: ({ inputs: [x, w], attributes, shape }) => {
-    if (attributes.groups > 1) return undefined;
-    const { strides, padding, dilations } = attributes;
+    const { strides, padding, dilations, groups } = attributes;
     const [top, left, bottom, right] = padding;
     const padded = pad(x, [0, 0, top, left], [0, 0, bottom, right]);
     const [samples, channels] = x.shape;
@@ -257,7 +256,8 @@ const convOperation: Operation<ConvolutionAttributes> = {
         taps.push(reshape(tap, [samples, channels, 1, height * width]));
       }
     }
-    return reshape(concat(taps, 2), [samples, channels * taps.length, height * width]);
+    const unknowns = (channels / groups) * taps.length;
+    return reshape(concat(taps, 2), [samples, groups, unknowns, height * width]);
   },
   // Per-sample gradients are those of one sample with as many groups as there are samples.
   sampleNorms: ({ inputs: [x, w], attributes }, cotangent, input) => {
