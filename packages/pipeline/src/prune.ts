@@ -45,7 +45,7 @@ import {
 import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
 import { saveModel } from "./save-model.ts";
 import { budgetShares, type PruneSettings, type SensitivitySettings } from "./settings.ts";
-import { type LoadedSource, loadSource } from "./source.ts";
+import { type LoadedSource, loadSource, ownDirectory } from "./source.ts";
 import type { Task } from "./task.ts";
 import { forTask, holdOut, trainInRun } from "./train-in-run.ts";
 
@@ -475,11 +475,11 @@ function tune(
 }
 
 async function sizeRecord(model: Model, directory: string): Promise<SizeRecord> {
-  const bytes = async (name: string) => (await stat(join(directory, name))).size;
+  const bytes = async (path: string) => (await stat(path)).size;
   return {
     ...sizeOfModel(model),
-    checkpointBytes: await bytes("model.safetensors"),
-    onnxBytes: await bytes("onnx/model.onnx"),
+    checkpointBytes: await bytes(join(ownDirectory(directory), "model.safetensors")),
+    onnxBytes: await bytes(join(directory, "onnx/model.onnx")),
   };
 }
 

@@ -7,7 +7,7 @@ import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
 import type { CheckpointSource, Model, ModelConfig, ModelFamily } from "@espalier/core";
 import { describePlugins, pluginsOfRun } from "./plugins.ts";
 import { FINAL_MODEL, MANIFEST } from "./run-directory.ts";
-import { OWN_CONFIG } from "./transformers-files.ts";
+import { COMPACT, OWN_CONFIG } from "./transformers-files.ts";
 
 /** A model and where it came from. */
 export interface LoadedSource {
@@ -67,17 +67,33 @@ async function loadDirectory(
   directory: string,
   families: readonly ModelFamily[],
 ): Promise<LoadedSource> {
-  const config = await readConfig(join(directory, CONFIG));
-  const path = WEIGHT_FILES.map((name) => join(directory, name)).find(existsSync);
+  const own = ownDirectory(directory);
+  const config = await readConfig(join(own, CONFIG));
+  const path = WEIGHT_FILES.map((name) => join(own, name)).find(existsSync);
   if (path === undefined) {
     throw new EspalierError(
       "missing-file",
-      `${directory}: expected ${WEIGHT_FILES.join(" or ")}, found neither`,
-      { directory },
+      `${own}: expected ${WEIGHT_FILES.join(" or ")}, found neither`,
+      { directory: own },
     );
   }
   const files = await readFiles(directory, families);
   return detectAndLoad({ ...(await readTensors(path, config)), files }, families);
+}
+
+/** Where, in a saved or exported model, configuration and weights are as we load them. */
+export function ownDirectory(directory: string): string {
+  const compact = join(directory, COMPACT);
+  return [directory, compact].every((path) => existsSync(join(path, CONFIG))) ? compact : directory;
+}
+
+/**
+ * The family's own configuration of the model in `directory`, saved or exported.
+ *
+ * @throws EspalierError `missing-file` or `invalid-file`.
+ */
+export function readModelConfig(directory: string): Promise<ModelConfig> {
+  return readConfig(join(ownDirectory(directory), CONFIG));
 }
 
 /** The files in `directory` that some family wants to have. */

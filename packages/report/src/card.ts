@@ -11,8 +11,8 @@ import {
   explainStability,
 } from "./explain.ts";
 import { formatCount, formatPercent } from "./format.ts";
-import { commandOf, onnxExample, pipelineExample, taskOf } from "./instructions.ts";
-import type { ModelDescription } from "./read-run.ts";
+import { commandOf, onnxExample, pipelineExample, pythonExample, taskOf } from "./instructions.ts";
+import type { ExportLayout, ModelDescription } from "./read-run.ts";
 import type { Summary } from "./summary.ts";
 
 /** The model card of a run. Paths of the machine it was made on do not appear in it. */
@@ -32,14 +32,14 @@ export function renderCard(run: Summary): string {
 }
 
 /** The model card of the exported model of a run, which lies in a directory of its own. */
-export function renderExportCard(run: Summary): string {
+export function renderExportCard(run: Summary, layout: ExportLayout): string {
   const summary = withoutPaths(run);
   return join([
     frontMatter(summary, "transformers.js"),
     ...introduction(summary),
     ...results(summary),
     ...layers(summary),
-    ...useExport(true, summary.model),
+    ...useExport(true, summary.model, layout),
     ...reproduction(summary),
   ]);
 }
@@ -51,8 +51,12 @@ function withoutPaths(summary: Summary): Summary {
 }
 
 /** The model card of an export of which nothing is known but the model. */
-export function renderPlainCard(name: string, model: ModelDescription): string {
-  const pruned = model.pruning !== undefined;
+export function renderPlainCard(
+  name: string,
+  model: ModelDescription,
+  layout: ExportLayout,
+): string {
+  const pruned = model.pruning !== undefined || layout.compact;
   const head = [
     "---",
     "# license: that of the model this one was made from",
@@ -70,7 +74,7 @@ export function renderPlainCard(name: string, model: ModelDescription): string {
     head,
     `# ${code(name)}`,
     `${kind} for ${classes}${pruned ? ", pruned" : ""}, exported with Espalier.`,
-    ...useExport(false, model),
+    ...useExport(false, model, layout),
   ]);
 }
 
@@ -79,14 +83,36 @@ function join(parts: readonly string[]): string {
 }
 
 /** What an exported directory holds and how to run it. */
-function useExport(recorded: boolean, model: Summary["model"]): string[] {
+function useExport(
+  recorded: boolean,
+  model: Summary["model"],
+  { stock, compact }: ExportLayout,
+): string[] {
+  const source = "for Espalier: this directory is a SOURCE";
+  const weights: (readonly [string, string])[] = compact
+    ? [
+        [
+          "model.safetensors",
+          "a dense model of the same outputs: zeros where something was removed",
+        ],
+        ["compact/", `the pruned model's own parameters and configuration, ${source}`],
+      ]
+    : [["model.safetensors", stock ? "the parameters" : `the parameters, ${source}`]];
   const files = [
     ["onnx/model.onnx", "float32"],
     ["onnx/model_fp16.onnx", 'weights and most of the computation in float16 (`dtype: "fp16"`)'],
     ["onnx/model_quantized.onnx", 'weights and activations in 8 bits (`dtype: "q8"`)'],
-    ["model.safetensors", "the parameters, for Espalier: this directory is a SOURCE"],
+    ...weights,
     ...(recorded ? [["pruning.json", "what was kept, replaced and removed, and why"]] : []),
   ];
+  const python = stock
+    ? [
+        `Python's Transformers loads \`model.safetensors\`${compact ? ", which computes the same at the size and speed of the dense model" : ""}:`,
+        codeBlock("python", pythonExample(model)),
+      ]
+    : [
+        "The network is in the ONNX files; `model_type` in `config.json` only says how to call it. Python's Transformers cannot load `model.safetensors`.",
+      ];
   return [
     "## Use",
     "With [Transformers.js](https://huggingface.co/docs/transformers.js), in Node and in browsers:",
@@ -96,7 +122,7 @@ function useExport(recorded: boolean, model: Summary["model"]): string[] {
       files.map(([name, content]) => [code(name), content]),
       "--",
     ),
-    "The network is in the ONNX files; `model_type` in `config.json` only says how to call it. Python's Transformers cannot load `model.safetensors`.",
+    ...python,
   ];
 }
 

@@ -175,6 +175,14 @@ const classify = await pipeline("${task}", "OWNER/NAME", { dtype: "q8" });
 console.log(await classify("${sample}"));`;
 }
 
+/** Python that classifies by an exported model which Python's Transformers knows. */
+export function pythonExample(model: Summary["model"]): string {
+  return `from transformers import pipeline
+
+classify = pipeline("${taskOf(model)}", "OWNER/NAME")
+print(classify("a text"))`;
+}
+
 /** JavaScript that runs the exported model without a pipeline of Transformers.js. */
 export function onnxExample({ model }: Pick<Summary, "model">): string {
   if (taskOf(model) === "text-classification") {

@@ -13,6 +13,7 @@ import {
 import {
   type BudgetPlan,
   type BudgetsRecord,
+  COMPACT,
   decodeDecisions,
   FINAL_MODEL,
   type GroupRecord,
@@ -20,8 +21,10 @@ import {
   type LatencyPromise,
   type LatencyRecord,
   MANIFEST,
+  OWN_CONFIG,
   type PlanRecord,
   type PruneResult,
+  readModelConfig,
   type SensitivityRecord,
   type SizeRecord,
 } from "@espalier/pipeline";
@@ -30,6 +33,7 @@ import {
   boolean,
   count,
   type Decoder,
+  decode,
   list,
   nullable,
   number,
@@ -375,11 +379,24 @@ const model: Decoder<ModelDescription> = (value, at) => {
  * @throws EspalierError naming the file and the field that is malformed.
  */
 export async function readExportedModel(directory: string): Promise<ModelDescription> {
-  const { espalier } = await readDecoded(
-    join(directory, "config.json"),
-    object<{ espalier: ModelDescription }>({ espalier: model }),
-  );
-  return espalier;
+  return decode(await readModelConfig(directory), directory, model);
+}
+
+/** For whom the files of an exported directory are. */
+export interface ExportLayout {
+  /** Whether `model.safetensors` is what Python's Transformers loads by `config.json`. */
+  readonly stock: boolean;
+  /** Whether the pruned model is beside it, in a directory of its own. */
+  readonly compact: boolean;
+}
+
+/** @throws EspalierError `missing-file` or `invalid-file`. */
+export async function readExportLayout(directory: string): Promise<ExportLayout> {
+  const config = await readDecoded(join(directory, "config.json"), anything);
+  return {
+    stock: !Object.hasOwn(config, OWN_CONFIG),
+    compact: existsSync(join(directory, COMPACT)),
+  };
 }
 
 /** Reads the run in `directory`. @throws EspalierError naming the file that is malformed. */
