@@ -162,6 +162,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
       plugins: context.plugins,
       source: request.sourceName,
       sha256: source.sha256,
+      hub: source.hub,
       model: source.model.config,
       data: task.spec,
       verified: task.verified,
@@ -280,7 +281,10 @@ function isByLatency({ plan, settings }: PruneRequest): boolean {
 }
 
 function metadataOf({ sourceName, source }: PruneRequest): Record<string, string> {
-  return { "espalier.source": fileName(sourceName), "espalier.source.sha256": source.sha256 };
+  return {
+    "espalier.source": source.hub ?? fileName(sourceName),
+    "espalier.source.sha256": source.sha256,
+  };
 }
 
 /** What the run has done, from the files that it left. */
@@ -299,7 +303,7 @@ async function recordPruning(
     rounds.push(pruningRound(planned, measured));
   }
   return {
-    source: { name: fileName(sourceName), sha256: source.sha256 },
+    source: { name: source.hub ?? fileName(sourceName), sha256: source.sha256 },
     data,
     seed: settings.seed,
     rounds,

@@ -78,6 +78,11 @@ export function renderPlainCard(
   ]);
 }
 
+/** The model that a run began with, by a name that others can use. */
+function sourceOf({ hub, source }: Summary["manifest"]): string {
+  return hub ?? fileName(source);
+}
+
 function join(parts: readonly string[]): string {
   return `${parts.join("\n\n")}\n`;
 }
@@ -168,7 +173,9 @@ function frontMatter(summary: Summary, library: "espalier" | "transformers.js"):
       ? ["# license: as you choose"]
       : [
           "# license: that of the model this one was made from",
-          "# base_model: the repository of that model",
+          manifest.hub === undefined
+            ? "# base_model: the repository of that model"
+            : `base_model: ${JSON.stringify(manifest.hub.replace(/@.*/, ""))}`,
         ];
   lines.push(`library_name: ${library}`);
   if (task !== undefined) lines.push(`pipeline_tag: ${task}`);
@@ -210,7 +217,7 @@ function introduction(summary: Summary): string[] {
       ];
     case "sensitivity":
       return [
-        `# Sensitivity of ${code(fileName(manifest.source))}`,
+        `# Sensitivity of ${code(sourceOf(manifest))}`,
         `Scores of the model's components on ${data}, measured with Espalier: what would be lost without them.`,
         ...(sensitivity
           ? [`${explainEstimator(sensitivity)} ${explainStability(sensitivity)}`]
@@ -223,7 +230,7 @@ function introduction(summary: Summary): string[] {
       const planned = plan && explainPlan(plan);
       return [
         `# ${code(run)}`,
-        `${model} for ${data}, made from ${code(fileName(manifest.source))} by pruning with Espalier, and ${tuned}.`,
+        `${model} for ${data}, made from ${code(sourceOf(manifest))} by pruning with Espalier, and ${tuned}.`,
         ...(done ? [[done, planned].filter((part) => part !== undefined).join(" ")] : []),
       ];
     }
@@ -284,7 +291,7 @@ function useOnnx(summary: Summary): string[] {
 }
 
 function reproduction({ run, manifest }: Summary): string[] {
-  const command = commandOf(run, manifest, fileName(manifest.source));
+  const command = commandOf(run, manifest, sourceOf(manifest));
   const hash = manifest.sha256 ? `The source has the SHA-256 ${code(manifest.sha256)}. ` : "";
   return [
     "## How to reproduce",

@@ -52,6 +52,8 @@ export type Settings = Readonly<Record<string, unknown>>;
 interface CommonManifest {
   /** Where model families come from that are not Espalier's own. */
   readonly plugins?: readonly string[] | undefined;
+  /** Of models from the Hub: OWNER/NAME@COMMIT. */
+  readonly hub?: string | undefined;
   readonly data: string;
   readonly executor: string;
   readonly settings: Settings;
@@ -154,6 +156,7 @@ export interface Run {
 const commonManifest = object<CommonManifest & { command: RunManifest["command"] }>({
   command: oneOf(["prune", "sensitivity", "train"]),
   plugins: optional(list(string)),
+  hub: optional(string),
   data: string,
   executor: string,
   settings: anything,
