@@ -165,6 +165,11 @@ export function taskOf(
   return model?.vocabulary === undefined ? undefined : "text-classification";
 }
 
+/** What the samples of `model` are, one of them. */
+export function sampleName(model: Summary["model"]): "image" | "text" {
+  return taskOf(model) === "text-classification" ? "text" : "image";
+}
+
 /** JavaScript that classifies an image or a text by an exported model. */
 export function pipelineExample(task: ReturnType<typeof taskOf> = "image-classification"): string {
   const sample = task === "text-classification" ? "a text" : "image.png";

@@ -15,8 +15,9 @@ import {
 } from "./explain.ts";
 import { decisionBar, latencyFigure, trainingFigure, widthsFigure } from "./figures.ts";
 import { formatCount, formatNumber, formatPercent } from "./format.ts";
+import { headsFigure } from "./heads-figure.ts";
 import { type Content, type Html, html } from "./html.ts";
-import { flattenSettings, onnxExample, quoteWord } from "./instructions.ts";
+import { flattenSettings, onnxExample, quoteWord, sampleName } from "./instructions.ts";
 import { breakable, scorePanels } from "./score-panels.ts";
 import type { GroupSummary, Summary } from "./summary.ts";
 import { table } from "./table.ts";
@@ -122,13 +123,19 @@ function sensitivity({ sensitivity, groups, counts, manifest }: Summary): Conten
     counts !== undefined &&
     counts[decision] > 0 &&
     html`<li><svg viewBox="0 0 14 14" aria-hidden="true"><path class="dots ${decision}" d="M7 7h0"/>${decision === "prune" && html`<path class="hollow" d="M7 7h0"/>`}</svg>${formatCount(counts[decision])} ${name}</li>`;
+  const kinds = [...new Set(groups.map(({ kind }) => kind))];
+  const heads = headsFigure(groups, sensitivity.metric);
   return [
-    html`<p>A component is the smallest part that can be removed: here, a channel. ${
-      sensitivity.coupling === "together"
-        ? "Channels of layers whose outputs are added can only go together, and count as one."
-        : "Each layer's channels are scored on their own, also where the outputs of layers are added."
+    html`<p>A component is the smallest part that can be removed: here, ${kinds.map((kind) => kindNames[kind]).join(" or ")}. ${
+      !kinds.includes("channel")
+        ? ""
+        : sensitivity.coupling === "together"
+          ? "Channels of layers whose outputs are added can only go together, and count as one."
+          : "Each layer's channels are scored on their own, also where the outputs of layers are added."
     } ${explainMetric(sensitivity)}</p>`,
     html`<p>${explainEstimator(sensitivity)} ${explainStability(sensitivity)} ${explainNegative(sensitivity)}</p>`,
+    heads &&
+      html`<h3>Attention heads${several && ", before the first round"}</h3>${heads}<p class="caption">How to read it: a row is a layer and a cell one of its heads, by its number. The stronger the colour, the higher the score, among all heads. Blue is kept, grey with a line through it removed, and orange in a frame works on at a lower rank. Pointing at a cell shows its score with its standard error.</p>`,
     html`<h3>Scores in each group${several && ", before the first round"}</h3>`,
     counts &&
       html`<ul class="key">${one("keep", "kept")}${one("implant", "replaced by implants")}${one("prune", "removed")}</ul>`,
@@ -137,6 +144,12 @@ function sensitivity({ sensitivity, groups, counts, manifest }: Summary): Conten
     html`<details><summary>Scores of each group as a table</summary>${scoreTable(groups)}</details>`,
   ];
 }
+
+const kindNames: Readonly<Record<GroupSummary["kind"], string>> = {
+  channel: "a channel",
+  head: "an attention head",
+  neuron: "a neuron",
+};
 
 function scoreTable(groups: readonly GroupSummary[]): Html {
   const rows = groups.map(({ name, components, scores = [], standardErrors = [] }) => {
@@ -172,7 +185,7 @@ function decisions(summary: Summary): Content {
   const plan = manifest.rounds === 1 ? "plan.json" : `rounds/${rounds.length + 1}/plan.json`;
   return [
     counts &&
-      html`<p>Of ${formatCount(counts.keep + counts.implant + counts.prune)} components, <b>${describeCounts(counts)}</b>. ${counts.implant > 0 && "An implant is a 1×1 convolution in place of a larger one: it costs a fraction, and keeps some of what the channel did. "}${summary.plan && explainPlan(summary.plan)}</p>`,
+      html`<p>Of ${formatCount(counts.keep + counts.implant + counts.prune)} components, <b>${describeCounts(counts)}</b>. ${counts.implant > 0 && groups.some(({ kind }) => kind === "channel") && "An implant is a 1×1 convolution in place of a larger one: it costs a fraction, and keeps some of what the channel did. "}${summary.plan && explainPlan(summary.plan)}</p>`,
     !planned && missing(plan, `${rounds.length} of ${manifest.rounds} plans have been made`),
     decided.length > 0 &&
       html`<h3>Decisions in each group${budgets.length > 0 && ", under this and other budgets"}</h3><div class="budgets">${budgetSlider(summary)}<div class="marks">${table(["group", "", "kept", "implants", "removed", html`<span class="roomy">before → after</span>`], rows, "Decisions")}</div></div><p class="caption">How to read it: a strip is all components of a group, the least sensitive on the left. Tall and blue are kept, half as tall and orange replaced by implants, low and grey removed.<span class="scripted" hidden> The stronger the colour, the higher the score, on the scale of the charts above.${budgets.length > 0 && " Moving the slider shows the plan that another budget would have led to, from the same scores; sizes are counted on the network rebuilt for it."}</span>${rounds.length > 1 && " Other budgets are not shown, since scores of later rounds depend on what earlier ones removed."}</p>${budgetTable(summary)}`,
@@ -220,10 +233,11 @@ function training(summary: Summary): Content {
 function speed(summary: Summary): Content {
   const { latency } = summary;
   if (latency === undefined) return missing("latency.json", "nothing has been timed");
+  const sample = sampleName(summary.model);
   const after = epochsOf(summary) > 0 ? "tuned" : "pruned";
   return [
-    html`<p>${latency.batches.map((times) => html`With ${times.batch === 1 ? "1 image" : `${formatCount(times.batch)} images`} at a time, the pruned model is <b>${describeSpeedup(times)}</b>. `)}</p>`,
-    latencyFigure(latency.batches, after),
+    html`<p>${latency.batches.map((times) => html`With ${times.batch === 1 ? `1 ${sample}` : `${formatCount(times.batch)} ${sample}s`} at a time, the pruned model is <b>${describeSpeedup(times)}</b>. `)}</p>`,
+    latencyFigure(latency.batches, after, sample),
     html`<p class="caption">How to read it: a bar is the median time for one batch on ${latency.executor} (${latency.machine.runtime}, ${latency.machine.processor}, ${latency.machine.threads} threads), the line with ends spans the middle half of all runs (first to third quartile). Both models ran in turn, so that both met the same conditions. Time need not follow multiply-accumulates: every layer has a cost of its own, and processors like widths that are multiples of 8 or 16 (<code>--round-to</code>).</p>`,
   ];
 }
