@@ -1,6 +1,12 @@
 /** @file What to type: the command that repeats a run, the code that runs its model. */
+import { isDeepStrictEqual } from "node:util";
 import type { Budget, Metric } from "@espalier/core";
-import { defaultPruning, defaultTemperatures, defaultTuning } from "@espalier/pipeline";
+import {
+  defaultPruning,
+  defaultTemperatures,
+  defaultTextTuning,
+  defaultTuning,
+} from "@espalier/pipeline";
 import type { PruneManifest, RunManifest, Settings, TrainManifest } from "./read-run.ts";
 import type { Summary } from "./summary.ts";
 
@@ -38,6 +44,7 @@ const pruneOptions: Readonly<Record<string, string>> = {
   compensation: "--compensation",
   calibration: "--calibration",
   "tune.epochs": "--tune",
+  "tuneDense.epochs": "--tune-dense",
   "tune.batchSize": "--tune-batch-size",
   "tune.optimizer.weightDecay": "--weight-decay",
   "tune.schedule.peak": "--learning-rate",
@@ -117,11 +124,25 @@ function pruneOptionsOf(run: string, manifest: PruneManifest): string[] | undefi
     ? ["--plan", `${run}/plan.json`]
     : [budgetOptions[of], String(keep)];
   // What is as by default need not be said.
-  const defaults = flattenSettings({ ...defaultPruning({ of, keep }) });
+  // Images and texts are tuned by optimisers of their own.
+  const usual = [defaultTuning, defaultTextTuning].find(
+    ({ optimizer }) => optimizer.name === settings.get("tune.optimizer.name"),
+  );
+  const defaults = flattenSettings({
+    ...defaultPruning({ of, keep }),
+    ...(usual && { tune: usual }),
+  });
+  // One option says how long; all else is as in the tuning after pruning, without a teacher.
+  for (const [path, value] of settings) {
+    if (!path.startsWith("tuneDense.") || path === "tuneDense.epochs") continue;
+    const same = path.replace("tuneDense.", "tune.");
+    const expected = same === "tune.distillation" ? 0 : settings.get(same);
+    if (isDeepStrictEqual(value, expected)) settings.delete(path);
+  }
   const metric = settings.get("sensitivity.metric") as Metric;
   defaults.set("sensitivity.temperature", defaultTemperatures[metric]);
   for (const [path, value] of defaults) {
-    if (settings.get(path) === value) settings.delete(path);
+    if (isDeepStrictEqual(settings.get(path), value)) settings.delete(path);
   }
   const rest = select(settings, pruneOptions);
   return rest && [...begin, ...rest];
