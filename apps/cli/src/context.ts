@@ -90,6 +90,9 @@ function showDataset(progress: Progress, event: DatasetEvent): void {
     case "image-skip":
       progress.log(`${event.error.message}; left out`);
       return;
+    case "cache-use":
+      progress.log(`${event.error.message}; using ${event.subject}`);
+      return;
     case "cache-discard":
       progress.log(`${event.error.message}; fetching it anew`);
       return;
@@ -141,6 +144,8 @@ function showPipeline(progress: Progress, event: PipelineEvent): void {
       return;
     case "stage-start":
       return;
+    default:
+      showDataset(progress, event);
   }
 }
 

@@ -57,7 +57,7 @@ const positive = number(Number.MIN_VALUE, Number.MAX_VALUE, "a number above 0");
 
 export const sourceArgument = new Argument(
   "<source>",
-  "a saved model, a run, a checkpoint file, or PRESET:FILE such as resnet56-cifar10:weights.pt",
+  "a saved model, a run, a checkpoint file, PRESET:FILE such as resnet56-cifar10:weights.pt, or OWNER/NAME[@REVISION] of the Hugging Face Hub",
 );
 
 /** Options of every command that loads or runs models. */

@@ -93,6 +93,7 @@ describe("an encoder without a head", () => {
     }
     expect((await readdir(at("out"))).sort()).toEqual([
       "README.md",
+      "compact",
       "config.json",
       "model.safetensors",
       "onnx",
@@ -102,12 +103,21 @@ describe("an encoder without a head", () => {
       "vocab.txt",
     ]);
     const own = JSON.parse(await readFile(at("run/model/config.json"), "utf8"));
-    expect(JSON.parse(await readFile(at("out/config.json"), "utf8"))).toMatchObject({
+    expect(JSON.parse(await readFile(at("out/compact/config.json"), "utf8"))).toEqual(own);
+    const { pruning: _, ...dense } = own;
+    expect(JSON.parse(await readFile(at("out/config.json"), "utf8"))).toEqual({
+      ...dense,
       model_type: "bert",
+      architectures: ["BertForSequenceClassification"],
       id2label: { 0: "negative", 1: "positive" },
-      espalier: own,
     });
-    expect(await readFile(at("out/README.md"), "utf8")).toContain('pipeline("text-classification"');
+    expect(JSON.parse(await readFile(at("out/tokenizer_config.json"), "utf8"))).toEqual({
+      pad_token: "[PAD]",
+      model_max_length: 32,
+    });
+    expect(await readFile(at("out/README.md"), "utf8")).toMatch(
+      /pipeline\("text-classification".*compact\/.*from transformers import pipeline/s,
+    );
     // An export is a source.
     const again = await espalier("evaluate", at("out"), "--data", data, "--format", "json");
     expect(JSON.parse(again.stdout).accuracy).toBe(evaluation.tuned.accuracy);

@@ -177,6 +177,11 @@ export interface Model {
   prune(selection: RowSelection, observed?: Observed): Model;
   /** The same network with other parameters of the same names and shapes. */
   withParameters(parameters: Parameters): Model;
+  /**
+   * A model that computes the same in the form that it had before any pruning, which other software
+   * knows: the model itself where nothing was removed. Undefined for families without such a form.
+   */
+  readonly denseEquivalent?: (() => Model) | undefined;
 }
 
 /** A checkpoint as read from files, before anything is known about it. */

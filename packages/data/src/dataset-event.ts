@@ -15,6 +15,8 @@ export type DatasetEvent =
     }
   /** A source could not deliver the data set; the next one is tried. */
   | { readonly type: "download-fail"; readonly subject: string; readonly error: EspalierError }
+  /** The Hub cannot be asked for `error`; what the directory `subject` has of it is used. */
+  | { readonly type: "cache-use"; readonly subject: string; readonly error: EspalierError }
   /** The image `subject` cannot be read; the data set does without it. */
   | { readonly type: "image-skip"; readonly subject: string; readonly error: EspalierError }
   /** The cached copy in the directory `subject` is damaged; one fetched anew takes its place. */

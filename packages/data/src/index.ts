@@ -3,6 +3,7 @@ export type { DatasetEvent } from "./dataset-event.ts";
 export { defaultCacheDirectory } from "./default-cache-directory.ts";
 export { type Batch, fillBatch, type Normalization } from "./fill-batch.ts";
 export { type GlueTask, glueTasks, openGlue } from "./glue.ts";
+export { fetchFromHub, type HubRequest, type HubSnapshot } from "./hub.ts";
 export type { ImageDataset, ImageShape, ImageSplit } from "./image-dataset.ts";
 export { imageSamples } from "./image-samples.ts";
 export { openDataset } from "./open-dataset.ts";

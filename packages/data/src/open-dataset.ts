@@ -3,6 +3,7 @@ import { EspalierError } from "@espalier/base";
 import { openCifar10 } from "./cifar10.ts";
 import { type Dataset, ofImages } from "./dataset.ts";
 import { glueTasks, openGlue } from "./glue.ts";
+import { fetchFromHub } from "./hub.ts";
 import { openImageFolder } from "./image-folder.ts";
 import type { OpenOptions } from "./open-options.ts";
 
@@ -14,6 +15,32 @@ interface Opener {
 
 const imageFolder = async (directory: string, options: OpenOptions) =>
   ofImages(await openImageFolder(directory, options));
+
+// The copy of GLUE that its authors point to.
+const GLUE = "nyu-mll/glue";
+
+/** The directory of a task of GLUE, fetched from the Hub where it is not cached. */
+async function glueOfHub(task: string, options: OpenOptions): Promise<string> {
+  const wanted = new RegExp(`^${task}/(train|validation|validation_matched)-[^/]*\\.parquet$`);
+  const { directory } = await fetchFromHub(
+    {
+      type: "dataset",
+      name: GLUE,
+      choose: (files) => {
+        const found = files.filter((file) => wanted.test(file));
+        const halves = new Set(found.map((file) => wanted.exec(file)![1].slice(0, 5)));
+        if (halves.size === 2) return found;
+        throw new EspalierError(
+          "missing-file",
+          `${GLUE}: expected ${task}/train-*.parquet and ${task}/validation-*.parquet`,
+          { name: GLUE, task },
+        );
+      },
+    },
+    options,
+  );
+  return directory;
+}
 
 const openers: Readonly<Record<string, Opener>> = {
   cifar10: {
@@ -29,9 +56,9 @@ const openers: Readonly<Record<string, Opener>> = {
     Object.entries(glueTasks).map(([task, description]): [string, Opener] => [
       `glue/${task}`,
       {
-        forms: [`glue/${task}:DIRECTORY`],
-        open: (directory) =>
-          directory === undefined ? undefined : openGlue(task, description, directory),
+        forms: [`glue/${task}`, `glue/${task}:DIRECTORY`],
+        open: async (directory, options) =>
+          openGlue(task, description, directory ?? (await glueOfHub(task, options))),
       },
     ]),
   ),
@@ -40,7 +67,7 @@ const openers: Readonly<Record<string, Opener>> = {
 /**
  * Opens `cifar10`, downloaded and verified once and then cached, `cifar10:DIRECTORY`, files of your
  * own in that data set's format, `imagefolder:DIRECTORY`, images in ImageNet's layout, or a task of GLUE
- * such as `glue/sst2:DIRECTORY`.
+ * such as `glue/sst2`, from the Hub, or `glue/sst2:DIRECTORY`.
  *
  * @throws EspalierError `invalid-argument` for an unknown name, `missing-file` or `invalid-file`
  * for a directory that lacks files or holds other content, `network` when no source can be reached,

@@ -63,6 +63,7 @@ function dimensions(config: BertConfig) {
 /** BERT, and smaller models of the same layout such as MiniLM (arXiv 2002.10957). */
 export const bert = defineTextFamily<BertConfig>({
   name: "bert",
+  className: "Bert",
   schema,
   dimensions,
   names: names("bert."),
@@ -74,6 +75,7 @@ export const bert = defineTextFamily<BertConfig>({
 /** RoBERTa (Liu et al. 2019, arXiv 1907.11692): positions begin after that of padding. */
 export const roberta = defineTextFamily<BertConfig>({
   name: "roberta",
+  className: "Roberta",
   schema,
   dimensions: (config) => ({
     ...dimensions(config),
@@ -90,6 +92,7 @@ const electraSchema = schema.extend({ embedding_size: size });
 /** ELECTRA's discriminator (Clark et al. 2020, arXiv 2003.10555): embeddings of a width of their own. */
 export const electra = defineTextFamily<TextConfig & z.output<typeof electraSchema>>({
   name: "electra",
+  className: "Electra",
   schema: electraSchema,
   dimensions: (config) => ({ ...dimensions(config), embeddingWidth: config.embedding_size }),
   names: names("electra."),
@@ -113,6 +116,7 @@ const distilSchema = textConfig.extend({
 /** DistilBERT (Sanh et al. 2019, arXiv 1910.01108): half of BERT's layers, no types of tokens. */
 export const distilbert = defineTextFamily<TextConfig & z.output<typeof distilSchema>>({
   name: "distilbert",
+  className: "DistilBert",
   schema: distilSchema,
   dimensions: (config) => ({
     vocabulary: config.vocab_size,

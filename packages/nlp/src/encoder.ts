@@ -126,6 +126,11 @@ export function implantSuffix(rank: number): string {
   return `.implant.${rank}`;
 }
 
+/** What a parameter of implants is called in an encoder whose heads are whole. */
+export function wholeName(parameter: string): string {
+  return parameter.replace(/\.implant\.\d+(?=\.[a-z]+$)/, "");
+}
+
 /** What an encoder is pruned to that is whole. */
 export const whole: Pruning = { heads: {}, implants: {}, neurons: {} };
 
@@ -226,8 +231,9 @@ export class Encoder {
       });
     let x = gather(table("word_embeddings", vocabulary), ids, 0);
     if (types > 0) {
-      const kinds = this.#input("token_type_ids", ids.shape);
-      x = add(x, gather(table("token_type_embeddings", types), kinds, 0));
+      const kinds = table("token_type_embeddings", types);
+      // All tokens are of the one kind that there is; exports of others ask for no kinds then, either.
+      x = add(x, types === 1 ? kinds : gather(kinds, this.#input("token_type_ids", ids.shape), 0));
     }
     const at = add(positions(ids), integers([1], [firstPosition]));
     x = add(x, gather(table("position_embeddings", count), at, 0));

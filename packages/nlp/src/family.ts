@@ -18,6 +18,7 @@ import {
 } from "@espalier/core";
 import { sizeOf, type Value } from "@espalier/graph";
 import * as z from "zod";
+import { fillUp } from "./dense-equivalent.ts";
 import {
   type Activation,
   activationNames,
@@ -54,6 +55,8 @@ export interface TextConfig extends ModelConfig {
 export interface Architecture<Config extends TextConfig> {
   /** Also the `model_type` of its configurations. */
   readonly name: string;
+  /** What the names of its classes at Hugging Face begin with, such as "Bert". */
+  readonly className: string;
   /** Checks a configuration, which may come from anywhere. */
   readonly schema: z.ZodType<Config>;
   dimensions(config: Config): Dimensions;
@@ -144,6 +147,7 @@ export function defineTextFamily<Config extends TextConfig>(
       const config = {
         ...(model.config as Config),
         ...labelsOf(classes),
+        architectures: [`${architecture.className}ForSequenceClassification`],
         problem_type: objective === "regression" ? objective : "single_label_classification",
         head: { hidden: true, output: true },
       };
@@ -259,7 +263,7 @@ function createModel<Config extends TextConfig>(
   let declarations: ReadonlyMap<string, Declaration> | undefined;
   const remake = (changed: Config, kept: Parameters) =>
     createModel(family, architecture, changed, kept, files);
-  return {
+  const model: Model = {
     family,
     config,
     parameters,
@@ -281,7 +285,15 @@ function createModel<Config extends TextConfig>(
       return remake(pruned, prunedParameters(sizes, architecture.names, before, after));
     },
     withParameters: (replaced) => remake(config, replaced),
+    denseEquivalent: () => {
+      if (config.pruning === undefined) return model;
+      const { pruning: _, ...rest } = config;
+      const dense = rest as Config;
+      const whole = fillUp(parameters, declare(architecture, config), declare(architecture, dense));
+      return remake(dense, whole);
+    },
   };
+  return model;
 }
 
 /** The tensors of a checkpoint by the names that they have in our models. */

@@ -304,6 +304,17 @@ describe("implants of heads", () => {
     expect([...(await logitsOf(loaded))]).toEqual([...(await logitsOf(once))]);
   });
 
+  test("multiplied out are heads of a dense encoder, with equal logits", async () => {
+    const once = await pruned();
+    const dense = once.denseEquivalent!();
+    expect(dense.config).not.toHaveProperty("pruning");
+    expect([...dense.parameters.keys()]).toEqual([...model.parameters.keys()]);
+    for (const [name, { shape }] of dense.parameters) {
+      expect(shape).toEqual(model.parameters.get(name)!.shape);
+    }
+    close(await logitsOf(dense), await logitsOf(once));
+  });
+
   test("exported take batches of any size and length", async () => {
     const once = await pruned();
     const exported = await openOnnxModel(

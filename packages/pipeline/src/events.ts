@@ -1,4 +1,5 @@
 /** @file What a pipeline says of its progress. */
+import type { DatasetEvent } from "@espalier/data";
 import type { EpochRecord } from "@espalier/train";
 
 export type Stage =
@@ -14,6 +15,8 @@ export type Stage =
   | "report";
 
 export type PipelineEvent =
+  /** A model is fetched from the Hub. */
+  | DatasetEvent
   | { readonly type: "stage-start"; readonly stage: Stage; readonly subject?: string }
   /** `reused`: the stage had been done before, and its files were read. */
   | { readonly type: "stage-end"; readonly stage: Stage; readonly reused: boolean }

@@ -18,7 +18,12 @@ import { calibrate, syntheticImages } from "./calibrate.ts";
 import type { OnPipelineEvent } from "./events.ts";
 import type { PruningRecord } from "./pruning-record.ts";
 import { saveWeights } from "./save-model.ts";
-import { PREPROCESSOR, preprocessingFiles, transformersConfig } from "./transformers-files.ts";
+import {
+  COMPACT,
+  PREPROCESSOR,
+  preprocessingFiles,
+  transformersConfig,
+} from "./transformers-files.ts";
 
 /** In what numbers a model computes, as Transformers.js calls it. */
 export type Precision = "fp32" | "fp16" | "q8";
@@ -35,7 +40,7 @@ const WEIGHTS = "model.safetensors";
 const PRUNING = "pruning.json";
 
 /** Everything that an export may consist of, besides the files that go with the model. */
-export const exportedNames = ["README.md", CONFIG, WEIGHTS, "onnx", PREPROCESSOR, PRUNING];
+export const exportedNames = ["README.md", CONFIG, WEIGHTS, COMPACT, "onnx", PREPROCESSOR, PRUNING];
 
 export interface ExportOptions {
   readonly executor: Executor;
@@ -68,6 +73,8 @@ const CALIBRATION_BATCH = 16;
  * Writes `model` into `directory` as Transformers.js loads it: `config.json`, how inputs are prepared
  * (`preprocessor_config.json` for images, the tokenizer for texts) and `onnx/` (output `logits`, open
  * batch size and length of sequences); with `model.safetensors` it is also a source for `loadSource`.
+ * Of a pruned model that has a dense equivalent, `config.json` and `model.safetensors` are the
+ * equivalent's, and the model itself is in `compact/`, where `loadSource` looks first (decision 021).
  * The configuration comes last: a directory that has one is complete.
  *
  * @throws EspalierError `disk-full` or `invalid-argument` naming a file that cannot be written.
@@ -90,6 +97,18 @@ export async function exportModel(
     q8: async () => quantize(graph, await rangesOf(graph, model, options)),
   };
   const file = (name: string) => join(directory, name);
+  const published = model.denseEquivalent?.() ?? model;
+  const compact: [string, () => Promise<void>][] =
+    published === model
+      ? []
+      : [
+          [`${COMPACT}/${WEIGHTS}`, () => saveWeights(model, file(COMPACT))],
+          [
+            `${COMPACT}/${CONFIG}`,
+            () => writeJsonAtomic(file(`${COMPACT}/${CONFIG}`), model.config),
+          ],
+        ];
+  const prepared = preprocessingFiles(model);
   const hashes: Record<string, string> = {};
   const writers: [string, () => Promise<void>][] = [
     ...precisions.map((precision): [string, () => Promise<void>] => [
@@ -99,22 +118,23 @@ export async function exportModel(
         await writeFileAtomic(file(onnxFiles[precision]), bytes);
       },
     ]),
-    [WEIGHTS, () => saveWeights(model, directory)],
-    ...[...(model.files ?? [])].map(([name, bytes]): [string, () => Promise<void>] => [
-      name,
-      () => writeFileAtomic(file(name), bytes),
-    ]),
-    ...Object.entries(preprocessingFiles(model)).map(
-      ([name, content]): [string, () => Promise<void>] => [
+    [WEIGHTS, () => saveWeights(published, directory)],
+    ...compact,
+    ...[...(model.files ?? [])]
+      .filter(([name]) => !Object.hasOwn(prepared, name))
+      .map(([name, bytes]): [string, () => Promise<void>] => [
         name,
-        () => writeJsonAtomic(file(name), content),
-      ],
-    ),
+        () => writeFileAtomic(file(name), bytes),
+      ]),
+    ...Object.entries(prepared).map(([name, content]): [string, () => Promise<void>] => [
+      name,
+      () => writeJsonAtomic(file(name), content),
+    ]),
   ];
   if (pruning !== undefined) {
     writers.push([PRUNING, () => writeJsonAtomic(file(PRUNING), { ...pruning, files: hashes })]);
   }
-  writers.push([CONFIG, () => writeJsonAtomic(file(CONFIG), transformersConfig(model))]);
+  writers.push([CONFIG, () => writeJsonAtomic(file(CONFIG), transformersConfig(published))]);
   const files: ExportedFile[] = [];
   for (const [path, write] of writers) {
     throwIfAborted(signal);

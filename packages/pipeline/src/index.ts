@@ -91,6 +91,7 @@ export {
   type SensitivitySettings,
   type TuneSettings,
 } from "./settings.ts";
-export { type LoadedSource, loadSource } from "./source.ts";
+export { type LoadedSource, loadSource, readModelConfig } from "./source.ts";
 export { type OpenTaskOptions, openTask, type Task } from "./task.ts";
 export { type TrainModelResult, type TrainRequest, trainModel } from "./train-model.ts";
+export { COMPACT, OWN_CONFIG } from "./transformers-files.ts";

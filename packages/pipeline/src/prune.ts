@@ -46,7 +46,7 @@ import {
 import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
 import { saveModel } from "./save-model.ts";
 import { budgetShares, type PruneSettings, type SensitivitySettings } from "./settings.ts";
-import { type LoadedSource, loadSource } from "./source.ts";
+import { type LoadedSource, loadSource, ownDirectory } from "./source.ts";
 import type { Task } from "./task.ts";
 import { forTask, holdOut, trainInRun } from "./train-in-run.ts";
 
@@ -165,6 +165,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
       plugins: context.plugins,
       source: request.sourceName,
       sha256: source.sha256,
+      hub: source.hub,
       model: source.model.config,
       data: task.spec,
       verified: task.verified,
@@ -283,7 +284,10 @@ function isByLatency({ plan, settings }: PruneRequest): boolean {
 }
 
 function metadataOf({ sourceName, source }: PruneRequest): Record<string, string> {
-  return { "espalier.source": fileName(sourceName), "espalier.source.sha256": source.sha256 };
+  return {
+    "espalier.source": source.hub ?? fileName(sourceName),
+    "espalier.source.sha256": source.sha256,
+  };
 }
 
 /** What the run has done, from the files that it left. */
@@ -302,7 +306,7 @@ async function recordPruning(
     rounds.push(pruningRound(planned, measured));
   }
   return {
-    source: { name: fileName(sourceName), sha256: source.sha256 },
+    source: { name: source.hub ?? fileName(sourceName), sha256: source.sha256 },
     data,
     seed: settings.seed,
     rounds,
@@ -485,11 +489,11 @@ function tune(
 }
 
 async function sizeRecord(model: Model, directory: string): Promise<SizeRecord> {
-  const bytes = async (name: string) => (await stat(join(directory, name))).size;
+  const bytes = async (path: string) => (await stat(path)).size;
   return {
     ...sizeOfModel(model),
-    checkpointBytes: await bytes("model.safetensors"),
-    onnxBytes: await bytes("onnx/model.onnx"),
+    checkpointBytes: await bytes(join(ownDirectory(directory), "model.safetensors")),
+    onnxBytes: await bytes(join(directory, "onnx/model.onnx")),
   };
 }
 

@@ -5,9 +5,11 @@ import { basename, join } from "node:path";
 import { EspalierError, hashFile, readBytes, readJson } from "@espalier/base";
 import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
 import type { CheckpointSource, Model, ModelConfig, ModelFamily } from "@espalier/core";
+import { fetchFromHub } from "@espalier/data";
+import type { OnPipelineEvent } from "./events.ts";
 import { describePlugins, pluginsOfRun } from "./plugins.ts";
 import { FINAL_MODEL, MANIFEST } from "./run-directory.ts";
-import { OWN_CONFIG } from "./transformers-files.ts";
+import { COMPACT, OWN_CONFIG } from "./transformers-files.ts";
 
 /** A model and where it came from. */
 export interface LoadedSource {
@@ -15,23 +17,34 @@ export interface LoadedSource {
   readonly path: string;
   /** SHA-256 of the file that holds the tensors. */
   readonly sha256: string;
+  /** Of models from the Hub: OWNER/NAME@COMMIT. */
+  readonly hub?: string | undefined;
+}
+
+export interface LoadOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onEvent?: OnPipelineEvent;
 }
 
 const CONFIG = "config.json";
+const HUB_NAME = /^(\w[\w.-]*\/\w[\w.-]*)(?:@([\w./-]+))?$/;
 const WEIGHT_FILES = ["model.safetensors", "pytorch_model.bin"];
 // A tokenizer of a million tokens takes a tenth of it.
 const MOST_FILE_BYTES = 1 << 28;
 
 /**
  * Loads a model from SOURCE: a directory with `config.json` and `model.safetensors` (or
- * `pytorch_model.bin`), saved or exported, a run directory (its final model), a checkpoint file, or `PRESET:FILE`, such
- * as `resnet56-cifar10:weights.pt`.
+ * `pytorch_model.bin`), saved or exported, a run directory (its final model), a checkpoint file,
+ * `PRESET:FILE`, such as `resnet56-cifar10:weights.pt`, or, where there is no such file, a model of the
+ * Hub: `OWNER/NAME` or `OWNER/NAME@REVISION`.
  *
- * @throws EspalierError `missing-file`, `invalid-file`, `mismatched-model` or `not-finite`.
+ * @throws EspalierError `missing-file`, `invalid-file`, `mismatched-model` or `not-finite`, and as
+ *   `fetchFromHub`.
  */
 export async function loadSource(
   source: string,
   families: readonly ModelFamily[],
+  options: LoadOptions = {},
 ): Promise<LoadedSource> {
   const colon = source.indexOf(":");
   const preset = source.slice(0, colon);
@@ -40,6 +53,8 @@ export async function loadSource(
     return loadFile(source.slice(colon + 1), families, preset);
   }
   if (!existsSync(source)) {
+    const [, name, revision] = HUB_NAME.exec(source) ?? [];
+    if (name !== undefined) return loadFromHub(name, revision, families, options);
     // A letter before a colon is a drive; a bare word may be a misspelt network.
     const hint =
       colon > 1 || /^[\w-]+$/.test(source) ? `; known networks are ${known.join(", ")}` : "";
@@ -63,21 +78,73 @@ export async function loadSource(
   return loadDirectory(source, families);
 }
 
+async function loadFromHub(
+  name: string,
+  revision: string | undefined,
+  families: readonly ModelFamily[],
+  options: LoadOptions,
+): Promise<LoadedSource> {
+  const choose = (files: readonly string[]) => neededFiles(name, files, families);
+  const request = { type: "model", name, revision, choose } as const;
+  const { directory, commit } = await fetchFromHub(request, options).catch((error: unknown) => {
+    if (!EspalierError.isInstance(error) || error.code === "aborted") throw error;
+    const { code, message, data } = error;
+    throw new EspalierError(code, `${name}: no such file or directory; ${message}`, data, error);
+  });
+  return { ...(await loadDirectory(directory, families)), hub: `${name}@${commit}` };
+}
+
+/** Which files of a repository a model is loaded from. */
+function neededFiles(
+  name: string,
+  files: readonly string[],
+  families: readonly ModelFamily[],
+): string[] {
+  const has = (file: string) => files.includes(file);
+  const prefix = has(`${COMPACT}/${CONFIG}`) ? `${COMPACT}/` : "";
+  const weights = WEIGHT_FILES.map((file) => prefix + file).find(has);
+  if (!has(CONFIG) || weights === undefined) {
+    throw new EspalierError(
+      "missing-file",
+      `the repository ${name}: expected ${CONFIG} and ${WEIGHT_FILES.join(" or ")}, got ${files.slice(0, 8).join(", ")}`,
+      { name },
+    );
+  }
+  const others = new Set(families.flatMap(({ files: own = [] }) => own).filter(has));
+  return [...new Set([CONFIG, prefix + CONFIG, weights, ...others])];
+}
+
 async function loadDirectory(
   directory: string,
   families: readonly ModelFamily[],
 ): Promise<LoadedSource> {
-  const config = await readConfig(join(directory, CONFIG));
-  const path = WEIGHT_FILES.map((name) => join(directory, name)).find(existsSync);
+  const own = ownDirectory(directory);
+  const config = await readConfig(join(own, CONFIG));
+  const path = WEIGHT_FILES.map((name) => join(own, name)).find(existsSync);
   if (path === undefined) {
     throw new EspalierError(
       "missing-file",
-      `${directory}: expected ${WEIGHT_FILES.join(" or ")}, found neither`,
-      { directory },
+      `${own}: expected ${WEIGHT_FILES.join(" or ")}, found neither`,
+      { directory: own },
     );
   }
   const files = await readFiles(directory, families);
   return detectAndLoad({ ...(await readTensors(path, config)), files }, families);
+}
+
+/** Where, in a saved or exported model, configuration and weights are as we load them. */
+export function ownDirectory(directory: string): string {
+  const compact = join(directory, COMPACT);
+  return [directory, compact].every((path) => existsSync(join(path, CONFIG))) ? compact : directory;
+}
+
+/**
+ * The family's own configuration of the model in `directory`, saved or exported.
+ *
+ * @throws EspalierError `missing-file` or `invalid-file`.
+ */
+export function readModelConfig(directory: string): Promise<ModelConfig> {
+  return readConfig(join(ownDirectory(directory), CONFIG));
 }
 
 /** The files in `directory` that some family wants to have. */

@@ -35,7 +35,7 @@ export async function trainModel(
   const { source, settings, seed, batchSize } = request;
   const { executor, task, signal, onEvent } = context;
   const random = new Random(seed);
-  const { model: start, sha256 } = await startOf(source, context, random);
+  const { model: start, sha256, hub } = await startOf(source, context, random);
   const model = forTask(start, task, random);
   const run = await RunDirectory.open(
     request.directory,
@@ -44,6 +44,7 @@ export async function trainModel(
       plugins: context.plugins,
       source,
       sha256,
+      hub,
       data: task.spec,
       verified: task.verified,
       executor: executor.name,
@@ -77,11 +78,11 @@ export async function trainModel(
 /** Where training begins; a model that is fresh has no file and so no hash. */
 async function startOf(
   source: string,
-  { families, task }: RunContext,
+  { families, task, signal, onEvent }: RunContext,
   random: Random,
-): Promise<{ model: Model; sha256?: string }> {
+): Promise<{ model: Model; sha256?: string; hub?: string | undefined }> {
   const family = families.find(({ presets }) => Object.hasOwn(presets, source));
-  if (family === undefined) return loadSource(source, families);
+  if (family === undefined) return loadSource(source, families, { signal, onEvent });
   const config = family.withClasses(family.presets[source], task.classes);
   return { model: family.initialize(config, random) };
 }

@@ -1,23 +1,36 @@
 /** @file The files that Transformers.js and the Hub read beside a model's weights. */
-import type { ImagePreprocessing, Model, ModelConfig } from "@espalier/core";
+import type { ImagePreprocessing, Model, ModelConfig, TextInput } from "@espalier/core";
 
 /** The key of a `config.json` for others under which our own configuration is. */
 export const OWN_CONFIG = "espalier";
 
 /**
- * `config.json` of an exported model, with our own configuration whole beside what is for others.
- *
- * Texts have configurations of Hugging Face's form already. For images Transformers.js chooses by
- * `model_type` what to do with an ONNX file; `resnet` stands for "`pixel_values` in, `logits` out" and
- * nothing more, whatever is in between (decision 012).
+ * The directory, inside one that other software loads as a dense model, that has the pruned model as we
+ * load it.
  */
-export function transformersConfig({ classes, config, preprocessing }: Model): ModelConfig {
+export const COMPACT = "compact";
+
+/**
+ * `config.json` of an exported model.
+ *
+ * Models that other software loads as dense ones have configurations of Hugging Face's form (decision
+ * 021). Of all others our own configuration stands whole beside what is for others. For images
+ * Transformers.js chooses by `model_type` what to do with an ONNX file; `resnet` stands for
+ * "`pixel_values` in, `logits` out" and nothing more, whatever is in between (decision 012).
+ */
+export function transformersConfig({
+  classes,
+  config,
+  preprocessing,
+  denseEquivalent,
+}: Model): ModelConfig {
   const labels = {
     id2label: Object.fromEntries(classes.map((name, i) => [String(i), name])),
     label2id: Object.fromEntries(classes.map((name, i) => [name, i])),
   };
   if (preprocessing.kind === "text") {
-    return { ...config, ...(classes.length > 0 ? labels : {}), [OWN_CONFIG]: config };
+    const named = { ...config, ...(classes.length > 0 ? labels : {}) };
+    return denseEquivalent === undefined ? { ...named, [OWN_CONFIG]: config } : named;
   }
   const [channels] = preprocessing.shape;
   return {
@@ -31,22 +44,41 @@ export function transformersConfig({ classes, config, preprocessing }: Model): M
 
 export const PREPROCESSOR = "preprocessor_config.json";
 
-/**
- * The content of files that say how inputs are prepared, by their names: those that do not go with
- * `model` already.
- */
-export function preprocessingFiles({
-  preprocessing,
-  files,
-}: Model): Readonly<Record<string, object>> {
+/** The content of files that say how inputs are prepared, by their names. */
+export function preprocessingFiles({ preprocessing }: Model): Readonly<Record<string, object>> {
   if (preprocessing.kind === "image") return { [PREPROCESSOR]: preprocessorConfig(preprocessing) };
-  const { json, config } = preprocessing.tokenizer ?? {};
-  // Older checkpoints have a vocabulary alone; Transformers.js wants both of these.
-  const wanted = { "tokenizer.json": json, "tokenizer_config.json": config };
-  return Object.fromEntries(
-    Object.entries(wanted).flatMap(([name, content]) =>
-      content === undefined || files?.has(name) ? [] : [[name, content]],
-    ),
+  if (preprocessing.tokenizer === undefined) return {};
+  return {
+    "tokenizer.json": preprocessing.tokenizer.json,
+    "tokenizer_config.json": tokenizerConfig(preprocessing, preprocessing.tokenizer),
+  };
+}
+
+/**
+ * `tokenizer_config.json`, with what older checkpoints leave out: Transformers.js cuts texts by
+ * `model_max_length` alone, and fills up with `pad_token`.
+ */
+function tokenizerConfig(
+  { maxLength, padding }: TextInput,
+  { json, config }: NonNullable<TextInput["tokenizer"]>,
+): object {
+  const named = tokenOf(json, padding.token);
+  return {
+    ...(named === undefined ? {} : { pad_token: named }),
+    ...config,
+    model_max_length: maxLength,
+  };
+}
+
+/** The token of a `tokenizer.json` that has the number `id`. */
+function tokenOf(json: object, id: number): string | undefined {
+  const { added_tokens: added = [], model = {} } = json as {
+    added_tokens?: readonly { readonly id: number; readonly content: string }[];
+    model?: { vocab?: object };
+  };
+  const entries = Object.entries(model.vocab ?? {});
+  return (
+    added.find((token) => token.id === id)?.content ?? entries.find(([, own]) => own === id)?.[0]
   );
 }
 

@@ -13,8 +13,8 @@ import {
   explainStability,
 } from "./explain.ts";
 import { formatCount, formatPercent } from "./format.ts";
-import { commandOf, onnxExample, pipelineExample, taskOf } from "./instructions.ts";
-import type { ModelDescription } from "./read-run.ts";
+import { commandOf, onnxExample, pipelineExample, pythonExample, taskOf } from "./instructions.ts";
+import type { ExportLayout, ModelDescription } from "./read-run.ts";
 import type { Summary } from "./summary.ts";
 
 /** The model card of a run. Paths of the machine it was made on do not appear in it. */
@@ -34,14 +34,14 @@ export function renderCard(run: Summary): string {
 }
 
 /** The model card of the exported model of a run, which lies in a directory of its own. */
-export function renderExportCard(run: Summary): string {
+export function renderExportCard(run: Summary, layout: ExportLayout): string {
   const summary = withoutPaths(run);
   return join([
     frontMatter(summary, "transformers.js"),
     ...introduction(summary),
     ...results(summary),
     ...layers(summary),
-    ...useExport(true, summary.model),
+    ...useExport(true, summary.model, layout),
     ...reproduction(summary),
   ]);
 }
@@ -53,8 +53,12 @@ function withoutPaths(summary: Summary): Summary {
 }
 
 /** The model card of an export of which nothing is known but the model. */
-export function renderPlainCard(name: string, model: ModelDescription): string {
-  const pruned = model.pruning !== undefined;
+export function renderPlainCard(
+  name: string,
+  model: ModelDescription,
+  layout: ExportLayout,
+): string {
+  const pruned = model.pruning !== undefined || layout.compact;
   const head = [
     "---",
     "# license: that of the model this one was made from",
@@ -72,8 +76,13 @@ export function renderPlainCard(name: string, model: ModelDescription): string {
     head,
     `# ${code(name)}`,
     `${kind} for ${classes}${pruned ? ", pruned" : ""}, exported with Espalier.`,
-    ...useExport(false, model),
+    ...useExport(false, model, layout),
   ]);
+}
+
+/** The model that a run began with, by a name that others can use. */
+function sourceOf({ hub, source }: Summary["manifest"]): string {
+  return hub ?? fileName(source);
 }
 
 function join(parts: readonly string[]): string {
@@ -81,14 +90,36 @@ function join(parts: readonly string[]): string {
 }
 
 /** What an exported directory holds and how to run it. */
-function useExport(recorded: boolean, model: Summary["model"]): string[] {
+function useExport(
+  recorded: boolean,
+  model: Summary["model"],
+  { stock, compact }: ExportLayout,
+): string[] {
+  const source = "for Espalier: this directory is a SOURCE";
+  const weights: (readonly [string, string])[] = compact
+    ? [
+        [
+          "model.safetensors",
+          "a dense model of the same outputs: zeros where something was removed",
+        ],
+        ["compact/", `the pruned model's own parameters and configuration, ${source}`],
+      ]
+    : [["model.safetensors", stock ? "the parameters" : `the parameters, ${source}`]];
   const files = [
     ["onnx/model.onnx", "float32"],
     ["onnx/model_fp16.onnx", 'weights and most of the computation in float16 (`dtype: "fp16"`)'],
     ["onnx/model_quantized.onnx", 'weights and activations in 8 bits (`dtype: "q8"`)'],
-    ["model.safetensors", "the parameters, for Espalier: this directory is a SOURCE"],
+    ...weights,
     ...(recorded ? [["pruning.json", "what was kept, replaced and removed, and why"]] : []),
   ];
+  const python = stock
+    ? [
+        `Python's Transformers loads \`model.safetensors\`${compact ? ", which computes the same at the size and speed of the dense model" : ""}:`,
+        codeBlock("python", pythonExample(model)),
+      ]
+    : [
+        "The network is in the ONNX files; `model_type` in `config.json` only says how to call it. Python's Transformers cannot load `model.safetensors`.",
+      ];
   return [
     "## Use",
     "With [Transformers.js](https://huggingface.co/docs/transformers.js), in Node and in browsers:",
@@ -98,7 +129,7 @@ function useExport(recorded: boolean, model: Summary["model"]): string[] {
       files.map(([name, content]) => [code(name), content]),
       "--",
     ),
-    "The network is in the ONNX files; `model_type` in `config.json` only says how to call it. Python's Transformers cannot load `model.safetensors`.",
+    ...python,
   ];
 }
 
@@ -144,7 +175,9 @@ function frontMatter(summary: Summary, library: "espalier" | "transformers.js"):
       ? ["# license: as you choose"]
       : [
           "# license: that of the model this one was made from",
-          "# base_model: the repository of that model",
+          manifest.hub === undefined
+            ? "# base_model: the repository of that model"
+            : `base_model: ${JSON.stringify(manifest.hub.replace(/@.*/, ""))}`,
         ];
   lines.push(`library_name: ${library}`);
   if (task !== undefined) lines.push(`pipeline_tag: ${task}`);
@@ -186,7 +219,7 @@ function introduction(summary: Summary): string[] {
       ];
     case "sensitivity":
       return [
-        `# Sensitivity of ${code(fileName(manifest.source))}`,
+        `# Sensitivity of ${code(sourceOf(manifest))}`,
         `Scores of the model's components on ${data}, measured with Espalier: what would be lost without them.`,
         ...(sensitivity
           ? [`${explainEstimator(sensitivity)} ${explainStability(sensitivity)}`]
@@ -199,7 +232,7 @@ function introduction(summary: Summary): string[] {
       const planned = plan && explainPlan(plan);
       return [
         `# ${code(run)}`,
-        `${model} for ${data}, made from ${code(fileName(manifest.source))} by pruning with Espalier, and ${tuned}.`,
+        `${model} for ${data}, made from ${code(sourceOf(manifest))} by pruning with Espalier, and ${tuned}.`,
         ...(done ? [[done, planned].filter((part) => part !== undefined).join(" ")] : []),
       ];
     }
@@ -265,7 +298,7 @@ function useOnnx(summary: Summary): string[] {
 }
 
 function reproduction({ run, manifest }: Summary): string[] {
-  const command = commandOf(run, manifest, fileName(manifest.source));
+  const command = commandOf(run, manifest, sourceOf(manifest));
   const hash = manifest.sha256 ? `The source has the SHA-256 ${code(manifest.sha256)}. ` : "";
   return [
     "## How to reproduce",

@@ -92,7 +92,11 @@ export function object<T>(fields: { readonly [K in keyof T]-?: Decoder<T[K]> }):
  *   expected there.
  */
 export async function readDecoded<T>(path: string, decoder: Decoder<T>): Promise<T> {
-  const value = await readJson(path);
+  return decode(await readJson(path), path, decoder);
+}
+
+/** As `readDecoded`, of what was read already. */
+export function decode<T>(value: unknown, path: string, decoder: Decoder<T>): T {
   try {
     return decoder(value, "");
   } catch (error) {

@@ -222,7 +222,11 @@ function whisker([from, to]: readonly string[], y: number): Html {
 }
 
 /** First to third quartile of the times of both models, for each batch size on a scale of its own. */
-export function latencyFigure(batches: readonly LatencySummary[], after: string): Html {
+export function latencyFigure(
+  batches: readonly LatencySummary[],
+  after: string,
+  sample: string,
+): Html {
   return html`<div class="latencies marks">${batches.map((times) => {
     const { batch, dense, pruned } = times;
     // The numbers stand to the right of the whiskers.
@@ -237,7 +241,7 @@ export function latencyFigure(batches: readonly LatencySummary[], after: string)
         )}<text class="row" x="${percent(x(quartiles[1]))}" dx="8" y="${y}" dy=".32em">${formatNumber(quartiles[0])} ms</text>`,
         html` data-batch="${batch}" data-model="${name}" data-quartiles="${quartiles.join(" ")}"`,
       );
-    return html`<div class="chart"><h3 class="small">${batch === 1 ? "1 image at a time" : `${batch} images at a time`}</h3>${plot(
+    return html`<div class="chart"><h3 class="small">${batch === 1 ? `1 ${sample} at a time` : `${batch} ${sample}s at a time`}</h3>${plot(
       {
         id: `latency-${batch}`,
         title: `Time for a batch of ${batch}`,

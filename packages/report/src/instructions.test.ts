@@ -1,4 +1,9 @@
-import { defaultPruning, defaultSensitivity, defaultTuning } from "@espalier/pipeline";
+import {
+  defaultPruning,
+  defaultSensitivity,
+  defaultTextTuning,
+  defaultTuning,
+} from "@espalier/pipeline";
 import { expect, test } from "vitest";
 import { commandOf } from "./instructions.ts";
 import type { PruneManifest, Settings } from "./read-run.ts";
@@ -100,4 +105,14 @@ test("of a training run", () => {
   expect(command).toMatch(/^espalier train resnet20-cifar10 --data cifar10 --epochs 30 /);
   expect(command).toMatch(/ --schedule cosine --learning-rate 0.02 /);
   expect(command).toMatch(/ --hold-out 5000 --seed 0 -o net-again$/);
+});
+
+test("says how texts were tuned, before and after", () => {
+  const tune = { ...defaultTextTuning, epochs: 2, distillation: 0.5 };
+  const tuneDense = { ...tune, epochs: 3, distillation: 0 };
+  expect(commandOf("half", manifestOf({ tune, tuneDense }))).toBe(
+    "espalier prune weights.pt --data cifar10 --keep-macs 0.4 --tune 2 --distill 0.5 --tune-dense 3 -o half-again",
+  );
+  const apart = { ...tuneDense, batchSize: 16 };
+  expect(commandOf("half", manifestOf({ tune, tuneDense: apart }))).toBeUndefined();
 });

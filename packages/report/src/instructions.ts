@@ -1,6 +1,12 @@
 /** @file What to type: the command that repeats a run, the code that runs its model. */
+import { isDeepStrictEqual } from "node:util";
 import type { Budget, Metric } from "@espalier/core";
-import { defaultPruning, defaultTemperatures, defaultTuning } from "@espalier/pipeline";
+import {
+  defaultPruning,
+  defaultTemperatures,
+  defaultTextTuning,
+  defaultTuning,
+} from "@espalier/pipeline";
 import type { PruneManifest, RunManifest, Settings, TrainManifest } from "./read-run.ts";
 import type { Summary } from "./summary.ts";
 
@@ -39,6 +45,7 @@ const pruneOptions: Readonly<Record<string, string>> = {
   compensation: "--compensation",
   calibration: "--calibration",
   "tune.epochs": "--tune",
+  "tuneDense.epochs": "--tune-dense",
   "tune.batchSize": "--tune-batch-size",
   "tune.optimizer.weightDecay": "--weight-decay",
   "tune.schedule.peak": "--learning-rate",
@@ -118,11 +125,25 @@ function pruneOptionsOf(run: string, manifest: PruneManifest): string[] | undefi
     ? ["--plan", `${run}/plan.json`]
     : [budgetOptions[of], String(keep)];
   // What is as by default need not be said.
-  const defaults = flattenSettings({ ...defaultPruning({ of, keep }) });
+  // Images and texts are tuned by optimisers of their own.
+  const usual = [defaultTuning, defaultTextTuning].find(
+    ({ optimizer }) => optimizer.name === settings.get("tune.optimizer.name"),
+  );
+  const defaults = flattenSettings({
+    ...defaultPruning({ of, keep }),
+    ...(usual && { tune: usual }),
+  });
+  // One option says how long; all else is as in the tuning after pruning, without a teacher.
+  for (const [path, value] of settings) {
+    if (!path.startsWith("tuneDense.") || path === "tuneDense.epochs") continue;
+    const same = path.replace("tuneDense.", "tune.");
+    const expected = same === "tune.distillation" ? 0 : settings.get(same);
+    if (isDeepStrictEqual(value, expected)) settings.delete(path);
+  }
   const metric = settings.get("sensitivity.metric") as Metric;
   defaults.set("sensitivity.temperature", defaultTemperatures[metric]);
   for (const [path, value] of defaults) {
-    if (settings.get(path) === value) settings.delete(path);
+    if (isDeepStrictEqual(settings.get(path), value)) settings.delete(path);
   }
   const rest = select(settings, pruneOptions);
   return rest && [...begin, ...rest];
@@ -166,6 +187,11 @@ export function taskOf(
   return model?.vocabulary === undefined ? undefined : "text-classification";
 }
 
+/** What the samples of `model` are, one of them. */
+export function sampleName(model: Summary["model"]): "image" | "text" {
+  return taskOf(model) === "text-classification" ? "text" : "image";
+}
+
 /** JavaScript that classifies an image or a text by an exported model. */
 export function pipelineExample(task: ReturnType<typeof taskOf> = "image-classification"): string {
   const sample = task === "text-classification" ? "a text" : "image.png";
@@ -174,6 +200,14 @@ export function pipelineExample(task: ReturnType<typeof taskOf> = "image-classif
 // The name of the repository that these files are in, or their directory.
 const classify = await pipeline("${task}", "OWNER/NAME", { dtype: "q8" });
 console.log(await classify("${sample}"));`;
+}
+
+/** Python that classifies by an exported model which Python's Transformers knows. */
+export function pythonExample(model: Summary["model"]): string {
+  return `from transformers import pipeline
+
+classify = pipeline("${taskOf(model)}", "OWNER/NAME")
+print(classify("a text"))`;
 }
 
 /** JavaScript that runs the exported model without a pipeline of Transformers.js. */

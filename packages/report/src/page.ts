@@ -13,6 +13,7 @@ import {
 } from "./explain.ts";
 import { formatCount, formatLarge, formatPercent, formatRatio } from "./format.ts";
 import { type Content, Html, html } from "./html.ts";
+import { sampleName } from "./instructions.ts";
 import { embedJson, pageData } from "./page-data.ts";
 import { script } from "./script.ts";
 import { type RunFile, sectionsOf } from "./sections.ts";
@@ -167,7 +168,7 @@ function tilesOf(summary: Summary): Tile[] {
     shown.push({
       name: "Measured speed-up",
       value: latency.batches.map(({ speedup }) => formatRatio(speedup)).join(" · "),
-      note: `with ${latency.batches.map(({ batch }) => formatCount(batch)).join(" and ")} images at a time${latency.batches.some(({ speedup }) => speedup < 1) ? "; below 1 is slower" : ""}`,
+      note: `with ${latency.batches.map(({ batch }) => formatCount(batch)).join(" and ")} ${sampleName(summary.model)}s at a time${latency.batches.some(({ speedup }) => speedup < 1) ? "; below 1 is slower" : ""}`,
     });
   }
   if (manifest.command === "sensitivity" && sensitivity !== undefined) {

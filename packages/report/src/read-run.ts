@@ -13,6 +13,7 @@ import {
 import {
   type BudgetPlan,
   type BudgetsRecord,
+  COMPACT,
   decodeDecisions,
   FINAL_MODEL,
   type GroupPlan,
@@ -21,8 +22,10 @@ import {
   type LatencyPromise,
   type LatencyRecord,
   MANIFEST,
+  OWN_CONFIG,
   type PlanRecord,
   type PruneResult,
+  readModelConfig,
   type SensitivityRecord,
   type SizeRecord,
 } from "@espalier/pipeline";
@@ -31,6 +34,7 @@ import {
   boolean,
   count,
   type Decoder,
+  decode,
   list,
   nullable,
   number,
@@ -49,6 +53,8 @@ export type Settings = Readonly<Record<string, unknown>>;
 interface CommonManifest {
   /** Where model families come from that are not Espalier's own. */
   readonly plugins?: readonly string[] | undefined;
+  /** Of models from the Hub: OWNER/NAME@COMMIT. */
+  readonly hub?: string | undefined;
   readonly data: string;
   readonly executor: string;
   readonly settings: Settings;
@@ -151,6 +157,7 @@ export interface Run {
 const commonManifest = object<CommonManifest & { command: RunManifest["command"] }>({
   command: oneOf(["prune", "sensitivity", "train"]),
   plugins: optional(list(string)),
+  hub: optional(string),
   data: string,
   executor: string,
   settings: anything,
@@ -387,11 +394,24 @@ const model: Decoder<ModelDescription> = (value, at) => {
  * @throws EspalierError naming the file and the field that is malformed.
  */
 export async function readExportedModel(directory: string): Promise<ModelDescription> {
-  const { espalier } = await readDecoded(
-    join(directory, "config.json"),
-    object<{ espalier: ModelDescription }>({ espalier: model }),
-  );
-  return espalier;
+  return decode(await readModelConfig(directory), directory, model);
+}
+
+/** For whom the files of an exported directory are. */
+export interface ExportLayout {
+  /** Whether `model.safetensors` is what Python's Transformers loads by `config.json`. */
+  readonly stock: boolean;
+  /** Whether the pruned model is beside it, in a directory of its own. */
+  readonly compact: boolean;
+}
+
+/** @throws EspalierError `missing-file` or `invalid-file`. */
+export async function readExportLayout(directory: string): Promise<ExportLayout> {
+  const config = await readDecoded(join(directory, "config.json"), anything);
+  return {
+    stock: !Object.hasOwn(config, OWN_CONFIG),
+    compact: existsSync(join(directory, COMPACT)),
+  };
 }
 
 /** Reads the run in `directory`. @throws EspalierError naming the file that is malformed. */

@@ -4,7 +4,7 @@ import { writeFileAtomic, writeJsonAtomic } from "@espalier/base";
 import { fileName } from "@espalier/pipeline";
 import { renderCard, renderExportCard, renderPlainCard } from "./card.ts";
 import { renderPage } from "./page.ts";
-import { readExportedModel, readRun } from "./read-run.ts";
+import { readExportedModel, readExportLayout, readRun } from "./read-run.ts";
 import type { RunFile } from "./sections.ts";
 import { summarize } from "./summary.ts";
 
@@ -42,6 +42,7 @@ const runFiles: readonly RunFile[] = [
   { path: "export/pruned/onnx/model_fp16.onnx", content: "as ONNX in half precision" },
   { path: "export/pruned/onnx/model_quantized.onnx", content: "as ONNX in 8 bits" },
   { path: "export/pruned/model.safetensors", content: "its parameters" },
+  { path: "export/pruned/compact/model.safetensors", content: "those of the pruned shapes alone" },
   { path: "export/pruned/pruning.json", content: "what pruning has done, in one file" },
   { path: "export/dense/onnx/model.onnx", content: "the model before, as ONNX" },
   { path: "export/dense/model.safetensors", content: "the parameters of the model before" },
@@ -61,10 +62,11 @@ export async function writeExportCard(
   runDirectory: string | undefined,
 ): Promise<string> {
   const path = join(directory, "README.md");
+  const layout = await readExportLayout(directory);
   const card =
     runDirectory === undefined
-      ? renderPlainCard(fileName(directory), await readExportedModel(directory))
-      : renderExportCard(summarize(await readRun(runDirectory)));
+      ? renderPlainCard(fileName(directory), await readExportedModel(directory), layout)
+      : renderExportCard(summarize(await readRun(runDirectory)), layout);
   await writeFileAtomic(path, card);
   return path;
 }
@@ -87,7 +89,9 @@ export async function renderReport(runDirectory: string): Promise<Report> {
   await writeJsonAtomic(report.summary, summary);
   await writeFileAtomic(report.card, renderCard(summary));
   if (run.has(EXPORTED)) {
-    await writeFileAtomic(join(runDirectory, EXPORTED, "README.md"), renderExportCard(summary));
+    const exported = join(runDirectory, EXPORTED);
+    const exportCard = renderExportCard(summary, await readExportLayout(exported));
+    await writeFileAtomic(join(exported, "README.md"), exportCard);
   }
   const files = runFiles.filter(({ path }) => run.has(path));
   await writeFileAtomic(report.html, renderPage(summary, files));

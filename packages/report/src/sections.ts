@@ -17,8 +17,9 @@ import {
 } from "./explain.ts";
 import { decisionBar, latencyFigure, trainingFigure, widthsFigure } from "./figures.ts";
 import { formatCount, formatNumber, formatPercent } from "./format.ts";
+import { headsFigure } from "./heads-figure.ts";
 import { type Content, type Html, html } from "./html.ts";
-import { flattenSettings, onnxExample, quoteWord } from "./instructions.ts";
+import { flattenSettings, onnxExample, quoteWord, sampleName } from "./instructions.ts";
 import { breakable, scorePanels } from "./score-panels.ts";
 import type { GroupSummary, Summary } from "./summary.ts";
 import { table } from "./table.ts";
@@ -124,13 +125,19 @@ function sensitivity({ sensitivity, groups, counts, manifest }: Summary): Conten
     counts !== undefined &&
     counts[decision] > 0 &&
     html`<li><svg viewBox="0 0 14 14" aria-hidden="true"><path class="dots ${decision}" d="M7 7h0"/>${decision === "prune" && html`<path class="hollow" d="M7 7h0"/>`}</svg>${formatCount(counts[decision])} ${name}</li>`;
+  const kinds = [...new Set(groups.map(({ kind }) => kind))];
+  const heads = headsFigure(groups, sensitivity.metric);
   return [
-    html`<p>A component is the smallest part that can be removed: here, a channel. ${
-      sensitivity.coupling === "together"
-        ? "Channels of layers whose outputs are added can only go together, and count as one."
-        : "Each layer's channels are scored on their own, also where the outputs of layers are added."
+    html`<p>A component is the smallest part that can be removed: here, ${kinds.map((kind) => kindNames[kind]).join(" or ")}. ${
+      !kinds.includes("channel")
+        ? ""
+        : sensitivity.coupling === "together"
+          ? "Channels of layers whose outputs are added can only go together, and count as one."
+          : "Each layer's channels are scored on their own, also where the outputs of layers are added."
     } ${explainMetric(sensitivity)}</p>`,
     html`<p>${explainEstimator(sensitivity)} ${explainStability(sensitivity)} ${explainNegative(sensitivity)}</p>`,
+    heads &&
+      html`<h3>Attention heads${several && ", before the first round"}</h3>${heads}<p class="caption">How to read it: a row is a layer and a cell one of its heads, by its number. The stronger the colour, the higher the score, among all heads. Blue is kept, grey with a line through it removed, and orange in a frame works on at a lower rank. Pointing at a cell shows its score with its standard error.</p>`,
     html`<h3>Scores in each group${several && ", before the first round"}</h3>`,
     counts &&
       html`<ul class="key">${one("keep", "kept")}${one("implant", "replaced by implants")}${one("prune", "removed")}</ul>`,
@@ -139,6 +146,12 @@ function sensitivity({ sensitivity, groups, counts, manifest }: Summary): Conten
     html`<details><summary>Scores of each group as a table</summary>${scoreTable(groups)}</details>`,
   ];
 }
+
+const kindNames: Readonly<Record<GroupSummary["kind"], string>> = {
+  channel: "a channel",
+  head: "an attention head",
+  neuron: "a neuron",
+};
 
 function scoreTable(groups: readonly GroupSummary[]): Html {
   const rows = groups.map(({ name, components, scores = [], standardErrors = [] }) => {
@@ -223,10 +236,11 @@ function training(summary: Summary): Content {
 function speed(summary: Summary): Content {
   const { latency } = summary;
   if (latency === undefined) return missing("latency.json", "nothing has been timed");
+  const sample = sampleName(summary.model);
   const after = epochsOf(summary) > 0 ? "tuned" : "pruned";
   return [
-    html`<p>${latency.batches.map((times) => html`With ${times.batch === 1 ? "1 image" : `${formatCount(times.batch)} images`} at a time, the pruned model is <b>${describeSpeedup(times)}</b>. `)}</p>`,
-    latencyFigure(latency.batches, after),
+    html`<p>${latency.batches.map((times) => html`With ${times.batch === 1 ? `1 ${sample}` : `${formatCount(times.batch)} ${sample}s`} at a time, the pruned model is <b>${describeSpeedup(times)}</b>. `)}</p>`,
+    latencyFigure(latency.batches, after, sample),
     html`<p class="caption">How to read it: a bar is the time for one batch on ${latency.executor} (${latency.machine.runtime}, ${latency.machine.processor}, ${latency.machine.threads} threads), that a quarter of all runs stayed below, and the line with ends reaches from there to what three quarters stayed below. Speed-ups and budgets of latency compare these first quartiles, since other programs only ever make a run slower. Both models ran in turn, so that both met the same conditions. Time need not follow multiply-accumulates: every layer has a cost of its own, and processors like widths that are multiples of 8 or 16 (<code>--round-to</code>).</p>`,
   ];
 }

@@ -165,6 +165,10 @@ rect.keep{fill:var(--keep)}rect.implant{fill:var(--implant)}rect.prune{fill:var(
 .curve.rate{stroke:var(--quiet)}.point.rate{fill:var(--quiet)}
 .plot .end{font-size:12px;font-weight:600}
 .curves .chart:nth-child(2){padding-right:4.2rem}
+.heads{max-width:44rem}
+.heads .prune{fill-opacity:1}
+.heads .gone{stroke:var(--ink);stroke-width:1.2;stroke-opacity:.7}
+.heads .frame{fill:none;stroke:var(--implant);stroke-width:2}
 .latencies{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:0 2rem}
 .latencies .chart{padding-left:3.6rem}
 .latencies .chart h3{margin-left:-3.6rem}

@@ -2,6 +2,7 @@
 import type {
   Budget,
   ComponentGroup,
+  ComponentKind,
   Decision,
   Estimator,
   Metric,
@@ -29,6 +30,7 @@ export type DecisionCounts = Readonly<Record<Decision, number>>;
 
 export interface GroupSummary {
   readonly name: string;
+  readonly kind: ComponentKind;
   /** Names of the layers whose channels the group's components are. */
   readonly layers: readonly string[];
   readonly components: number;
@@ -264,6 +266,7 @@ function summarizeGroups({ manifest, rounds, dense, model }: Run): GroupSummary[
       : decisions?.get(group.name);
     return {
       name: group.name,
+      kind: group.kind,
       layers: [...new Set(group.rows.flatMap(({ parameter }) => layerOf(parameter)))],
       components: group.count,
       scores: sensitivity?.groups[i].scores,

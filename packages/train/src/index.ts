@@ -1,6 +1,7 @@
 export { averageModels } from "./average.ts";
 export { type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.ts";
 export type { AdamWOptions, OptimizerOptions, SgdOptions } from "./optimizer.ts";
+export { trainingOrder } from "./order.ts";
 export { type ReestimateOptions, reestimateStatistics } from "./reestimate.ts";
 export { learningRateAt, type Schedule } from "./schedule.ts";
 export {

@@ -14,6 +14,7 @@ import type { Executor, Program } from "@espalier/graph";
 import { float32Data } from "@espalier/graph";
 import { evaluate, Score } from "./evaluate.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
+import { trainingOrder } from "./order.ts";
 import { learningRateAt, type Schedule } from "./schedule.ts";
 import {
   compileTrainingStep,
@@ -131,7 +132,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
   let ordered: { epoch: number; order: Uint32Array } | undefined;
   const orderOf = (epoch: number): Uint32Array => {
     if (ordered?.epoch !== epoch) {
-      const order = options.random.stream("order", epoch).permutation(samples.count);
+      const order = trainingOrder(samples, batchSize, options.random.stream("order", epoch));
       ordered = { epoch, order };
     }
     return ordered.order;

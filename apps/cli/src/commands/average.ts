@@ -31,11 +31,12 @@ export function registerAverage(program: Command, signal: AbortSignal): void {
       "\nExample:\n  espalier train runs/first --data cifar10 --epochs 15 -o runs/second\n  espalier average runs/first runs/second --data cifar10 --to resnet20",
     )
     .action(async (sources: string[], options: Options) => {
-      const { print, executor, openTask } = createContext(options, signal);
+      const { print, executor, openTask, onEvent } = createContext(options, signal);
       const { families } = await openFamilies(options);
       await expectEmpty(options.to);
       const loaded = [];
-      for (const source of sources) loaded.push(await loadSource(source, families));
+      for (const source of sources)
+        loaded.push(await loadSource(source, families, { signal, onEvent }));
       const mean = averageModels(loaded.map(({ model }) => model));
       const task = await openTask(options.data);
       const random = new Random(options.seed);

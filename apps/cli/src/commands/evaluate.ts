@@ -13,7 +13,7 @@ export function registerEvaluate(program: Command, signal: AbortSignal): void {
     .action(async (source: string, options: CommonOptions & ModelOptions & { data: string }) => {
       const { print, executor, openTask, onEvent } = createContext(options, signal);
       const { families } = await openFamilies(options);
-      const { model, path, sha256 } = await loadSource(source, families);
+      const { model, path, sha256 } = await loadSource(source, families, { signal, onEvent });
       const task = await openTask(options.data);
       const result = await evaluate(model, task.test(model), {
         executor,

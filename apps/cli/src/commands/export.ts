@@ -45,7 +45,7 @@ export function registerExport(program: Command, signal: AbortSignal): void {
       const { print, executor, openTask, onEvent } = createContext(options, signal);
       const { families } = await openFamilies(options);
       const { to } = options;
-      const { model, sha256 } = await loadSource(source, families);
+      const { model, sha256, hub } = await loadSource(source, families, { signal, onEvent });
       const pruning = await pruningOf(source);
       const task = options.data === undefined ? undefined : await openTask(options.data);
       if (options.overwrite) {
@@ -60,7 +60,7 @@ export function registerExport(program: Command, signal: AbortSignal): void {
       const files = await exportModel(model, to, {
         executor,
         calibration: task && drawSamples(task.train(model), CALIBRATION_SAMPLES, random),
-        metadata: { "espalier.source": fileName(source), "espalier.source.sha256": sha256 },
+        metadata: { "espalier.source": hub ?? fileName(source), "espalier.source.sha256": sha256 },
         pruning,
         signal,
         onEvent,

@@ -60,7 +60,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
       expectBudget(options, options.plan !== undefined);
       const context = createContext(options, signal);
       const { families, plugins } = await openFamilies(options, resumedRun(options));
-      const source = await loadSource(sourceName, families);
+      const source = await loadSource(sourceName, families, context);
       const settings = pruneSettings(options, source.model);
       const plan =
         options.plan === undefined

@@ -42,7 +42,7 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
     .action(async (source: string, options: Options) => {
       const context = createContext(options, signal);
       const { families, plugins } = await openFamilies(options, resumedRun(options));
-      const loaded = await loadSource(source, families);
+      const loaded = await loadSource(source, families, context);
       const task = await context.openTask(options.data);
       const settings = sensitivitySettings(options);
       const batchSize = options.batchSize ?? defaultPruning({ of: "macs", keep: 1 }).batchSize;
@@ -53,6 +53,7 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
           plugins,
           source,
           sha256: loaded.sha256,
+          hub: loaded.hub,
           model: loaded.model.config,
           data: task.spec,
           verified: task.verified,
