@@ -1,5 +1,5 @@
 /** The command on a tiny encoder for text and a task of two words. */
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Random } from "@espalier/core";
@@ -50,6 +50,15 @@ describe("an encoder without a head", () => {
     const { code, stderr } = await espalier("evaluate", at("encoder"), "--data", data);
     expect(code).toBe(1);
     expect(stderr).toMatch(/^espalier: .*without a head for any task.*--tune-dense\n$/);
+  });
+
+  test("is not pruned without --tune-dense, and nothing is left behind", async () => {
+    const data = `glue/sst2:${at("data")}`;
+    const budget = ["--keep-components", "0.5", "-o", at("headless")];
+    const { code, stderr } = await espalier("prune", at("encoder"), "--data", data, ...budget);
+    expect(code).toBe(1);
+    expect(stderr).toMatch(/^espalier: .*without a head for any task.*--tune-dense\n$/);
+    await expect(stat(at("headless"))).rejects.toThrow(/ENOENT/);
   });
 
   test("is tuned, pruned, tuned again, judged and exported", async () => {

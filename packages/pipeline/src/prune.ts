@@ -147,17 +147,9 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
   const { source, settings } = request;
   const { executor, task } = context;
   const byLatency = isByLatency(request);
-  if (byLatency && request.timing === undefined) {
-    throw new EspalierError("invalid-argument", "keep-latency: expected a way to time models");
-  }
-  if (byLatency && source.model.preprocessing.kind !== "image") {
-    throw new EspalierError(
-      "invalid-argument",
-      `keep-latency: expected a model of images, whose times do not depend on the lengths of samples, got one of ${source.model.preprocessing.kind}s; --keep-macs is for both`,
-    );
-  }
-  const { implantRank } = settings.plan;
-  expectImplantRank(componentGroups(source.model, settings.sensitivity.coupling), implantRank);
+  expectPossible(request);
+  const random = new Random(settings.seed);
+  const start = startOf(request, context, random);
   const run = await RunDirectory.open(
     request.directory,
     {
@@ -177,8 +169,8 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
     },
     request,
   );
-  const random = new Random(settings.seed);
-  const { dense, training, validation } = await prepareDense(run, request, context, random);
+  const { training, validation } = start;
+  const dense = await prepareDense(run, request, context, start, random);
 
   const plan = await reduce(run, request, context, dense, training, random);
   const pruned = (await loadSource(run.file("pruned"), context.families)).model;
@@ -248,34 +240,61 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
   return { directory: run.path, plan, evaluation, sizes, history, latency };
 }
 
-/** The model to be pruned, trained for the task first if that was asked for, and its samples. */
+/** What can be said before anything is begun. */
+function expectPossible(request: PruneRequest): void {
+  const { source, settings, timing } = request;
+  const { implantRank } = settings.plan;
+  expectImplantRank(componentGroups(source.model, settings.sensitivity.coupling), implantRank);
+  if (!isByLatency(request)) return;
+  if (timing === undefined) {
+    throw new EspalierError("invalid-argument", "keep-latency: expected a way to time models");
+  }
+  const { kind } = source.model.preprocessing;
+  if (kind !== "image") {
+    throw new EspalierError(
+      "invalid-argument",
+      `keep-latency: expected a model of images, whose times do not depend on the lengths of samples, got one of ${kind}s; --keep-macs is for both`,
+    );
+  }
+}
+
+interface Start {
+  readonly model: Model;
+  readonly training: Samples;
+  readonly validation: Samples | undefined;
+}
+
+/** What the run begins with. @throws EspalierError as `Task.train`. */
+function startOf({ source, settings }: PruneRequest, { task }: RunContext, random: Random): Start {
+  const model = settings.tuneDense ? forTask(source.model, task, random) : source.model;
+  return { model, ...holdOut(task.train(model), settings.tune.validation, random) };
+}
+
+/** The model to be pruned, trained for the task first if that was asked for. */
 async function prepareDense(
   run: RunDirectory,
-  { source, settings }: PruneRequest,
+  { settings: { tuneDense } }: PruneRequest,
   context: RunContext,
+  { model, training, validation }: Start,
   random: Random,
-): Promise<{ dense: Model; training: Samples; validation: Samples | undefined }> {
-  const { task } = context;
-  const { tuneDense } = settings;
-  const start = tuneDense ? forTask(source.model, task, random) : source.model;
-  const split = holdOut(task.train(start), settings.tune.validation, random);
-  if (tuneDense === undefined) return { dense: start, ...split };
+): Promise<Model> {
+  if (tuneDense === undefined) return model;
   await stage("tune dense", run, DENSE_MODEL, context, () =>
     trainInRun(
       run,
-      start,
+      model,
       context,
       {
         ...tuneDense,
-        samples: split.training,
-        validation: split.validation,
+        samples: training,
+        validation,
         distillation: undefined,
         random: random.stream("tune dense"),
       },
       { model: DENSE_MODEL, curve: "dense-training.json" },
     ),
   );
-  return { dense: (await loadSource(run.file(DENSE_MODEL), context.families)).model, ...split };
+  return (await loadSource(run.file(DENSE_MODEL), context.families)).model;
 }
 
 /** Whether the plan is made by times: one that is given is followed, whatever it takes. */
