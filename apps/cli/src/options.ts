@@ -63,7 +63,11 @@ export const sourceArgument = new Argument(
 /** Options of every command that loads or runs models. */
 export function addCommonOptions(command: Command): Command {
   return command
-    .option("--device <name>", "where to compute; `espalier env` lists what is there", "cpu")
+    .option(
+      "--device <name>",
+      "where to compute: cpu, webgpu, tfjs, …; `espalier env` lists what is there",
+      "cpu",
+    )
     .option("--threads <n>", "threads to compute with (default: all cores)", integer(1))
     .option("--memory-limit <size>", "memory to compute in (default: half of the machine's)", bytes)
     .option("--seed <n>", "all randomness derives from it", integer(0), 0)

@@ -6,6 +6,7 @@ import {
   expectMemory,
   isConstant,
   isInput,
+  makePortable,
   type Program,
   type ProgramSource,
   simplify,
@@ -68,7 +69,7 @@ export async function createTfjsExecutor(options: TfjsExecutorOptions = {}): Pro
     memoryLimit: limit,
     compile: async <Output extends string>(source: ProgramSource<Output>) => {
       const names = Object.keys(source.outputs) as Output[];
-      const values = simplify(names.map((name) => source.outputs[name]));
+      const values = simplify(makePortable(names.map((name) => source.outputs[name])));
       expectMemory(limit, cost(values).peakBytes);
       return attempt("compile", () => compile(names, values, source.constants, chosen));
     },

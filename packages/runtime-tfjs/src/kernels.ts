@@ -40,7 +40,7 @@ import {
 } from "@tensorflow/tfjs-core";
 import { conv, convInputGradient, convWeightGradient } from "./convolution.ts";
 import { type Kernel, padded, product, sizeOf, strided } from "./kernel.ts";
-import { averagePool, maxPool, maxPoolGradient, maxPoolSelect } from "./pool.ts";
+import { averagePool, maxPool } from "./pool.ts";
 
 type Unary = (x: Tensor) => Tensor;
 type Binary = (a: Tensor, b: Tensor) => Tensor;
@@ -71,7 +71,7 @@ const batchNorm: Kernel = ([x, scale, bias, average, variance], { attributes }) 
   return add(mul(x, perChannel(factor, x.rank)), perChannel(shift, x.rank));
 };
 
-/** Every operation that has operands, by its name in the graph's registry. */
+/** Every portable operation that has operands, by its name in the graph's registry. */
 export const kernels: Readonly<Record<string, Kernel>> = {
   negate: unary(neg),
   exp: unary(exp),
@@ -144,7 +144,5 @@ export const kernels: Readonly<Record<string, Kernel>> = {
   convInputGradient,
   convWeightGradient,
   maxPool,
-  maxPoolSelect,
-  maxPoolGradient,
   averagePool,
 };

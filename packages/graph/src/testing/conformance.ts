@@ -25,15 +25,21 @@ export interface ConformanceCheck {
 /** Of single operations and their derivatives: float32 has 6e-8 per operation. */
 const tolerance = { float32: 2e-6, int64: 0, bool: 0 };
 
-// Of results that are nearly zero throughout, the error is absolute.
-const LEAST_SCALE = 1e-3;
-
-/** Compares a result with the reference. */
-export function deviationOf(output: string, actual: Tensor, expected: NdArray): Deviation {
+/**
+ * Compares a result with the reference.
+ *
+ * @param leastScale Below it, results are nearly zero throughout, and the error is absolute.
+ */
+export function deviationOf(
+  output: string,
+  actual: Tensor,
+  expected: NdArray,
+  leastScale = 1e-3,
+): Deviation {
   const { dtype, data } = actual;
   const fits = sameShape(actual.shape, expected.shape) && data.length === expected.data.length;
   if (!fits) return { output, dtype, error: Number.POSITIVE_INFINITY };
-  const scale = expected.data.reduce((a, b) => Math.max(a, Math.abs(b)), LEAST_SCALE);
+  const scale = expected.data.reduce((a, b) => Math.max(a, Math.abs(b)), leastScale);
   const error = expected.data.reduce((worst, wanted, i) => {
     const difference = Math.abs(wanted - Number(data[i])) / scale;
     return Number.isFinite(difference) ? Math.max(worst, difference) : Number.POSITIVE_INFINITY;
