@@ -62,10 +62,12 @@ async function expectToCompute(executor: Executor, device: string): Promise<void
     await program.dispose();
   } catch (error) {
     const message = error instanceof Error ? error.message : String(error);
+    // What the provider says comes after the place in its source and the condition that failed.
     const [line] = message.split("\n").filter((text) => text.trim() !== "");
+    const reason = line.replace(/^.* was false\. /, "");
     throw new EspalierError(
       "unknown-device",
-      `device ${device}: ONNX Runtime's provider does not work here: ${line}`,
+      `device ${device}: ONNX Runtime's provider does not work here: ${reason}`,
       { device },
       error,
     );
