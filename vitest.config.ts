@@ -1,8 +1,9 @@
 import { existsSync } from "node:fs";
 import { defineConfig } from "vitest/config";
 
-// Packages export their TypeScript sources under this condition, so that tests need no build.
-const conditions = ["@espalier/source", "node", "import", "default"];
+// Packages export their TypeScript sources under this condition, so that tests need no build. "import"
+// is not named: Node.js would apply it to what CommonJS packages require, too.
+const conditions = ["@espalier/source", "node"];
 
 // Debian's chromium has a Vulkan driver in software, which lets WebGPU be tested without a GPU.
 const chromium = "/usr/lib/chromium";

@@ -63,7 +63,17 @@ test("the main job on TensorFlow.js ends where it does on ONNX Runtime", async (
 
 test("bench measures every device, each in a process of its own", async () => {
   const { stdout, code } = await espalier(
-    ...["bench", at("model"), "--batch-size", "2", "--rounds", "1", "--format", "json", "--no-bars"],
+    ...[
+      "bench",
+      at("model"),
+      "--batch-size",
+      "2",
+      "--rounds",
+      "1",
+      "--format",
+      "json",
+      "--no-bars",
+    ],
   );
   expect(code).toBe(0);
   const { devices, absent } = JSON.parse(stdout);
