@@ -23,7 +23,9 @@ interface Network {
 
 const resnet20 = (): Network => {
   const model = tinyResNet({ depth: 20, widths: [16, 32, 64], size: 16, classes: 4 });
-  return { name: "ResNet-20", model, samples: noiseSamples(model, BATCH) };
+  // With the samples of seed 1 an activation is within rounding of zero, and its ReLU opens on
+  // tfjs-node alone: the Hessian differs by 3 %, rightly on both sides.
+  return { name: "ResNet-20", model, samples: noiseSamples(model, BATCH, 2) };
 };
 
 const encoder = (): Network => {
