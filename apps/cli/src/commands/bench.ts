@@ -41,14 +41,18 @@ export function registerBench(program: Command, signal: AbortSignal): void {
     .description("Measures a model on every device: forward, derivatives, traces, training.")
     .option("--rounds <n>", "how often each operation is timed", integer(1), 3)
     .option("--length <n>", "tokens of each text (default: 64)", integer(1));
-  addCommonOptions(addPluginOption(command), "default: every device that is there")
+  addCommonOptions(
+    addPluginOption(command),
+    "separated by commas; default: every device that is there",
+  )
     .addHelpText(
       "after",
       "\nExamples:\n  espalier bench runs/half\n  espalier bench runs/half --device tfjs-wasm --batch-size 8 --format json",
     )
     .action(async (source: string, options: Options) => {
-      if (options.device !== undefined) {
-        const measured = await measureHere(source, { ...options, device: options.device }, signal);
+      const wanted = options.device?.split(",");
+      if (wanted?.length === 1) {
+        const measured = await measureHere(source, { ...options, device: wanted[0] }, signal);
         const { print } = measured;
         print(measured.times, () => describe([measured.times], []));
         return;
@@ -57,6 +61,7 @@ export function registerBench(program: Command, signal: AbortSignal): void {
       const times: DeviceTimes[] = [];
       const failures: Failure[] = [];
       for (const { device, problem } of await tryDevices()) {
+        if (wanted !== undefined && !wanted.includes(device)) continue;
         if (problem !== undefined) {
           failures.push({ device, problem });
           continue;
@@ -115,12 +120,13 @@ function describe(times: readonly DeviceTimes[], failures: readonly Failure[]): 
   const [first] = times;
   const notes = failures.map(({ device, problem }) => `no ${device}: ${problem}`);
   if (first === undefined) return notes.join("\n");
-  const milliseconds = (seconds: number) => `${(1000 * seconds).toPrecision(3)} ms`;
+  const format = (seconds: number) =>
+    seconds < 1 ? `${(1000 * seconds).toPrecision(3)} ms` : `${Number(seconds.toPrecision(3))} s`;
   const rows = first.operations.map(({ operation, seconds }, i) => [
     operation,
     ...times.map(({ operations }) => {
       const ratio = operations[i].seconds / seconds;
-      const time = milliseconds(operations[i].seconds);
+      const time = format(operations[i].seconds);
       return operations === first.operations ? time : `${time} (${ratio.toPrecision(2)}×)`;
     }),
   ]);
