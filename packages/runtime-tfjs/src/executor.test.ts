@@ -40,4 +40,16 @@ describe.each(["tfjs-wasm", "tfjs-cpu"])("%s", (device) => {
     await expect(program.run({ a: new Float32Array(2) })).rejects.toThrow("input b");
     expect(memory().numTensors).toBe(before);
   });
+
+  test("a loop of runs lets timers have their turn", async () => {
+    const executor = await createTfjsExecutor({ device });
+    const program = await executor.compile({ outputs: { total: sum(input("a", [2])) } });
+    let late = false;
+    setTimeout(() => {
+      late = true;
+    }, 0);
+    for (let run = 0; run < 10_000 && !late; run++) await program.run({ a: new Float32Array(2) });
+    expect(late).toBe(true);
+    await program.dispose();
+  });
 });

@@ -1,4 +1,5 @@
 /** @file Runs graphs on TensorFlow.js, node by node. */
+import { setImmediate } from "node:timers/promises";
 import { EspalierError } from "@espalier/base";
 import {
   cost,
@@ -149,7 +150,11 @@ function compile<Output extends string>(
 
   return {
     inputs: inputs.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
-    run: async (feeds) => attempt("run", () => run(feeds)),
+    run: async (feeds) => {
+      // The run itself never waits: between runs, signals and timers get their turn.
+      await setImmediate();
+      return attempt("run", () => run(feeds));
+    },
     dispose: async () => {
       for (const constant of kept.values()) constant.dispose();
       kept.clear();
