@@ -10,16 +10,20 @@ import { root } from "./setup.mjs";
 const layers = [
   ["base"],
   ["graph", "checkpoints"],
-  ["core", "runtime-onnx"],
+  ["core", "runtime-onnx", "runtime-tfjs"],
   ["train", "data"],
   ["vision", "nlp", "pipeline"],
   ["report"],
   ["cli", "benchmark"],
 ];
 // Model families and runtimes are chosen by apps; packages know their contracts.
-const appsOnly = ["runtime-onnx", "vision", "nlp"];
+const appsOnly = ["runtime-onnx", "runtime-tfjs", "vision", "nlp"];
 // Stands alone but for errors and files.
-const alone = { checkpoints: ["base"], "runtime-onnx": ["base", "graph"] };
+const alone = {
+  checkpoints: ["base"],
+  "runtime-onnx": ["base", "graph"],
+  "runtime-tfjs": ["base", "graph"],
+};
 
 const problems = [];
 const layerOf = new Map(layers.flatMap((names, layer) => names.map((name) => [name, layer])));

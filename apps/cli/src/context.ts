@@ -12,8 +12,8 @@ import {
   type PipelineEvent,
   type Task,
 } from "@espalier/pipeline";
-import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { cifarResNet, preResNet, resNet, vgg } from "@espalier/vision";
+import { openExecutor } from "./devices.ts";
 import { createProgress, type Progress } from "./progress.ts";
 
 /** Every model family that the command knows by itself. */
@@ -64,12 +64,12 @@ export interface Context {
 }
 
 /** Prepares a command. @throws EspalierError `unknown-device`. */
-export function createContext(options: CommonOptions, signal: AbortSignal): Context {
+export async function createContext(options: CommonOptions, signal: AbortSignal): Promise<Context> {
   const progress = createProgress(process.stderr, options.bars);
   const { device, threads, memoryLimit = totalmem() / 2 } = options;
   return {
     progress,
-    executor: createOnnxExecutor({ device, threads, memoryLimit }),
+    executor: await openExecutor({ device, threads, memoryLimit }),
     signal,
     print: (result, table) => {
       progress.end();

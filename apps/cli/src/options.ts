@@ -60,10 +60,19 @@ export const sourceArgument = new Argument(
   "a saved model, a run, a checkpoint file, PRESET:FILE such as resnet56-cifar10:weights.pt, or OWNER/NAME[@REVISION] of the Hugging Face Hub",
 );
 
-/** Options of every command that loads or runs models. */
-export function addCommonOptions(command: Command): Command {
+/**
+ * Options of every command that loads or runs models.
+ *
+ * @param everywhere Says that the command takes all devices unless one is given.
+ */
+export function addCommonOptions(command: Command, everywhere?: string): Command {
+  const devices = "where to compute: cpu, webgpu, tfjs, …; `espalier env` lists what is there";
+  const device =
+    everywhere === undefined
+      ? new Option("--device <name>", devices).default("cpu")
+      : new Option("--device <name>", `${devices} (${everywhere})`);
   return command
-    .option("--device <name>", "where to compute; `espalier env` lists what is there", "cpu")
+    .addOption(device)
     .option("--threads <n>", "threads to compute with (default: all cores)", integer(1))
     .option("--memory-limit <size>", "memory to compute in (default: half of the machine's)", bytes)
     .option("--seed <n>", "all randomness derives from it", integer(0), 0)

@@ -56,6 +56,7 @@ describe("help and usage", () => {
       "sensitivity",
       "prune",
       "evaluate",
+      "bench",
       "export",
       "report",
       "train",

@@ -110,6 +110,7 @@ export {
   transpose,
 } from "./ops/shape.ts";
 export {
+  makePortable,
   type Part,
   type Stages,
   simplify,

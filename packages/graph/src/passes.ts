@@ -94,6 +94,11 @@ export function simplify(outputs: readonly Value[]): Value[] {
   return result;
 }
 
+/** The same results from operations that every executor has, for executors that lack some. */
+export function makePortable(outputs: readonly Value[]): Value[] {
+  return rewrite(outputs, (value) => value.operation.portable?.(value) ?? value);
+}
+
 export interface Stages {
   /** Values of the first stage that the second needs. Independent of the varying inputs. */
   readonly carried: readonly Value[];

@@ -69,6 +69,11 @@ export interface Operation<A = any> {
   jvp?(value: Value<A>, tangents: readonly (Value | undefined)[]): Value | undefined;
   /** The same result from simpler operations. */
   decompose?(value: Value<A>): Value;
+  /**
+   * The same result from simpler operations, where what `onnx` emits is not to be had everywhere; see
+   * `makePortable`.
+   */
+  portable?(value: Value<A>): Value;
   /** Emits ONNX nodes; returns the name of the tensor that holds the result. */
   onnx(builder: OnnxBuilder, inputs: readonly string[], value: Value<A>): string;
   /** Multiply-accumulate operations of contractions; element-wise work counts as zero. */

@@ -34,9 +34,12 @@ export {
   type LatencyTable,
   predictLatency,
 } from "./latency-table.ts";
-
+export {
+  type MeasureOptions,
+  measureOperations,
+  type OperationTime,
+} from "./measure-operations.ts";
 export { expectPlugins, loadPlugins } from "./plugins.ts";
-
 export {
   type EvaluationRecord,
   type LatencyRecord,

@@ -1,4 +1,7 @@
 /** @file Runs graphs on ONNX Runtime: one session per program. */
+import { readdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { dirname, join } from "node:path";
 import { EspalierError } from "@espalier/base";
 import {
   cost,
@@ -6,6 +9,7 @@ import {
   encodeOnnx,
   expectMemory,
   lowerToOnnx,
+  makePortable,
   type OnnxGraph,
   type Program,
   type ProgramSource,
@@ -31,9 +35,23 @@ export interface OnnxExecutorOptions {
   readonly memoryLimit?: number | undefined;
 }
 
-/** The execution providers that this installation of ONNX Runtime has, such as "cpu". */
+/** The execution providers that ONNX Runtime has on this platform, and whether each is installed. */
+export function onnxProviders(): { readonly device: string; readonly present: boolean }[] {
+  const require = createRequire(import.meta.url);
+  const binaries = join(dirname(require.resolve("onnxruntime-node/package.json")), "bin");
+  // Providers that are not in ONNX Runtime's own library are libraries beside it.
+  const beside = readdirSync(binaries, { recursive: true, encoding: "utf8" })
+    .filter((path) => path.includes(join(process.platform, process.arch)))
+    .join();
+  return listSupportedBackends().map(({ name, bundled }) => ({
+    device: name,
+    present: bundled || beside.includes(`onnxruntime_providers_${name}.`),
+  }));
+}
+
+/** The execution providers that are installed, such as "cpu". */
 export function onnxDevices(): string[] {
-  return listSupportedBackends().flatMap(({ name, bundled }) => (bundled ? [name] : []));
+  return onnxProviders().flatMap(({ device, present }) => (present ? [device] : []));
 }
 
 /** The version of ONNX Runtime. */
@@ -74,7 +92,9 @@ export function createOnnxExecutor(options: OnnxExecutorOptions = {}): Executor 
     memoryLimit,
     compile: async <Output extends string>(source: ProgramSource<Output>) => {
       const names = Object.keys(source.outputs) as Output[];
-      const values = simplify(names.map((name) => source.outputs[name]));
+      const wanted = names.map((name) => source.outputs[name]);
+      // Some providers lack operators, such as maxima with their positions.
+      const values = simplify(device === "cpu" ? wanted : makePortable(wanted));
       expectMemory(memoryLimit, cost(values).peakBytes);
       // Results have names of their own in the model, since a result may be called like an input.
       const results = values.map((value, i) => [`result.${i}`, value]);

@@ -31,7 +31,7 @@ export function registerAverage(program: Command, signal: AbortSignal): void {
       "\nExample:\n  espalier train runs/first --data cifar10 --epochs 15 -o runs/second\n  espalier average runs/first runs/second --data cifar10 --to resnet20",
     )
     .action(async (sources: string[], options: Options) => {
-      const { print, executor, openTask, onEvent } = createContext(options, signal);
+      const { print, executor, openTask, onEvent } = await createContext(options, signal);
       const { families } = await openFamilies(options);
       await expectEmpty(options.to);
       const loaded = [];

@@ -14,7 +14,7 @@ export function registerData(program: Command, signal: AbortSignal): void {
     )
     .addHelpText("after", "\nExample:\n  espalier data cifar10")
     .action(async (name: string, options: CommonOptions) => {
-      const { print, openTask } = createContext(options, signal);
+      const { print, openTask } = await createContext(options, signal);
       const { classes, verified, counts, name: data } = await openTask(name);
       print({ data, verified, classes, ...counts }, () =>
         [

@@ -11,7 +11,7 @@ export function registerEvaluate(program: Command, signal: AbortSignal): void {
     .requiredOption("--data <data>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR")
     .addHelpText("after", "\nExample:\n  espalier evaluate runs/half --data cifar10")
     .action(async (source: string, options: CommonOptions & ModelOptions & { data: string }) => {
-      const { print, executor, openTask, onEvent } = createContext(options, signal);
+      const { print, executor, openTask, onEvent } = await createContext(options, signal);
       const { families } = await openFamilies(options);
       const { model, path, sha256 } = await loadSource(source, families, { signal, onEvent });
       const task = await openTask(options.data);

@@ -42,7 +42,7 @@ export function registerExport(program: Command, signal: AbortSignal): void {
       "\nExamples:\n  espalier export runs/half --to resnet56-half\n  espalier export runs/half --to resnet56-half --data cifar10",
     )
     .action(async (source: string, options: Options) => {
-      const { print, executor, openTask, onEvent } = createContext(options, signal);
+      const { print, executor, openTask, onEvent } = await createContext(options, signal);
       const { families } = await openFamilies(options);
       const { to } = options;
       const { model, sha256, hub } = await loadSource(source, families, { signal, onEvent });

@@ -1,6 +1,7 @@
 /** @file The commands, in the order in which help lists them. */
 import type { Command } from "commander";
 import { registerAverage } from "./average.ts";
+import { registerBench } from "./bench.ts";
 import { registerData } from "./data.ts";
 import { registerEnv } from "./env.ts";
 import { registerEvaluate } from "./evaluate.ts";
@@ -17,6 +18,7 @@ export function registerCommands(program: Command, signal: AbortSignal): void {
     registerSensitivity,
     registerPrune,
     registerEvaluate,
+    registerBench,
     registerExport,
     registerReport,
     registerTrain,

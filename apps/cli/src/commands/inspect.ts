@@ -15,7 +15,7 @@ export function registerInspect(program: Command, signal: AbortSignal): void {
       "\nExample:\n  espalier inspect resnet56-cifar10:cifar10_resnet56-187c023a.pt",
     )
     .action(async (source: string, options: CommonOptions & ModelOptions) => {
-      const { print, onEvent } = createContext(options, signal);
+      const { print, onEvent } = await createContext(options, signal);
       const { families } = await openFamilies(options);
       const { model, path, sha256 } = await loadSource(source, families, { signal, onEvent });
       const inspection = inspect(model);

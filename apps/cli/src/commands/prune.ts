@@ -15,6 +15,7 @@ import { explainOutcome, formatBytes, renderReport } from "@espalier/report";
 import { onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
 import type { Command } from "commander";
 import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
+import { onnxDeviceOf } from "../devices.ts";
 import {
   addCommonOptions,
   addPluginOption,
@@ -58,7 +59,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
     )
     .action(async (sourceName: string, options: Options) => {
       expectBudget(options, options.plan !== undefined);
-      const context = createContext(options, signal);
+      const context = await createContext(options, signal);
       const { families, plugins } = await openFamilies(options, resumedRun(options));
       const source = await loadSource(sourceName, families, context);
       const settings = pruneSettings(options, source.model);
@@ -82,7 +83,11 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
               threads: options.threads ?? availableParallelism(),
               runtime: `onnxruntime-node ${onnxVersion()}`,
             },
-            (onnx) => openOnnxModel(onnx, { device: options.device, threads: options.threads }),
+            (onnx) =>
+              openOnnxModel(onnx, {
+                device: onnxDeviceOf(options.device),
+                threads: options.threads,
+              }),
           ),
           cacheDirectory: defaultCacheDirectory(),
         },

@@ -9,7 +9,7 @@ export function registerReport(program: Command, signal: AbortSignal): void {
     .description("Makes one self-contained page, a model card and a summary of a run.")
     .addHelpText("after", "\nExample:\n  espalier report runs/half")
     .action(async (run: string, options: CommonOptions & ModelOptions) => {
-      const { print } = createContext(options, signal);
+      const { print } = await createContext(options, signal);
       // A page is made of the run's files alone; plugins that are given must load all the same.
       await openFamilies(options);
       const files = await renderReport(run);

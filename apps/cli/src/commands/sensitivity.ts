@@ -40,7 +40,7 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
       "\nExample:\n  espalier sensitivity resnet20-cifar10:weights.pt --data cifar10 --metric hessian-trace -o runs/trace",
     )
     .action(async (source: string, options: Options) => {
-      const context = createContext(options, signal);
+      const context = await createContext(options, signal);
       const { families, plugins } = await openFamilies(options, resumedRun(options));
       const loaded = await loadSource(source, families, context);
       const task = await context.openTask(options.data);

@@ -67,7 +67,7 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
       "\nExample:\n  espalier train resnet20-cifar10 --data cifar10 --epochs 30 --learning-rate 0.15 -o runs/resnet20",
     )
     .action(async (source: string, options: Options) => {
-      const context = createContext(options, signal);
+      const context = await createContext(options, signal);
       const { families, plugins } = await openFamilies(options, resumedRun(options));
       const task = await context.openTask(options.data);
       const { epochs, schedule, learningRate: peak, warmup, labelSmoothing } = options;

@@ -3,7 +3,8 @@
 import { coupleUnary } from "../coupling.ts";
 import { apply, expectInputs, type Operation, type Shape, sizeOf, type Value } from "../value.ts";
 import { conv, windowCount } from "./convolution.ts";
-import { full } from "./shape.ts";
+import { add, cast, greater, maximum, where } from "./elementwise.ts";
+import { full, pad, slice } from "./shape.ts";
 
 export interface PoolAttributes {
   readonly kernel: readonly [number, number];
@@ -47,6 +48,34 @@ function argmax(x: Float64Array, shape: Shape, attributes: PoolAttributes): Int3
       }
     }
     return best;
+  });
+}
+
+// Below every element of an image; it is only compared.
+const LOWEST = -3.4e38;
+
+interface Tap {
+  readonly row: number;
+  readonly column: number;
+  /** The elements of the image under this tap of all windows, [N, C, H', W']. */
+  readonly elements: Value;
+}
+
+/** x [N, C, H, W], padded, tap by tap of the windows in row-major order. */
+function tapsOf(x: Value, { kernel, strides, padding }: PoolAttributes, filler: number): Tap[] {
+  const [top, left, bottom, right] = padding;
+  const surround = (value: Value) => pad(value, [0, 0, top, left], [0, 0, bottom, right]);
+  let image = surround(x);
+  if (filler !== 0 && padding.some((n) => n > 0)) {
+    const inside = cast(surround(full(x.shape, 1)), "bool");
+    image = where(inside, image, full(image.shape, filler));
+  }
+  const [, , height, width] = pooledShape(x.shape, { kernel, strides, padding });
+  return Array.from({ length: sizeOf(kernel) }, (_, tap) => {
+    const [row, column] = [Math.floor(tap / kernel[1]), tap % kernel[1]];
+    const rows = slice(image, 2, row, row + (height - 1) * strides[0] + 1, strides[0]);
+    const elements = slice(rows, 3, column, column + (width - 1) * strides[1] + 1, strides[1]);
+    return { row, column, elements };
   });
 }
 
@@ -95,6 +124,18 @@ const maxPoolSelectOperation: Operation<PoolAttributes> = {
   ],
   jvp: ({ inputs: [x], attributes }, [, tangent]) =>
     tangent && apply(maxPoolSelectOperation, [x, tangent], attributes),
+  portable: ({ inputs: [x, tangent], attributes }) => {
+    const directions = tapsOf(tangent, attributes, 0);
+    let [largest, selected]: (Value | undefined)[] = [];
+    tapsOf(x, attributes, LOWEST).forEach(({ elements }, tap) => {
+      const direction = directions[tap].elements;
+      // Strictly greater: of equal elements the first is taken.
+      selected =
+        largest && selected ? where(greater(elements, largest), direction, selected) : direction;
+      largest = largest ? maximum(elements, largest) : elements;
+    });
+    return selected!;
+  },
   onnx: (builder, [x, tangent], value) => {
     const [, indices] = builder.nodes("MaxPool", [x], 2, onnxWindow(value.attributes));
     const flat = builder.reshape(tangent, value.inputs[1].shape, [sizeOf(value.inputs[1].shape)]);
@@ -127,6 +168,28 @@ const maxPoolGradientOperation: Operation<PoolAttributes> = {
   ],
   jvp: ({ inputs: [x], attributes }, [, tangent]) =>
     tangent && apply(maxPoolGradientOperation, [x, tangent], attributes),
+  portable: ({ inputs: [x, y], attributes }) => {
+    const { strides, padding } = attributes;
+    const [top, left, bottom, right] = padding;
+    const taps = tapsOf(x, attributes, LOWEST);
+    const largest = taps.map(({ elements }) => elements).reduce(maximum);
+    const zero = full(y.shape, 0);
+    const [, , height, width] = x.shape;
+    // What no earlier tap has taken.
+    let rest = y;
+    const parts = taps.map(({ row, column, elements }) => {
+      const smaller = greater(largest, elements);
+      const share = where(smaller, zero, rest);
+      rest = where(smaller, rest, zero);
+      const after = [
+        height + top + bottom - row - ((y.shape[2] - 1) * strides[0] + 1),
+        width + left + right - column - ((y.shape[3] - 1) * strides[1] + 1),
+      ];
+      const gaps = [0, 0, strides[0] - 1, strides[1] - 1];
+      return pad(share, [0, 0, row, column], [0, 0, ...after], gaps);
+    });
+    return slice(slice(parts.reduce(add), 2, top, top + height), 3, left, left + width);
+  },
   onnx: (builder, [x, y], value) => {
     const [, indices] = builder.nodes("MaxPool", [x], 2, onnxWindow(value.attributes));
     const count = sizeOf(value.inputs[1].shape);

@@ -5,5 +5,12 @@ export {
   conformanceCases,
   conformanceProblem,
 } from "./cases.ts";
+export {
+  type ConformanceCheck,
+  conformanceChecks,
+  type Deviation,
+  deviationOf,
+  expectConformance,
+} from "./conformance.ts";
 export { randomArray, uniform } from "./random.ts";
 export { createReferenceExecutor } from "./reference-executor.ts";

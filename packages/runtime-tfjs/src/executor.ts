@@ -1,0 +1,214 @@
+/** @file Runs graphs on TensorFlow.js, node by node. */
+import { setImmediate } from "node:timers/promises";
+import { EspalierError } from "@espalier/base";
+import {
+  cost,
+  type Executor,
+  expectMemory,
+  isConstant,
+  isInput,
+  makePortable,
+  type Program,
+  type ProgramSource,
+  simplify,
+  sizeOf,
+  type Tensor,
+  type TensorData,
+  topologicalOrder,
+  type Value,
+} from "@espalier/graph";
+import {
+  getBackend,
+  setBackend,
+  type Tensor as TfTensor,
+  tensor,
+  tidy,
+} from "@tensorflow/tfjs-core";
+import { installedVersion, loadBackend, type TfjsBackend, tfjsBackends } from "./backends.ts";
+import type { Kernel } from "./kernel.ts";
+import { kernels } from "./kernels.ts";
+
+export interface TfjsExecutorOptions {
+  /** A device of `tfjsBackends`, or "tfjs" for the best that is installed, which is the default. */
+  readonly device?: string | undefined;
+  /** Threads of tfjs-node (default: as many as there are cores); other backends have one. */
+  readonly threads?: number | undefined;
+  /** Bytes that one program may take; default: no limit but the backend's. */
+  readonly memoryLimit?: number | undefined;
+}
+
+/**
+ * An executor on TensorFlow.js.
+ *
+ * @throws EspalierError `unknown-device` saying what to install or to change; `invalid-argument` for
+ *   `memoryLimit`.
+ */
+export async function createTfjsExecutor(options: TfjsExecutorOptions = {}): Promise<Executor> {
+  const { device = "tfjs", threads, memoryLimit } = options;
+  if (memoryLimit !== undefined && !(memoryLimit > 0)) {
+    throw new EspalierError(
+      "invalid-argument",
+      `memoryLimit: expected a positive number of bytes, got ${memoryLimit}`,
+    );
+  }
+  const chosen = tfjsBackends.find((backend) =>
+    device === "tfjs" ? installedVersion(backend.package) !== undefined : backend.device === device,
+  );
+  if (chosen === undefined) {
+    const known = ["tfjs", ...tfjsBackends.map((backend) => backend.device)];
+    throw new EspalierError(
+      "unknown-device",
+      `device ${device}: expected one of ${known.join(", ")}`,
+      { device, known },
+    );
+  }
+  await loadBackend(chosen, threads);
+  const limits = [memoryLimit, chosen.mostBytes].filter((limit) => limit !== undefined);
+  const limit = limits.length === 0 ? undefined : Math.min(...limits);
+  return {
+    name: `tfjs:${chosen.device.slice("tfjs-".length)}`,
+    memoryLimit: limit,
+    compile: async <Output extends string>(source: ProgramSource<Output>) => {
+      const names = Object.keys(source.outputs) as Output[];
+      const values = simplify(makePortable(names.map((name) => source.outputs[name])));
+      expectMemory(limit, cost(values).peakBytes);
+      return attempt("compile", () => compile(names, values, source.constants, chosen));
+    },
+  };
+}
+
+/** One node: which slots it reads, and which nobody reads after it. */
+interface Step {
+  readonly value: Value;
+  readonly kernel: Kernel;
+  readonly operands: readonly number[];
+  readonly released: readonly number[];
+}
+
+function compile<Output extends string>(
+  names: readonly Output[],
+  values: readonly Value[],
+  constants: ReadonlyMap<Value, TensorData> = new Map(),
+  backend: TfjsBackend,
+): Program<Output> {
+  const order = topologicalOrder(values);
+  const slots = new Map(order.map((value, slot) => [value, slot]));
+  const results = values.map((value) => slots.get(value)!);
+  const inputs = order.flatMap((value, slot) =>
+    isInput(value) && !constants.has(value) ? [{ ...value.attributes, slot }] : [],
+  );
+  activate(backend);
+  // Constants stay with the backend from run to run.
+  const kept = new Map<number, TfTensor>();
+  order.forEach((value, slot) => {
+    const data = isConstant(value) ? value.attributes.data : constants.get(value);
+    if (data !== undefined) kept.set(slot, toTfjs(data, value.shape));
+  });
+  const lastUse = new Map<number, number>();
+  order.forEach((value, slot) => {
+    for (const operand of value.inputs) lastUse.set(slots.get(operand)!, slot);
+  });
+  const held = new Set([...results, ...kept.keys()]);
+  const released = order.map((): number[] => []);
+  for (const [slot, last] of lastUse) if (!held.has(slot)) released[last].push(slot);
+  const steps = order.flatMap((value, slot): (Step & { slot: number })[] => {
+    if (isInput(value) || isConstant(value)) return [];
+    const operands = value.inputs.map((operand) => slots.get(operand)!);
+    return [
+      { slot, value, kernel: kernels[value.operation.name], operands, released: released[slot] },
+    ];
+  });
+
+  const run = (feeds: Readonly<Record<string, TensorData>>): Record<Output, Tensor> => {
+    const alive = new Map(kept);
+    const release = (slot: number) => {
+      alive.get(slot)!.dispose();
+      alive.delete(slot);
+    };
+    activate(backend);
+    try {
+      for (const { name, shape, slot } of inputs) {
+        alive.set(slot, toTfjs(checkFeed(name, feeds[name], sizeOf(shape)), shape));
+      }
+      for (const { slot, value, kernel, operands, released } of steps) {
+        const given = operands.map((operand) => alive.get(operand)!);
+        const result = tidy(() => {
+          const computed = kernel(given, value, backend);
+          // What a kernel hands through is freed with its operand.
+          return given.includes(computed) ? computed.clone() : computed;
+        });
+        alive.set(slot, result);
+        released.forEach(release);
+      }
+      return Object.fromEntries(
+        names.map((name, i) => [name, fromTfjs(alive.get(results[i])!, values[i])]),
+      ) as Record<Output, Tensor>;
+    } finally {
+      for (const slot of alive.keys()) if (!kept.has(slot)) alive.get(slot)!.dispose();
+    }
+  };
+
+  return {
+    inputs: inputs.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
+    run: async (feeds) => {
+      // The run itself never waits: between runs, signals and timers get their turn.
+      await setImmediate();
+      return attempt("run", () => run(feeds));
+    },
+    dispose: async () => {
+      for (const constant of kept.values()) constant.dispose();
+      kept.clear();
+    },
+  };
+}
+
+/**
+ * Makes `backend`, which is loaded, the current one. Whatever runs next, up to the next wait, runs on
+ * it.
+ */
+function activate({ engine }: TfjsBackend): void {
+  if (getBackend() === engine) return;
+  // What is loaded is switched to at once; only what is not makes it wait.
+  void setBackend(engine);
+  if (getBackend() !== engine) throw new Error(`${engine} is not loaded`);
+}
+
+// Integers are 32 bits wide in TensorFlow.js.
+const INTEGERS = 2n ** 31n;
+
+function toTfjs(data: TensorData, shape: readonly number[]): TfTensor {
+  if (data instanceof Float32Array) return tensor(data, [...shape], "float32");
+  if (data instanceof Uint8Array) return tensor(data, [...shape], "bool");
+  const narrow = Int32Array.from(data, (element) => {
+    if (element >= -INTEGERS && element < INTEGERS) return Number(element);
+    throw new EspalierError("runtime", `expected an integer of 32 bits, got ${element}`);
+  });
+  return tensor(narrow, [...shape], "int32");
+}
+
+function fromTfjs(result: TfTensor, { dtype, shape }: Value): Tensor {
+  const data = result.dataSync();
+  // On the cpu backend, the memory may be that of a feed.
+  if (dtype === "float32") return { dtype, shape, data: Float32Array.from(data) };
+  if (dtype === "bool") return { dtype, shape, data: Uint8Array.from(data) };
+  return { dtype, shape, data: BigInt64Array.from(data as Int32Array, BigInt) };
+}
+
+function checkFeed(name: string, data: TensorData | undefined, size: number): TensorData {
+  if (data?.length === size) return data;
+  throw new EspalierError(
+    "invalid-argument",
+    `input ${name}: expected ${size} elements, got ${data?.length ?? "none"}`,
+    { name, expected: size, actual: data?.length },
+  );
+}
+
+function attempt<T>(action: "compile" | "run", work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    if (EspalierError.isInstance(error)) throw error;
+    const message = error instanceof Error ? error.message : String(error);
+    throw new EspalierError("runtime", `TensorFlow.js could not ${action}: ${message}`, {}, error);
+  }
+}
