@@ -173,8 +173,8 @@ export async function measureUntuned(options: UntunedOptions): Promise<Cell[]> {
   for (const [name, source] of Object.entries(options.sources)) {
     contenders.push(await openContender(name, source, options));
   }
-  const places = settings.flatMap((setting) =>
-    contenders.flatMap((contender) =>
+  const places = contenders.flatMap((contender) =>
+    settings.flatMap((setting) =>
       scoredBy
         .filter((by) => setting.rounds === 1 || isOwnTemperature(by))
         .flatMap((by) => setting.keeps.map((keep) => ({ setting, contender, by, keep }))),

@@ -9,7 +9,7 @@ describe("openDataset", () => {
       await expect(openDataset(spec)).rejects.toMatchObject({
         code: "invalid-argument",
         message: expect.stringContaining(
-          `data set ${JSON.stringify(spec)}: expected cifar10, cifar10:DIRECTORY, imagefolder:DIRECTORY, glue/cola:DIRECTORY, `,
+          `data set ${JSON.stringify(spec)}: expected cifar10, cifar10:DIRECTORY, imagefolder:DIRECTORY, glue/cola, `,
         ),
       });
     },
