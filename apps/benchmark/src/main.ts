@@ -40,6 +40,7 @@ const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|exports
                       ../shared/data/imagenette-mini)
   --encoder DIR       an encoder in Hugging Face's layout, for heads (default: ESPALIER_MINILM)
   --glue DIR          the folder of GLUE's tasks (default: ../shared/data/glue)
+  --draws N           of the long run of hutchinson that heads are compared with (default: 2000)
   --python COMMAND    a Python with PyTorch; may be given several times (default: python3)
   --threads N         (default: all cores)
   --rounds N          turns of ours and PyTorch's (default: 3)
@@ -63,6 +64,7 @@ async function main(): Promise<void> {
       checkpoints: { type: "string", default: join(root, "../shared/data/cifar10-resnets") },
       folder: { type: "string", default: join(root, "../shared/data/imagenette-mini") },
       encoder: { type: "string", default: process.env.ESPALIER_MINILM },
+      draws: { type: "string", default: "2000" },
       glue: { type: "string", default: join(root, "../shared/data/glue") },
       python: { type: "string", multiple: true, default: ["python3"] },
       threads: { type: "string", default: String(availableParallelism()) },
@@ -115,7 +117,7 @@ async function main(): Promise<void> {
     if (values.encoder === undefined) {
       throw new EspalierError("missing-file", "heads: expected an encoder; see --encoder");
     }
-    const draws = 2000;
+    const draws = Number(values.draws);
     const result = await measureHeads({
       encoder: values.encoder,
       data: `glue/sst2:${join(values.glue, "SST-2")}`,
