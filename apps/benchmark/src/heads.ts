@@ -60,9 +60,9 @@ const families = [bert, roberta, distilbert, electra];
 const SAMPLES = 64;
 const BATCH = 32;
 
-/** What the loss rises by when a head is really removed, and the reference for the traces. */
-export const LOSS_CHANGE = "loss change on removal";
-export const reference = (draws: number) => `hutchinson, ${draws} draws (other signs)`;
+// The two rows that all others are compared with.
+const LOSS_CHANGE = "loss change on removal";
+const LONG_RUN = "(other signs)";
 
 interface Ranking {
   readonly label: string;
@@ -158,7 +158,10 @@ const rankings = (draws: number): readonly Ranking[] => [
   { label: "flipout, 100 draws", score: estimated("flipout", 100) },
   { label: "hutchinson, 100 draws", score: estimated("hutchinson", 100) },
   { label: "hutchinson, 300 draws", score: estimated("hutchinson", 300) },
-  { label: reference(draws), score: estimated("hutchinson", draws, { seed: 1 }) },
+  {
+    label: `hutchinson, ${draws} draws ${LONG_RUN}`,
+    score: estimated("hutchinson", draws, { seed: 1 }),
+  },
 ];
 
 /** Scores all heads in every way that is not known yet; all rows. */
@@ -212,8 +215,9 @@ export async function measureHeads(options: HeadsOptions): Promise<{
     }
     const start = performance.now();
     const scores = Array.from(await score(context));
-    rows.push({ label, seconds: (performance.now() - start) / 1000, scores });
-    log(`${label}: ${((performance.now() - start) / 1000).toFixed(1)} s`);
+    const seconds = (performance.now() - start) / 1000;
+    rows.push({ label, seconds, scores });
+    log(`${label}: ${seconds.toFixed(1)} s`);
     await options.onRows(rows, subject);
   }
   return { rows, subject };
@@ -221,7 +225,7 @@ export async function measureHeads(options: HeadsOptions): Promise<{
 
 /** A Markdown table: seconds, and rank correlations with the two references. */
 export function headsMarkdown(rows: readonly HeadsRow[], subject: HeadsSubject): string {
-  const long = rows.find(({ label }) => label.endsWith("(other signs)"));
+  const long = rows.find(({ label }) => label.endsWith(LONG_RUN));
   const real = rows.find(({ label }) => label === LOSS_CHANGE);
   const correlation = (scores: readonly number[], other: HeadsRow | undefined) =>
     other === undefined ? "" : spearman(scores, other.scores).toFixed(3);

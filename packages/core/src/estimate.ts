@@ -413,6 +413,22 @@ const heldResidual: Differentiated = {
   held: (outputs, targets, objective) => objective.residual(outputs, targets),
 };
 
+/** Random signs for all parameters `names`, as the inputs `direction.0`, `direction.1`, … */
+function drawDirections(
+  model: Model,
+  names: readonly string[],
+  random: Random,
+  draw: number,
+): Record<string, Float32Array> {
+  return Object.fromEntries(
+    names.map((name, i) => {
+      const signs = random.stream("probe", draw, name);
+      const length = sizeOf(model.parameters.get(name)!.shape);
+      return [`direction.${i}`, Float32Array.from({ length }, () => signs.sign())];
+    }),
+  );
+}
+
 /** What each sample contributes to the trace of each component's block, of the Hessian of `value`. */
 async function flipout(
   model: Model,
@@ -455,7 +471,7 @@ async function flipout(
   const total = countComponents(groups);
   const readings = rowReadings(
     groups,
-    (name) => directions[names.indexOf(name)].shape[0],
+    (name) => model.parameters.get(name)!.shape[0],
     options.rowFactors,
   );
   const values: Float64Array[] = [];
@@ -471,13 +487,9 @@ async function flipout(
       const totals = Array.from({ length: count }, () => new Float64Array(total));
       for (let draw = 0; draw < draws; draw++) {
         throwIfAborted(options.signal);
-        const feeds: Record<string, Float32Array> = {};
-        directions.forEach(({ shape }, i) => {
-          const signs = random.stream("probe", draw, names[i]);
-          feeds[`direction.${i}`] = Float32Array.from({ length: sizeOf(shape) }, () =>
-            signs.sign(),
-          );
-          feeds[`signs.${i}`] = new Float32Array(batchSize * shape[0]);
+        const feeds = drawDirections(model, names, random, draw);
+        directions.forEach(({ shape: [rows] }, i) => {
+          feeds[`signs.${i}`] = new Float32Array(batchSize * rows);
         });
         for (let n = 0; n < count; n++) {
           // Signs belong to a sample and a draw, whatever the batches are.
@@ -515,11 +527,9 @@ async function estimateHutchinson(
     const loss = sum(objective.loss(graph.logits, targets));
     const forms = hessianQuadraticForms(loss, parameters, directions);
     const outputs = Object.fromEntries(names.map((name, i) => [name, forms[i]]));
-    return { batchSize, constants, directions, ...stagesOf(outputs, directions, draws) };
+    return { batchSize, constants, ...stagesOf(outputs, directions, draws) };
   };
-  const { batchSize, directions } = fitBatch(executor, wanted, (size) =>
-    prepare(size, longest(samples)),
-  );
+  const { batchSize } = fitBatch(executor, wanted, (size) => prepare(size, longest(samples)));
   const programs = new PerLength((length) => {
     const prepared = prepare(batchSize, length);
     return TwoStages.compile(executor, prepared, prepared.constants);
@@ -538,13 +548,7 @@ async function estimateHutchinson(
       await program.begin({ ...batch.feeds, targets });
       for (let draw = 0; draw < draws; draw++) {
         throwIfAborted(options.signal);
-        const feeds: Record<string, Float32Array> = {};
-        directions.forEach(({ shape }, i) => {
-          const signs = random.stream("probe", draw, names[i]);
-          feeds[`direction.${i}`] = Float32Array.from({ length: sizeOf(shape) }, () =>
-            signs.sign(),
-          );
-        });
+        const feeds = drawDirections(model, names, random, draw);
         addReadings(readings, await program.pass(feeds), 0, totals[draw]);
         options.onEvent?.({ type: "pass-end", pass: ++done, passes });
       }

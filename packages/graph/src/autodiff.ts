@@ -205,18 +205,19 @@ export function sampleQuadraticForms(
   // f(x, p) + s · f(x, δ) at δ = 0: a step of δ is one of p whose rows have signs for every sample.
   const uses = findUses([output], parameters);
   const steps = parameters.map(({ shape }) => full(shape, 0));
-  const [moved] = rewrite([output], (rebuilt, original) => {
-    let result = rebuilt;
-    for (const [i, parameter] of parameters.entries()) {
-      const { user, position } = uses.get(parameter)!;
-      if (user !== original) continue;
+  const stepsOf = new Map<Value, { i: number; position: number }[]>();
+  for (const [i, parameter] of parameters.entries()) {
+    const { user, position } = uses.get(parameter)!;
+    stepsOf.set(user, [...(stepsOf.get(user) ?? []), { i, position }]);
+  }
+  const [moved] = rewrite([output], (rebuilt, original) =>
+    (stepsOf.get(original) ?? []).reduce((result, { i, position }) => {
       const kept = rowAxisOf(rebuilt, position);
       const shape = rebuilt.shape.map((n, axis) => (axis === 0 || axis === kept ? n : 1));
       const along = alongParameter(rebuilt, position, steps[i]);
-      result = add(result, multiply(along, reshape(signs[i], shape)));
-    }
-    return result;
-  });
+      return add(result, multiply(along, reshape(signs[i], shape)));
+    }, rebuilt),
+  );
   return quadraticForms(moved, steps, directions, [0]);
 }
 
