@@ -2,7 +2,7 @@
 import { build, espalier, install } from "./setup.mjs";
 
 install();
-build();
+build("@espalier/cli");
 process.exitCode = espalier([
   "prune",
   "examples/resnet20-cifar10",

@@ -34,11 +34,13 @@ export function install() {
   );
 }
 
-/** Builds every package that has changed since it was built. */
-export function build() {
+/** Builds what has changed of every package, or of `name` and what it needs. */
+export function build(name) {
   process.stderr.write("building\n");
+  const args = ["run", "build", "--output-logs=errors-only", "--log-order=grouped"];
+  if (name !== undefined) args.push(`--filter=${name}...`);
   orExit(
-    run(bin("turbo"), ["run", "build", "--output-logs=errors-only", "--log-order=grouped"], {
+    run(bin("turbo"), args, {
       stdio: ["ignore", 2, 2],
       env: { ...process.env, TURBO_TELEMETRY_DISABLED: "1", TURBO_NO_UPDATE_NOTIFIER: "1" },
     }),

@@ -3,9 +3,11 @@ import {
   applyDecisions,
   compensate,
   type Metric,
+  type Model,
   makePlan,
   measureSensitivity,
   type Sensitivity,
+  selectSamples,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
 import { defaultPlan, defaultPruning, defaultTemperatures, type Task } from "@espalier/pipeline";
@@ -28,6 +30,8 @@ export interface CompensationCell {
   readonly metric: Metric;
   readonly keep: number;
   readonly macsShare: number;
+  /** Training images that layers are fitted and statistics estimated on. */
+  readonly calibration: number;
   /** Test images that the accuracies are of. */
   readonly images: number;
   readonly none: number;
@@ -39,19 +43,36 @@ export interface CompensationCell {
   readonly both: number;
 }
 
+type Place = Pick<CompensationCell, "metric" | "keep" | "calibration">;
+
 const METRICS: readonly Metric[] = ["removal", "magnitude", "hessian-trace", "gradient", "random"];
+const ENOUGH = defaultPruning({ of: "macs", keep: 0.5 }).calibration;
+
 // The most telling first.
-const KEEPS = [0.5, 0.3, 0.7];
+const places: readonly Place[] = [
+  ...[0.5, 0.3, 0.7].flatMap((keep) =>
+    METRICS.map((metric) => ({ metric, keep, calibration: ENOUGH })),
+  ),
+  ...[128, 32, 8].map((calibration) => ({ metric: "removal" as const, keep: 0.5, calibration })),
+];
 
 /** Measures every cell that is not known yet; all cells. */
 export async function measureCompensation(
   options: CompensationOptions,
 ): Promise<CompensationCell[]> {
   const { task, executor, known, log } = options;
-  const { calibration: count, batchSize } = defaultPruning({ of: "macs", keep: 0.5 });
-  const { dense, random, scoring, calibration, test, reestimate, judge } = await openSubject({
+  const { batchSize } = defaultPruning({ of: "macs", keep: 0.5 });
+  const {
+    dense,
+    random,
+    scoring,
+    calibration: all,
+    test,
+    reestimate,
+    judge,
+  } = await openSubject({
     ...{ source: options.source, task, executor, images: options.images },
-    calibration: count,
+    calibration: ENOUGH,
   });
   const images = test.count;
   const scores = new Map<Metric, Promise<Sensitivity>>();
@@ -74,35 +95,38 @@ export async function measureCompensation(
   };
 
   const cells = known.filter((cell) => cell.images === images);
-  for (const keep of KEEPS) {
-    for (const metric of METRICS) {
-      if (cells.some((cell) => cell.metric === metric && cell.keep === keep)) continue;
-      const sensitivity = await score(metric);
-      const plan = makePlan(dense, sensitivity, defaultPlan({ of: "macs", keep }));
-      const groups = sensitivity.groups.map(({ group }) => group);
-      const pruned = applyDecisions(dense, groups, plan.decisions);
-      const fitted = await compensate(dense, pruned, calibration, {
-        executor,
-        batchSize,
-        random: random.stream("compensation"),
-      });
-      const cell = {
-        metric,
-        keep,
-        macsShare: plan.after.macs / plan.before.macs,
-        images,
-        none: await judge(pruned),
-        statistics: await judge(await reestimate(pruned)),
-        fitted: await judge(fitted),
-        both: await judge(await reestimate(fitted)),
-      };
-      cells.push(cell);
-      log(`${metric}, keep ${keep}: ${accuraciesOf(cell).join(" / ")}`);
-      await options.onCells(cells);
-    }
+  for (const place of places) {
+    const { metric, keep } = place;
+    if (cells.some((cell) => isAt(cell, place))) continue;
+    const calibration = selectSamples(all, [...Array(place.calibration).keys()]);
+    const reestimated = async (model: Model) => judge(await reestimate(model, calibration));
+    const sensitivity = await score(metric);
+    const plan = makePlan(dense, sensitivity, defaultPlan({ of: "macs", keep }));
+    const groups = sensitivity.groups.map(({ group }) => group);
+    const pruned = applyDecisions(dense, groups, plan.decisions);
+    const fitted = await compensate(dense, pruned, calibration, {
+      executor,
+      batchSize,
+      random: random.stream("compensation"),
+    });
+    const cell = {
+      ...place,
+      macsShare: plan.after.macs / plan.before.macs,
+      images,
+      none: await judge(pruned),
+      statistics: await reestimated(pruned),
+      fitted: await judge(fitted),
+      both: await reestimated(fitted),
+    };
+    cells.push(cell);
+    log(`${metric}, keep ${keep}, ${calibration.count} images: ${accuraciesOf(cell).join(" / ")}`);
+    await options.onCells(cells);
   }
   return cells;
 }
+
+const isAt = (cell: CompensationCell, place: Place) =>
+  Object.entries(place).every(([key, value]) => cell[key as keyof Place] === value);
 
 const percent = (share: number) => (100 * share).toFixed(1);
 
@@ -113,11 +137,11 @@ function accuraciesOf({ none, statistics, fitted, both }: CompensationCell): str
 /** A Markdown table: accuracies in per cent. */
 export function compensationMarkdown(cells: readonly CompensationCell[]): string {
   return [
-    "| MACs kept | metric | nothing | statistics | fitted | both | test images |",
-    "|---|---|---|---|---|---|---|",
+    "| MACs kept | metric | calibration images | nothing | statistics | fitted | both | test images |",
+    "|---|---|---|---|---|---|---|---|",
     ...cells.map((cell) => {
-      const { metric, macsShare, images } = cell;
-      return `| ${percent(macsShare)} % | ${metric} | ${accuraciesOf(cell).join(" | ")} | ${images} |`;
+      const { metric, macsShare, calibration, images } = cell;
+      return `| ${percent(macsShare)} % | ${metric} | ${calibration} | ${accuraciesOf(cell).join(" | ")} | ${images} |`;
     }),
   ].join("\n");
 }

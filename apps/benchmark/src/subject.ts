@@ -23,8 +23,8 @@ export interface Subject {
   readonly scoring: Samples;
   readonly calibration: Samples;
   readonly test: Samples;
-  /** `model` with statistics of normalisation estimated anew. */
-  reestimate(model: Model): Promise<Model>;
+  /** `model` with statistics of normalisation estimated anew, by default on all of `calibration`. */
+  reestimate(model: Model, samples?: Samples): Promise<Model>;
   /** Accuracy on the test images. */
   judge(model: Model): Promise<number>;
 }
@@ -46,10 +46,10 @@ export async function openSubject(options: SubjectOptions): Promise<Subject> {
     scoring,
     calibration,
     test,
-    reestimate: (model) =>
-      reestimateStatistics(model, calibration, {
+    reestimate: (model, samples = calibration) =>
+      reestimateStatistics(model, samples, {
         executor,
-        batchSize: 256,
+        batchSize: Math.min(256, samples.count),
         augmentation: random.stream("statistics"),
       }),
     judge: async (model) => (await evaluate(model, test, { executor, batchSize: 250 })).accuracy,

@@ -8,6 +8,7 @@ import { componentGroups, type Decision } from "./components.ts";
 import type { Model, ModelGraph, Parameter } from "./model.ts";
 import { applyDecisions } from "./plan.ts";
 import { Random } from "./random.ts";
+import { selectSamples } from "./samples.ts";
 
 const executor = createOnnxExecutor({ threads: 1 });
 const count = 8;
@@ -96,6 +97,20 @@ test("a channel that another one repeats is made up for", async () => {
   expect(lost).toBeGreaterThan(1e-3 * norm(dense));
   // The ridge keeps it from being exact.
   expect(left).toBeLessThan(1e-4 * lost);
+});
+
+test("a fit to one sample holds for others", async () => {
+  const model = tinyResNet();
+  const pruned = prunedOf(model, "together", false);
+  const all = noiseSamples(model, count);
+  const fitted = await compensate(model, pruned, selectSamples(all, [0]), {
+    executor,
+    batchSize: 1,
+    random: new Random(0),
+  });
+  const [dense, lost, left] = await Promise.all([model, pruned, fitted].map(logitsOf));
+  // With a ridge that does not depend on how many observations there are, others are further off.
+  expect(distance(left, dense)).toBeLessThan(0.8 * distance(lost, dense));
 });
 
 describe.each([

@@ -38,12 +38,18 @@ export interface CompensateOptions {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
-// The penalty on changes of a weight, relative to the mean square of its regressors; decision 016.
-const RIDGE = 1e-3;
-
 // Of a layer, as many positions are looked at as give this many observations for every unknown of a
 // row: enough for the normal equations to be determined well, since positions are correlated.
 const OBSERVATIONS_PER_UNKNOWN = 64;
+
+/**
+ * The penalty on changes of a weight, relative to the mean square of its regressors (decision 016).
+ * Where there are fewer observations than are looked at, it is as much larger: in all, the penalty is
+ * worth as many of them (decision 023).
+ */
+function ridgeOf(unknowns: number, observations: number): number {
+  return 1e-3 * Math.max(1, (OBSERVATIONS_PER_UNKNOWN * unknowns) / observations);
+}
 
 // The normal equations of a row with n unknowns take 12n² bytes and n³/3 multiplications: up to 512
 // channels of 3×3, half a minute of one core and a quarter of a gigabyte (decision 023).
@@ -387,7 +393,8 @@ function correct(
     let constant: Float64Array = e.map((total) => total / observations);
     if (weights !== undefined) {
       const normal = { observations, xx: of("xx"), xe: of("xe"), x: of("x"), e };
-      const solution = solveNormal(normal, RIDGE, shift !== undefined);
+      const ridge = ridgeOf(normal.x.length, observations);
+      const solution = solveNormal(normal, ridge, shift !== undefined);
       const start = row * normal.x.length;
       solution.weight.forEach((delta, i) => {
         weights[start + i] += delta;

@@ -19,9 +19,13 @@ export interface Correction {
   readonly constant: Float64Array;
 }
 
+// By how much eigenvalues may be wrong that come of sums in float32, as a share of the sum of squares.
+const ROUNDING = 1e-7;
+
 /**
  * The weight W and the constant c that minimise Σ ‖W x + c − e‖² + n λ ‖W‖², where λ is `ridge` times
- * the mean over regressors of their mean square (Hoerl and Kennard 1970).
+ * the mean over regressors of their mean square (Hoerl and Kennard 1970), without their means if there
+ * is a constant.
  *
  * @param ridge Above 0, so that linearly dependent regressors have one solution.
  * @param withConstant Otherwise c = 0.
@@ -32,7 +36,7 @@ export function solveNormal(sums: NormalSums, ridge: number, withConstant: boole
   const means = x.map((sum) => (withConstant ? sum / n : 0));
   // The covariances, then those with the errors as rows.
   const system = new Float64Array((regressors + rows) * regressors);
-  let trace = 0;
+  let [trace, squares] = [0, 0];
   for (let i = 0; i < regressors; i++) {
     // Half of it, since the sums of a matrix product are not symmetric to the last bit.
     for (let j = 0; j <= i; j++) {
@@ -42,9 +46,11 @@ export function solveNormal(sums: NormalSums, ridge: number, withConstant: boole
       system[(regressors + r) * regressors + i] = xe[i * rows + r] - means[i] * e[r];
     }
     trace += system[i * regressors + i];
+    squares += xx[i * regressors + i];
   }
-  // Regressors that are zero everywhere get a weight of zero.
-  const penalty = (ridge * trace) / regressors || 1;
+  // Regressors that hardly vary leave rounding errors of float32 sums, of either sign, and get a weight
+  // near zero; those that are zero everywhere get one of zero.
+  const penalty = Math.max((ridge * trace) / regressors, ROUNDING * squares) || 1;
   for (let i = 0; i < regressors; i++) system[i * regressors + i] += penalty;
   const weight = solvePositive(system, regressors).slice();
   const constant = e.map((sum, r) => {
