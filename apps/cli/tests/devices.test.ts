@@ -93,3 +93,16 @@ test("bench measures devices, each in a process of its own", async () => {
   }
   for (const { problem } of absent) expect(problem).toMatch(/\w/);
 });
+
+test("bench leaves out a device that takes longer than it may", async () => {
+  const given = ["bench", at("model"), "--device", "tfjs-cpu,tfjs-wasm", "--batch-size", "256"];
+  const { stdout, code } = await espalier(
+    ...[...given, "--limit", "1", "--format", "json", "--no-bars"],
+  );
+  expect(code).toBe(0);
+  const { absent } = JSON.parse(stdout);
+  expect(absent).toContainEqual({
+    device: "tfjs-cpu",
+    problem: "not done after 1 seconds; see --limit",
+  });
+});

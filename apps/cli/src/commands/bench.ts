@@ -15,6 +15,7 @@ interface Options extends Omit<CommonOptions, "device">, ModelOptions {
   readonly device?: string;
   readonly rounds: number;
   readonly length?: number;
+  readonly limit: number;
 }
 
 /** One device: measured in a process of its own, so that memory is its alone. */
@@ -40,7 +41,8 @@ export function registerBench(program: Command, signal: AbortSignal): void {
     .addArgument(sourceArgument)
     .description("Measures a model on every device: forward, derivatives, traces, training.")
     .option("--rounds <n>", "how often each operation is timed", integer(1), 3)
-    .option("--length <n>", "tokens of each text (default: 64)", integer(1));
+    .option("--length <n>", "tokens of each text (default: 64)", integer(1))
+    .option("--limit <seconds>", "of several devices, what each may take", integer(1), 300);
   addCommonOptions(
     addPluginOption(command),
     "separated by commas; default: every device that is there",
@@ -67,7 +69,7 @@ export function registerBench(program: Command, signal: AbortSignal): void {
           continue;
         }
         progress.log(`measuring ${device}`);
-        const result = await measureApart(device, signal);
+        const result = await measureApart(device, options.limit, signal);
         if ("problem" in result) failures.push(result);
         else times.push(result);
       }
@@ -101,16 +103,26 @@ async function measureHere(source: string, options: Options & CommonOptions, sig
 }
 
 /** The same command on one device. */
-async function measureApart(device: string, signal: AbortSignal): Promise<DeviceTimes | Failure> {
+async function measureApart(
+  device: string,
+  limit: number,
+  signal: AbortSignal,
+): Promise<DeviceTimes | Failure> {
   const given = process.argv.slice(2);
   const args = [...process.execArgv, process.argv[1], ...given];
   const own = ["--device", device, "--format", "json", "--no-bars"];
   try {
-    const { stdout } = await promisify(execFile)(process.execPath, [...args, ...own], { signal });
+    const { stdout } = await promisify(execFile)(process.execPath, [...args, ...own], {
+      signal,
+      timeout: 1000 * limit,
+      // A backend in one long computation does not listen to anything else.
+      killSignal: "SIGKILL",
+    });
     return JSON.parse(stdout) as DeviceTimes;
   } catch (error) {
     throwIfAborted(signal);
-    const { stderr = "" } = error as { stderr?: string };
+    const { stderr = "", killed } = error as { stderr?: string; killed?: boolean };
+    if (killed) return { device, problem: `not done after ${limit} seconds; see --limit` };
     const line = stderr.split("\n").findLast((text) => text.startsWith("espalier: "));
     return { device, problem: line?.slice("espalier: ".length) ?? "it ended its process" };
   }
