@@ -19,7 +19,7 @@ import {
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
 import { bert, distilbert, electra, roberta } from "@espalier/nlp";
-import { defaultTextTuning, loadSource, openTask, trainModel } from "@espalier/pipeline";
+import { defaultTextTuning, loadSource, openTask, type Task, trainModel } from "@espalier/pipeline";
 import { evaluate } from "@espalier/train";
 
 export interface HeadsOptions {
@@ -56,6 +56,8 @@ export interface HeadsRow {
 
 const families = [bert, roberta, distilbert, electra];
 
+// Sequences that the encoder is tuned on, drawn at random.
+const TUNED = 10_000;
 // Sequences that scores are measured on.
 const SAMPLES = 64;
 const BATCH = 32;
@@ -164,13 +166,24 @@ const rankings = (draws: number): readonly Ranking[] => [
   },
 ];
 
+/** The task with no more than so many training sequences. */
+function withFewer(task: Task): Task {
+  if (task.counts.train <= TUNED) return task;
+  const random = new Random(0).stream("tuned");
+  return {
+    ...task,
+    counts: { ...task.counts, train: TUNED },
+    train: (model) => drawSamples(task.train(model), TUNED, random),
+  };
+}
+
 /** Scores all heads in every way that is not known yet; all rows. */
 export async function measureHeads(options: HeadsOptions): Promise<{
   readonly rows: HeadsRow[];
   readonly subject: HeadsSubject;
 }> {
   const { executor, known, log, directory, draws } = options;
-  const task = await openTask(options.data);
+  const task = withFewer(await openTask(options.data));
   const name = join(directory, `${task.name.replaceAll("/", "-")}-${options.epochs}`);
   const { evaluation } = await trainModel(
     {
