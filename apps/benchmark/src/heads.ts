@@ -18,7 +18,7 @@ import {
   spearman,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import { bert, distilbert, electra, roberta } from "@espalier/nlp";
+import { encoders } from "@espalier/nlp";
 import { defaultTextTuning, loadSource, openTask, trainModel } from "@espalier/pipeline";
 import { evaluate } from "@espalier/train";
 
@@ -53,8 +53,6 @@ export interface HeadsRow {
   /** One for each head. */
   readonly scores: readonly number[];
 }
-
-const families = [bert, roberta, distilbert, electra];
 
 // Sequences that scores are measured on.
 const SAMPLES = 64;
@@ -183,7 +181,7 @@ export async function measureHeads(options: HeadsOptions): Promise<{
       overwrite: false,
     },
     {
-      families,
+      families: encoders,
       executor,
       task,
       onEvent: (event) => {
@@ -191,7 +189,7 @@ export async function measureHeads(options: HeadsOptions): Promise<{
       },
     },
   );
-  const { model } = await loadSource(join(name, "model"), families);
+  const { model } = await loadSource(join(name, "model"), encoders);
   const context: Context = {
     model,
     groups: componentGroups(model, "apart").filter(({ kind }) => kind === "head"),

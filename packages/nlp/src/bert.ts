@@ -1,4 +1,5 @@
 /** @file BERT (Devlin et al. 2019, arXiv 1810.04805) and what is named and shaped like it. */
+import type { ModelFamily } from "@espalier/core";
 import * as z from "zod";
 import type { EncoderNames } from "./encoder.ts";
 import { activationName, defineTextFamily, size, type TextConfig, textConfig } from "./family.ts";
@@ -152,3 +153,6 @@ export const distilbert = defineTextFamily<TextConfig & z.output<typeof distilSc
   head: { hidden: "pre_classifier", activation: "relu", output: "classifier" },
   ignored: /^(embeddings\.position_ids|vocab_)/,
 });
+
+/** Every family of encoders. */
+export const encoders: readonly ModelFamily[] = [bert, roberta, distilbert, electra];
