@@ -1,5 +1,5 @@
 /** The command on a tiny encoder for text and a task of two words. */
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Random } from "@espalier/core";
@@ -166,5 +166,46 @@ describe("an encoder without a head", () => {
     expect(await readFile(at("implants/report.html"), "utf8")).toContain(
       "attending at a lower rank, 1:",
     );
+  });
+});
+
+describe("what does not fit together is refused in one line", () => {
+  const rows = (extra: string) => `sentence\tlabel\n${"a good film\t1\n".repeat(8)}${extra}`;
+
+  beforeAll(async () => {
+    const config = JSON.parse(await readFile(at("encoder/config.json"), "utf8"));
+    const judged = { ...config, head: { hidden: true, output: true }, num_labels: 2 };
+    await saveModel(bert.initialize(judged, new Random(0)), at("judged"));
+    await writeFile(at("judged/vocab.txt"), `${words.join("\n")}\n`);
+    const change = async (name: string, changes: object, tokens = words) => {
+      await cp(at("judged"), at(name), { recursive: true });
+      const saved = JSON.parse(await readFile(at("judged/config.json"), "utf8"));
+      await writeFile(at(`${name}/config.json`), JSON.stringify({ ...saved, ...changes }));
+      await writeFile(at(`${name}/vocab.txt`), `${tokens.join("\n")}\n`);
+    };
+    await change("contradictory", { intermediate_size: 20 });
+    await change("unsupported", { model_type: "t5" });
+    await change("foreign-tokens", {}, [...words.slice(0, 4), "x", "y", ...words.slice(4)]);
+    const texts = { long: `a ${"good ".repeat(40)}film\t1\n`, unknown: "a film\tneutral\n" };
+    for (const [name, extra] of Object.entries(texts)) {
+      await mkdir(at(name));
+      for (const half of ["train", "dev"]) {
+        await writeFile(at(`${name}/${half}.tsv`), rows(extra));
+      }
+    }
+  });
+
+  test.each([
+    ["contradictory", "data", /tensor .*: expected shape \[20,8\], got \[16,8\]$/],
+    ["unsupported", "data", /no model family recognises t5; known families are .*bert.*electra$/],
+    ["foreign-tokens", "data", /test: row 1: expected tokens below 8, the vocab_size .*, got 8 /],
+    ["judged", "long", /test: row 9: expected at most 32 tokens, the positions .*, got 44; /],
+    ["judged", "unknown", /train\.tsv: row 9: label: expected negative or positive, got neutral$/],
+  ])("%s with %s", async (source, data, message) => {
+    const args = ["--data", `glue/sst2:${at(data)}`, "--threads", "1"];
+    const { code, stdout, stderr } = await espalier("evaluate", at(source), ...args);
+    expect(stderr).toMatch(/^espalier: [^\n]+\n$/);
+    expect(stderr.trimEnd()).toMatch(message);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
   });
 });

@@ -46,6 +46,10 @@ export interface TextInput {
   readonly tokenizer: { readonly json: object; readonly config: object } | undefined;
   /** Tokens of a sample at most, those that mark beginning and end included. */
   readonly maxLength: number;
+  /** Whether longer samples are cut, as the checkpoint's tokenizer asks for, or refused. */
+  readonly truncates: boolean;
+  /** The numbers of tokens that the model knows are below it. */
+  readonly vocabulary: number;
   /** What fills up samples that are shorter than their batch. */
   readonly padding: { readonly token: number; readonly type: number };
 }

@@ -16,8 +16,9 @@ const fields = {
   hidden_act: activationName,
   layer_norm_eps: z.number().positive().default(1e-12),
   pad_token_id: z.int().min(0).nullable().optional(),
-  // Relative positions are other networks.
+  // Relative positions, and attention to what came before alone, are other networks.
   position_embedding_type: z.literal("absolute").optional(),
+  is_decoder: z.literal(false).optional(),
 };
 
 const schema = textConfig.extend({ model_type: z.string(), ...fields });
