@@ -75,6 +75,7 @@ describe("an encoder without a head", () => {
         "--learning-rate",
         "0.01",
       ],
+      ...["--distill", "0.25", "--distill-hidden", "0.25"],
       ...["--samples", "16", "--hold-out", "0", "-o", at("run"), "--format", "json", "--no-bars"],
     );
     expect(stderr).not.toMatch(/espalier:/);

@@ -113,6 +113,11 @@ export interface ModelGraph {
   readonly parameters: ReadonlyMap<string, Value>;
   /** [batch, classes]; [batch, 1] for regression; features of any number without a task. */
   readonly logits: Value;
+  /**
+   * Of networks whose layers have outputs of one shape that pruning does not change: those of every
+   * layer, the first layer's first, [batch, …]; of sequences [batch, length, …].
+   */
+  readonly hidden?: readonly Value[] | undefined;
   /** Where the output rows of a weight enter the rest of the network. Keys are names of weights. */
   readonly sites: ReadonlyMap<string, Site>;
   /**

@@ -306,8 +306,9 @@ function createModel<Config extends TextConfig>(
     objective: regression ? objectives.regression : objectives.classification,
     files,
     build: (batch, _mode, length = Math.min(STATED_LENGTH, positions)) => {
-      const { encoder, logits } = build(architecture, config, batch, length);
-      return encoder.graph(logits);
+      const { encoder, hidden, logits } = build(architecture, config, batch, length);
+      const [_embedded, ...layers] = hidden;
+      return encoder.graph(logits, layers);
     },
     prune: (selection, observed) => {
       const pruned = { ...config, pruning: pruningOf(architecture, config, selection) };
