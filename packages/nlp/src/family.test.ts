@@ -40,7 +40,7 @@ describe("a checkpoint whose config.json contradicts its tensors", () => {
     [{ num_hidden_layers: 1 }, /encoder\.layer\.1\..* has no place in the model/],
     [{ intermediate_size: 7 }, "intermediate.dense.weight: expected shape [7,6], got [5,6]"],
     [{ vocab_size: 21 }, "word_embeddings.weight: expected shape [21,6], got [20,6]"],
-    [{ num_attention_heads: 4 }, "config.hidden_size: expected a multiple of its 4 heads, got 6"],
+    [{ num_attention_heads: 4 }, "config: expected a width that its 4 heads divide, got 6"],
     [{ pad_token_id: 20 }, "config.pad_token_id: expected a token below vocab_size 20, got 20"],
     [
       { id2label: { 0: "a", 1: "b", 2: "c" } },

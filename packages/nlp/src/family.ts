@@ -227,7 +227,12 @@ function declareFrom<Config extends TextConfig>(
   };
   if (config.head?.output) expectClassifier(architecture, config, fail);
   if (width % heads !== 0) {
-    fail("hidden_size", `expected a multiple of its ${heads} heads, got ${width}`);
+    // Families call the two fields differently.
+    throw new EspalierError(
+      "mismatched-model",
+      `${path}: config: expected a width that its ${heads} heads divide, got ${width}`,
+      { path },
+    );
   }
   if (sizes.positions <= sizes.firstPosition) {
     const { positions, firstPosition } = sizes;
