@@ -18,9 +18,8 @@ import {
   spearman,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import { bert, distilbert, electra, roberta } from "@espalier/nlp";
-import { defaultTextTuning, loadSource, openTask, type Task, trainModel } from "@espalier/pipeline";
-import { evaluate } from "@espalier/train";
+import { bert, distilbert, electra, encoders, roberta } from "@espalier/nlp";
+import { defaultTextTuning, loadSource, openTask, trainModel } from "@espalier/pipeline";
 
 export interface HeadsOptions {
   /** A directory of Hugging Face's with an encoder. */
@@ -53,8 +52,6 @@ export interface HeadsRow {
   /** One for each head. */
   readonly scores: readonly number[];
 }
-
-const families = [bert, roberta, distilbert, electra];
 
 // Sequences that the encoder is tuned on, drawn at random.
 const TUNED = 10_000;
@@ -196,7 +193,7 @@ export async function measureHeads(options: HeadsOptions): Promise<{
       overwrite: false,
     },
     {
-      families,
+      families: encoders,
       executor,
       task,
       onEvent: (event) => {
@@ -204,7 +201,7 @@ export async function measureHeads(options: HeadsOptions): Promise<{
       },
     },
   );
-  const { model } = await loadSource(join(name, "model"), families);
+  const { model } = await loadSource(join(name, "model"), encoders);
   const context: Context = {
     model,
     groups: componentGroups(model, "apart").filter(({ kind }) => kind === "head"),

@@ -1,9 +1,9 @@
 /** @file Cost of the path of an ImageNet network: see imagenet-process.ts. */
-import { spawnSync } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { onnxVersion } from "@espalier/runtime-onnx";
+import { runProcess } from "./side-by-side.ts";
 
 interface Size {
   readonly parameters: number;
@@ -47,14 +47,12 @@ export async function measureImagenet({
 }: ImagenetOptions): Promise<ImagenetResult> {
   const directory = await mkdtemp(join(tmpdir(), "espalier-imagenet-"));
   try {
-    const script = new URL("./imagenet-process.js", import.meta.url).pathname;
-    const { stdout, status } = spawnSync(
-      process.execPath,
-      [script, images, String(threads), String(MEMORY_LIMIT), directory],
-      { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"] },
-    );
-    if (status !== 0) throw new Error("the process that measures ResNet-50 failed");
-    const measured = JSON.parse(stdout) as ImagenetResult;
+    const measured = runProcess<ImagenetResult>("./imagenet-process.js", [
+      images,
+      String(threads),
+      String(MEMORY_LIMIT),
+      directory,
+    ]);
     return { ...measured, processor: cpus()[0].model, threads, onnxruntime: onnxVersion() };
   } finally {
     await rm(directory, { recursive: true, force: true });

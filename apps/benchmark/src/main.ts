@@ -12,6 +12,7 @@ import {
   compensationMarkdown,
   measureCompensation,
 } from "./compensation.ts";
+import { encodersMarkdown, measureEncoders } from "./encoders.ts";
 import { exportsMarkdown, measureExports } from "./exports.ts";
 import { type HeadsRow, headsMarkdown, measureHeads } from "./heads.ts";
 import { imagenetMarkdown, measureImagenet } from "./imagenet.ts";
@@ -22,9 +23,10 @@ import { type Cell, measureUntuned, untunedMarkdown } from "./untuned.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
-const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|exports|imagenet|heads] [options]
+const usage = `usage: npm run bench -- [MEASUREMENT] [options]
 
   speed     time and memory of the main operations, beside PyTorch (default; some minutes)
+  encoders  the same of text encoders (a quarter of an hour on 2 cores)
   untuned   accuracy straight after pruning, every metric (an hour on 2 cores)
   compensation
             accuracy straight after pruning, with and without fitted layers (an hour on 2 cores)
@@ -38,9 +40,11 @@ const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|exports
                       resnet20-12fca82f.th are (default: ../shared/data/cifar10-resnets)
   --folder DIR        a folder of images in ImageNet's layout, for imagenet (default:
                       ../shared/data/imagenette-mini)
-  --encoder DIR       an encoder in Hugging Face's layout, for heads (default: ESPALIER_MINILM)
+  --encoder DIR       an encoder in Hugging Face's layout, for heads, and for encoders, which go without
+                      (default: ESPALIER_MINILM)
   --glue DIR          the folder of GLUE's tasks (default: ../shared/data/glue)
   --draws N           of the long run of hutchinson that heads are compared with (default: 2000)
+  --sequences N       that encoders scores a BERT-base on (default: 128)
   --python COMMAND    a Python with PyTorch; may be given several times (default: python3)
   --threads N         (default: all cores)
   --rounds N          turns of ours and PyTorch's (default: 3)
@@ -50,7 +54,7 @@ const usage = `usage: npm run bench -- [speed|untuned|compensation|tuned|exports
   --fresh             measure anew what results there are of all but speed
 `;
 
-const measurements = ["speed", "untuned", "compensation", "tuned", "exports", "imagenet", "heads"];
+const measurements = "speed encoders untuned compensation tuned exports imagenet heads".split(" ");
 
 const log = (line: string) => process.stderr.write(`${line}\n`);
 
@@ -65,6 +69,7 @@ async function main(): Promise<void> {
       folder: { type: "string", default: join(root, "../shared/data/imagenette-mini") },
       encoder: { type: "string", default: process.env.ESPALIER_MINILM },
       draws: { type: "string", default: "2000" },
+      sequences: { type: "string", default: "128" },
       glue: { type: "string", default: join(root, "../shared/data/glue") },
       python: { type: "string", multiple: true, default: ["python3"] },
       threads: { type: "string", default: String(availableParallelism()) },
@@ -104,6 +109,26 @@ async function main(): Promise<void> {
     const result = await measureImagenet({ images: values.folder, threads });
     await write("imagenet", result, imagenetMarkdown(result));
     process.stdout.write(`${imagenetMarkdown(result)}\n`);
+    return;
+  }
+  if (what === "encoders") {
+    const { python, encoder, glue } = values;
+    const tasks = [
+      ["sst2", "SST-2"],
+      ["mrpc", "MRPC"],
+    ] as const;
+    const result = await measureEncoders({
+      ...{ python, threads, rounds, log, sequences: Number(values.sequences) },
+      texts:
+        encoder === undefined
+          ? undefined
+          : {
+              encoder,
+              tasks: tasks.map(([task, folder]) => `glue/${task}:${join(glue, folder)}`),
+            },
+    });
+    await write(what, result, encodersMarkdown(result));
+    process.stdout.write(`${encodersMarkdown(result)}\n`);
     return;
   }
   const executor = createOnnxExecutor({ threads });

@@ -1,9 +1,7 @@
 /** @file Speed and memory of the main operations, beside PyTorch in the same run. */
-import { spawnSync } from "node:child_process";
-import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, rm } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
-import { encodeNpy, float32Tensor } from "@espalier/checkpoints";
 import {
   applyDecisions,
   bindParameters,
@@ -29,6 +27,14 @@ import {
 import { createOnnxExecutor, onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
 import { compileTrainingStep } from "@espalier/train";
 import { cifarResNet } from "@espalier/vision";
+import {
+  median,
+  runPeer,
+  runProcess,
+  secondsOf,
+  writeArray,
+  writeParameters,
+} from "./side-by-side.ts";
 import { traceOptions } from "./trace-options.ts";
 
 export interface SpeedOptions {
@@ -44,15 +50,6 @@ export interface SpeedOptions {
 const IMAGES = 128;
 const families = [cifarResNet];
 
-const median = (values: readonly number[]) =>
-  [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
-
-async function seconds(work: () => Promise<unknown>): Promise<number> {
-  const start = performance.now();
-  await work();
-  return (performance.now() - start) / 1000;
-}
-
 interface PeerResult {
   readonly torch: string;
   readonly threads: number;
@@ -61,15 +58,6 @@ interface PeerResult {
   readonly hessianProductSeconds: number;
   readonly trainingStepSeconds: number;
   readonly inferenceSeconds: number;
-}
-
-/** Runs PyTorch on the files in `directory`; undefined where `python` has no PyTorch. */
-function runPeer(python: string, directory: string, threads: number): PeerResult | undefined {
-  const script = new URL("../../../benchmarks/peers/speed.py", import.meta.url).pathname;
-  const { stdout, status } = spawnSync(python, [script, directory, String(threads), "6", "10"], {
-    encoding: "utf8",
-  });
-  return status === 0 ? (JSON.parse(stdout) as PeerResult) : undefined;
 }
 
 /** Measures everything once per round and returns medians over the rounds. */
@@ -87,11 +75,9 @@ export async function measureSpeed(options: SpeedOptions) {
   try {
     const { feeds, labels } = await batch.batch([...Array(IMAGES).keys()]);
     const images = feeds.pixel_values as Float32Array;
-    await writeNpy(directory, "images", float32Tensor([IMAGES, 3, 32, 32], images));
-    await writeNpy(directory, "labels", float32Tensor([IMAGES], Float32Array.from(labels)));
-    for (const [name, { shape, data }] of model.parameters) {
-      await writeNpy(join(directory, "parameters"), name, float32Tensor(shape, data));
-    }
+    await writeArray(directory, "images", [IMAGES, 3, 32, 32], images);
+    await writeArray(directory, "labels", [IMAGES], labels);
+    await writeParameters(directory, model.parameters);
 
     const step = await compileTrainingStep(model, executor, {
       batchSize: IMAGES,
@@ -112,35 +98,36 @@ export async function measureSpeed(options: SpeedOptions) {
       log(`round ${round + 1} of ${rounds}`);
       let exact = new Float64Array();
       ours.exact.push(
-        await seconds(async () => {
+        await secondsOf(async () => {
           exact = Float64Array.from((await estimate(model, groups, common)).mean);
         }),
       );
       const probeOptions = { ...common, estimator: "probe" as const };
       let probed = new Float64Array();
       ours.probe.push(
-        await seconds(async () => {
+        await secondsOf(async () => {
           probed = Float64Array.from((await estimate(model, groups, probeOptions)).mean);
         }),
       );
       correlation = spearman(exact, probed);
       // The price of one more probe, without compiling.
       const draws = { ...common, estimator: "hutchinson" as const, batchSize: IMAGES };
-      const few = await seconds(() => estimate(model, groups, { ...draws, draws: 2 }));
-      const more = await seconds(() => estimate(model, groups, { ...draws, draws: 8 }));
+      const few = await secondsOf(() => estimate(model, groups, { ...draws, draws: 2 }));
+      const more = await secondsOf(() => estimate(model, groups, { ...draws, draws: 8 }));
       ours.hutchinson.push((more - few) / 6);
       let state = step.initialState;
       const times: number[] = [];
       for (let n = 1; n <= 12; n++) {
         times.push(
-          await seconds(async () => {
+          await secondsOf(async () => {
             state = (await step.run(state, { feeds, targets, learningRate: 1e-4, step: n })).state;
           }),
         );
       }
       ours.trainingStep.push(median(times.slice(2)));
       for (const python of options.python) {
-        const result = runPeer(python, directory, threads);
+        const args = [directory, String(threads), "6", "10"];
+        const result = runPeer<PeerResult>(python, "speed.py", args);
         if (result === undefined) continue;
         peers.set(result.torch, [...(peers.get(result.torch) ?? []), result]);
       }
@@ -196,21 +183,13 @@ export async function measureSpeed(options: SpeedOptions) {
   }
 }
 
-async function writeNpy(directory: string, name: string, tensor: ReturnType<typeof float32Tensor>) {
-  await mkdir(directory, { recursive: true });
-  await writeFile(join(directory, `${name}.npy`), encodeNpy(tensor));
-}
-
 /** Time and peak memory of exact traces of ResNet-56 on 512 images, in a process of its own. */
 function exactOnResNet56({ resnet56, threads }: SpeedOptions) {
-  const script = new URL("./exact-process.js", import.meta.url).pathname;
-  const { stdout, stderr, status } = spawnSync(
-    process.execPath,
-    [script, resnet56, String(threads), "512"],
-    { encoding: "utf8" },
-  );
-  if (status !== 0) throw new Error(stderr);
-  return JSON.parse(stdout) as { seconds: number; peakBytes: number };
+  return runProcess<{ seconds: number; peakBytes: number }>("./exact-process.js", [
+    resnet56,
+    String(threads),
+    "512",
+  ]);
 }
 
 /** Latency of a pruned ResNet-56 against its multiply-accumulates, widths rounded to blocks. */

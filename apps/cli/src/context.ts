@@ -4,7 +4,7 @@ import { EspalierError } from "@espalier/base";
 import type { ModelFamily } from "@espalier/core";
 import type { DatasetEvent } from "@espalier/data";
 import type { Executor } from "@espalier/graph";
-import { bert, distilbert, electra, roberta } from "@espalier/nlp";
+import { encoders } from "@espalier/nlp";
 import {
   expectPlugins,
   loadPlugins,
@@ -17,7 +17,7 @@ import { openExecutor } from "./devices.ts";
 import { createProgress, type Progress } from "./progress.ts";
 
 /** Every model family that the command knows by itself. */
-const ownFamilies = [cifarResNet, preResNet, vgg, resNet, bert, roberta, distilbert, electra];
+const ownFamilies = [cifarResNet, preResNet, vgg, resNet, ...encoders];
 
 /** Options of commands that read models. */
 export interface ModelOptions {

@@ -19,6 +19,7 @@ import {
   type ImplantStart,
   type PruneSettings,
   type SensitivitySettings,
+  type TuneSettings,
 } from "@espalier/pipeline";
 import { Argument, type Command, InvalidArgumentError, Option } from "commander";
 
@@ -188,6 +189,7 @@ export interface PruneOptions extends SensitivityOptions {
   readonly weightDecay?: number;
   readonly labelSmoothing: number;
   readonly distill: number;
+  readonly distillHidden: number;
   readonly holdOut?: number;
   readonly seed: number;
   readonly batchSize?: number;
@@ -282,6 +284,12 @@ export function addPruneOptions(command: Command): Command {
       tune.distillation,
     )
     .option(
+      "--distill-hidden <share>",
+      "share of the loss that asks for what the dense layers put out (texts)",
+      share,
+      0,
+    )
+    .option(
       "--hold-out <n>",
       "training samples held out to watch tuning (default: 5000; texts: 500)",
       integer(0),
@@ -318,6 +326,10 @@ function budgetsOf(options: PruneOptions) {
   return budgets.filter(({ keep }) => keep !== undefined);
 }
 
+function withoutTeacher({ hiddenDistillation: _, ...tune }: TuneSettings): TuneSettings {
+  return { ...tune, distillation: 0 };
+}
+
 /** The settings that `options` ask for, to prune `model`. */
 export function pruneSettings(options: PruneOptions, model: Model): PruneSettings {
   const { of, keep } = budgetsOf(options)[0] ?? { of: "macs", keep: 1 };
@@ -335,6 +347,7 @@ export function pruneSettings(options: PruneOptions, model: Model): PruneSetting
     schedule: { ...usual.schedule, peak: options.learningRate ?? usual.schedule.peak },
     labelSmoothing: options.labelSmoothing,
     distillation: options.distill,
+    ...(options.distillHidden === 0 ? {} : { hiddenDistillation: options.distillHidden }),
     validation: options.holdOut ?? usual.validation,
   };
   const {
@@ -366,7 +379,7 @@ export function pruneSettings(options: PruneOptions, model: Model): PruneSetting
     tune,
     ...(options.tuneDense === undefined
       ? {}
-      : { tuneDense: { ...tune, epochs: options.tuneDense, distillation: 0 } }),
+      : { tuneDense: { ...withoutTeacher(tune), epochs: options.tuneDense } }),
     seed: options.seed,
     ...(options.batchSize === undefined ? {} : { batchSize: options.batchSize }),
   };

@@ -98,6 +98,20 @@ describe("help and usage", () => {
     expect(result.stdout).toBe("");
   });
 
+  test("hidden states are distilled from models that have them", async () => {
+    const common = ["prune", model, "--data", data, "-o", at("never"), "--keep-macs", "0.5"];
+    expectOneLine(
+      await espalier(...common, "--tune", "1", "--distill-hidden", "0.5"),
+      1,
+      /distillation from hidden states: expected a model whose layers .* family cifar-resnet$/,
+    );
+    expectOneLine(
+      await espalier(...common, "--tune", "1", "--distill", "0.6", "--distill-hidden", "0.5"),
+      2,
+      /expected shares of at most 1 together, got 0\.6 and 0\.5$/,
+    );
+  });
+
   test("a budget must be given, and only one", async () => {
     const common = ["prune", model, "--data", data, "-o", at("never")];
     expectOneLine(

@@ -1,12 +1,12 @@
 /** The command on a tiny encoder for text and a task of two words. */
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Random } from "@espalier/core";
 import { bert } from "@espalier/nlp";
 import { saveModel } from "@espalier/pipeline";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { espalier } from "./harness.ts";
+import { digests, espalier, start } from "./harness.ts";
 
 const words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "a", "film"];
 let root: string;
@@ -75,6 +75,7 @@ describe("an encoder without a head", () => {
         "--learning-rate",
         "0.01",
       ],
+      ...["--distill", "0.25", "--distill-hidden", "0.25"],
       ...["--samples", "16", "--hold-out", "0", "-o", at("run"), "--format", "json", "--no-bars"],
     );
     expect(stderr).not.toMatch(/espalier:/);
@@ -163,8 +164,91 @@ describe("an encoder without a head", () => {
     for (const { implanted, implantRank } of groups) {
       expect(implantRank).toBe((implanted as number[]).length > 0 ? 1 : undefined);
     }
-    expect(await readFile(at("implants/report.html"), "utf8")).toContain(
-      "attending at a lower rank, 1:",
+    const report = await readFile(at("implants/report.html"), "utf8");
+    expect(report).toContain("attending at a lower rank, 1:");
+    expect(report.match(/replaced by an implant, rank 1<\/title>/g)).toHaveLength(2);
+    expect(report).toContain(
+      '<p class="lead">bert (hidden size 8, hidden layers 2, attention heads 4) for glue/sst2',
     );
+  });
+});
+
+test("by kill -9 in the midst of its trainings a run resumes to the same files", async () => {
+  // Texts of several lengths, so that batches differ and programs are several.
+  const texts = (count: number) =>
+    Array.from({ length: count }, (_, i) => {
+      const good = i % 2 === 0;
+      const filler = "a film ".repeat(i % 12);
+      return `${filler}${good ? "good" : "bad"} film\t${good ? 1 : 0}\n`;
+    }).join("");
+  await mkdir(at("lengths"));
+  await writeFile(at("lengths/train.tsv"), `sentence\tlabel\n${texts(72)}`);
+  await writeFile(at("lengths/dev.tsv"), `sentence\tlabel\n${texts(12)}`);
+  const args = (path: string) => [
+    ...["prune", at("encoder"), "--data", `glue/sst2:${at("lengths")}`, "--keep-components", "0.5"],
+    ...["--round-to", "1", "--tune-dense", "3", "--tune", "4", "--tune-batch-size", "8"],
+    ...["--distill", "0.25", "--distill-hidden", "0.25", "--samples", "16", "--hold-out", "8"],
+    ...["--threads", "1", "--no-bars", "-o", path, "--resume"],
+  ];
+  expect((await espalier(...args(at("whole")))).code).toBe(0);
+  // Of the dense training, then of the tuning; at once or a little later, in the next epoch.
+  const moments = [
+    ["epoch 1/3", 0],
+    ["epoch 2/3", 40],
+    ["epoch 1/4", 0],
+    ["epoch 3/4", 20],
+  ] as const;
+  for (const [line, delay] of moments) {
+    const { child, done } = start(args(at("killed")));
+    child.stderr?.on("data", (text: string) => {
+      if (text.includes(line)) setTimeout(() => child.kill("SIGKILL"), delay);
+    });
+    expect((await done).signal, line).toBe("SIGKILL");
+  }
+  expect((await espalier(...args(at("killed")))).code).toBe(0);
+  const expected = await digests(at("whole"));
+  expect(expected).toHaveProperty(["dense/model.safetensors"]);
+  expect(expected).toHaveProperty(["model/model.safetensors"]);
+  expect(await digests(at("killed"))).toEqual(expected);
+});
+
+describe("what does not fit together is refused in one line", () => {
+  const rows = (extra: string) => `sentence\tlabel\n${"a good film\t1\n".repeat(8)}${extra}`;
+
+  beforeAll(async () => {
+    const config = JSON.parse(await readFile(at("encoder/config.json"), "utf8"));
+    const judged = { ...config, head: { hidden: true, output: true }, num_labels: 2 };
+    await saveModel(bert.initialize(judged, new Random(0)), at("judged"));
+    await writeFile(at("judged/vocab.txt"), `${words.join("\n")}\n`);
+    const change = async (name: string, changes: object, tokens = words) => {
+      await cp(at("judged"), at(name), { recursive: true });
+      const saved = JSON.parse(await readFile(at("judged/config.json"), "utf8"));
+      await writeFile(at(`${name}/config.json`), JSON.stringify({ ...saved, ...changes }));
+      await writeFile(at(`${name}/vocab.txt`), `${tokens.join("\n")}\n`);
+    };
+    await change("contradictory", { intermediate_size: 20 });
+    await change("unsupported", { model_type: "t5" });
+    await change("foreign-tokens", {}, [...words.slice(0, 4), "x", "y", ...words.slice(4)]);
+    const texts = { long: `a ${"good ".repeat(40)}film\t1\n`, unknown: "a film\tneutral\n" };
+    for (const [name, extra] of Object.entries(texts)) {
+      await mkdir(at(name));
+      for (const half of ["train", "dev"]) {
+        await writeFile(at(`${name}/${half}.tsv`), rows(extra));
+      }
+    }
+  });
+
+  test.each([
+    ["contradictory", "data", /tensor .*: expected shape \[20,8\], got \[16,8\]$/],
+    ["unsupported", "data", /no model family recognises t5; known families are .*bert.*electra$/],
+    ["foreign-tokens", "data", /test: row 1: expected tokens below 8, the vocab_size .*, got 8 /],
+    ["judged", "long", /test: row 9: expected at most 32 tokens, the positions .*, got 44; /],
+    ["judged", "unknown", /train\.tsv: row 9: label: expected negative or positive, got neutral$/],
+  ])("%s with %s", async (source, data, message) => {
+    const args = ["--data", `glue/sst2:${at(data)}`, "--threads", "1"];
+    const { code, stdout, stderr } = await espalier("evaluate", at(source), ...args);
+    expect(stderr).toMatch(/^espalier: [^\n]+\n$/);
+    expect(stderr.trimEnd()).toMatch(message);
+    expect({ code, stdout }).toEqual({ code: 1, stdout: "" });
   });
 });

@@ -15,7 +15,7 @@ import {
   type TextInput,
 } from "@espalier/core";
 import { float32Data } from "@espalier/graph";
-import { bert, distilbert, electra, roberta } from "@espalier/nlp";
+import { bert, distilbert, electra, encoders, roberta } from "@espalier/nlp";
 import { exportModel, loadSource } from "@espalier/pipeline";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import {
@@ -26,7 +26,6 @@ import {
 } from "@huggingface/transformers";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
-const families = [bert, roberta, distilbert, electra];
 const executor = createOnnxExecutor({ threads: 1 });
 const words = "good bad film a the not very plot of is it dull bright".split(" ");
 
@@ -241,7 +240,7 @@ describe.each(
   });
 
   test("is an Espalier model again, with the same logits", async () => {
-    const loaded = (await loadSource(join(directory, folder), families)).model;
+    const loaded = (await loadSource(join(directory, folder), encoders)).model;
     expect(loaded.config.pruning).toEqual(model.config.pruning);
     expect(loaded.classes).toEqual(model.classes);
     expect(loaded.preprocessing).toMatchObject({
@@ -262,7 +261,7 @@ describe.each(
     const config = JSON.parse(await readFile(join(dense, "config.json"), "utf8"));
     expect(config).not.toHaveProperty("pruning");
     expect(config.architectures).toEqual([expect.stringMatching(/ForSequenceClassification$/)]);
-    const loaded = (await loadSource(dense, families)).model;
+    const loaded = (await loadSource(dense, encoders)).model;
     const whole = await make().then((made) => made.denseEquivalent!());
     const shapes = ({ parameters }: Model) =>
       [...parameters].map(([key, { shape }]) => [key, shape]).sort();

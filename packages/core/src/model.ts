@@ -46,6 +46,10 @@ export interface TextInput {
   readonly tokenizer: { readonly json: object; readonly config: object } | undefined;
   /** Tokens of a sample at most, those that mark beginning and end included. */
   readonly maxLength: number;
+  /** Whether longer samples are cut, as the checkpoint's tokenizer asks for, or refused. */
+  readonly truncates: boolean;
+  /** The numbers of tokens that the model knows are below it. */
+  readonly vocabulary: number;
   /** What fills up samples that are shorter than their batch. */
   readonly padding: { readonly token: number; readonly type: number };
 }
@@ -109,6 +113,11 @@ export interface ModelGraph {
   readonly parameters: ReadonlyMap<string, Value>;
   /** [batch, classes]; [batch, 1] for regression; features of any number without a task. */
   readonly logits: Value;
+  /**
+   * Of networks whose layers have outputs of one shape that pruning does not change: those of every
+   * layer, the first layer's first, [batch, …]; of sequences [batch, length, …].
+   */
+  readonly hidden?: readonly Value[] | undefined;
   /** Where the output rows of a weight enter the rest of the network. Keys are names of weights. */
   readonly sites: ReadonlyMap<string, Site>;
   /**

@@ -15,6 +15,8 @@ const words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "good", "bad",
 const input: TextInput = {
   kind: "text",
   maxLength: 64,
+  truncates: true,
+  vocabulary: words.length,
   padding: { token: 0, type: 0 },
   tokenizer: {
     config: {},
@@ -165,7 +167,12 @@ describe("files", () => {
 describe("samples", () => {
   test("batches are as long as their longest sample asks for, and what is filled up is masked", async () => {
     const long = Array(20).fill("a").join(" ");
-    const samples = textSamples({ sentences: [["a b"], [long]], labels: [0, 1] }, input, 64);
+    const samples = textSamples(
+      { sentences: [["a b"], [long]], labels: [0, 1] },
+      input,
+      64,
+      "texts",
+    );
     expect(Array.from(samples.lengths!)).toEqual([16, 32]);
     const short = await samples.batch([0]);
     expect(short.length).toBe(16);
@@ -182,7 +189,7 @@ describe("samples", () => {
 
   test("what is too long is cut, of two sentences the longer one first", async () => {
     const split = { sentences: [["a a a a a a b", "c c b"], ["a b c good bad"]], labels: [0, 0] };
-    const samples = textSamples(split, input, 9);
+    const samples = textSamples(split, input, 9, "texts");
     const { feeds, length } = await samples.batch([0, 1]);
     expect(length).toBe(9);
     expect(sentencesOf(feeds.input_ids).slice(0, 9).join(" ")).toBe(
@@ -191,9 +198,29 @@ describe("samples", () => {
     expect([...(feeds.token_type_ids as BigInt64Array)].slice(0, 9).map(Number)).toEqual([
       ...[0, 0, 0, 0, 0, 1, 1, 1, 1],
     ]);
-    const short = textSamples(split, input, 5);
+    const short = textSamples(split, input, 5, "texts");
     expect(sentencesOf((await short.batch([1])).feeds.input_ids).join(" ")).toBe(
       "[CLS] a b c [SEP]",
+    );
+  });
+
+  test("what a model has no positions for is refused, unless its tokenizer says to cut", async () => {
+    const split = { sentences: [["a"], ["a b c good bad"]], labels: [0, 0] };
+    const short = { ...input, maxLength: 5 };
+    const { feeds } = await textSamples(split, short, 128, "texts").batch([1]);
+    expect(sentencesOf(feeds.input_ids).join(" ")).toBe("[CLS] a b c [SEP]");
+    expect(() => textSamples(split, { ...short, truncates: false }, 128, "texts")).toThrow(
+      "texts: row 2: expected at most 5 tokens, the positions of the model, got 7; with a model_max_length of 5 in tokenizer_config.json texts are cut",
+    );
+    // What the data set itself cuts is short enough.
+    const cut = textSamples(split, { ...short, truncates: false }, 5, "texts");
+    expect((await cut.batch([1])).length).toBe(5);
+  });
+
+  test("tokens that a model does not know are refused", () => {
+    const split = { sentences: [["a"], ["a good"]], labels: [0, 0] };
+    expect(() => textSamples(split, { ...input, vocabulary: 7 }, 128, "texts")).toThrow(
+      "texts: row 2: expected tokens below 7, the vocab_size of the model, got 7 from its tokenizer",
     );
   });
 

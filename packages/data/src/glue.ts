@@ -111,8 +111,10 @@ export async function openGlue(name: string, task: GlueTask, directory: string):
   const found = await findFolder(directory, [task.folder, name]);
   const train = await readSplit(await findHalf(found, HALVES.train), task);
   const test = await readSplit(await findHalf(found, HALVES.test), task);
-  const samples = (split: TextSplit, preprocessing: Preprocessing) =>
-    textSamples(split, expectKind("text", `glue/${name}`, preprocessing), MOST_TOKENS);
+  const samples = (half: keyof typeof HALVES, split: TextSplit, preprocessing: Preprocessing) => {
+    const input = expectKind("text", `glue/${name}`, preprocessing);
+    return textSamples(split, input, MOST_TOKENS, `glue/${name}: ${half}`);
+  };
   return {
     name: `glue/${name}`,
     classes: task.classes,
@@ -120,8 +122,8 @@ export async function openGlue(name: string, task: GlueTask, directory: string):
     measures: task.measures,
     verified: false,
     counts: { train: train.labels.length, test: test.labels.length },
-    train: (preprocessing) => samples(train, preprocessing),
-    test: (preprocessing) => samples(test, preprocessing),
+    train: (preprocessing) => samples("train", train, preprocessing),
+    test: (preprocessing) => samples("test", test, preprocessing),
   };
 }
 

@@ -36,13 +36,24 @@ export function bucketLength(tokens: number, most: number): number {
  * long as its longest sample asks for. Samples of more than `most` tokens are cut: of two sentences the
  * longer one first, as Hugging Face's `longest_first`.
  *
- * @throws EspalierError `mismatched-model` if the model has no tokenizer; `invalid-file` for one that
+ * @param name Of the split, for messages.
+ * @throws EspalierError `mismatched-model` if the model has no tokenizer or one that is not its own, or
+ *   too few positions for a sample that nothing asks to be cut; `invalid-file` for a tokenizer that
  *   cannot be used.
  */
-export function textSamples(split: TextSplit, input: TextInput, most: number): Samples {
+export function textSamples(
+  split: TextSplit,
+  input: TextInput,
+  most: number,
+  name: string,
+): Samples {
   const limit = Math.min(most, input.maxLength);
   const tokenizer = openTokenizer(input);
-  const tokens = split.sentences.map((sentences) => encode(tokenizer, sentences, limit));
+  const tokens = split.sentences.map((sentences, i) => {
+    const encoded = encode(tokenizer, sentences, input.truncates ? limit : most);
+    expectKnown(encoded, input, `${name}: row ${i + 1}`);
+    return encoded;
+  });
   const lengths = Uint32Array.from(tokens, ({ ids }) => bucketLength(ids.length, limit));
   return {
     count: tokens.length,
@@ -67,6 +78,24 @@ export function textSamples(split: TextSplit, input: TextInput, most: number): S
       };
     },
   };
+}
+
+function expectKnown({ ids }: Tokens, { maxLength, vocabulary }: TextInput, where: string): void {
+  if (ids.length > maxLength) {
+    throw new EspalierError(
+      "mismatched-model",
+      `${where}: expected at most ${maxLength} tokens, the positions of the model, got ${ids.length}; with a model_max_length of ${maxLength} in tokenizer_config.json texts are cut`,
+      { expected: maxLength, actual: ids.length },
+    );
+  }
+  const unknown = ids.find((id) => id >= vocabulary);
+  if (unknown !== undefined) {
+    throw new EspalierError(
+      "mismatched-model",
+      `${where}: expected tokens below ${vocabulary}, the vocab_size of the model, got ${unknown} from its tokenizer; do they belong together?`,
+      { expected: vocabulary, actual: unknown },
+    );
+  }
 }
 
 function openTokenizer({ tokenizer }: TextInput): Tokenizer {

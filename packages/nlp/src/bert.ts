@@ -1,4 +1,5 @@
 /** @file BERT (Devlin et al. 2019, arXiv 1810.04805) and what is named and shaped like it. */
+import type { ModelFamily } from "@espalier/core";
 import * as z from "zod";
 import type { EncoderNames } from "./encoder.ts";
 import { activationName, defineTextFamily, size, type TextConfig, textConfig } from "./family.ts";
@@ -15,8 +16,9 @@ const fields = {
   hidden_act: activationName,
   layer_norm_eps: z.number().positive().default(1e-12),
   pad_token_id: z.int().min(0).nullable().optional(),
-  // Relative positions are other networks.
+  // Relative positions, and attention to what came before alone, are other networks.
   position_embedding_type: z.literal("absolute").optional(),
+  is_decoder: z.literal(false).optional(),
 };
 
 const schema = textConfig.extend({ model_type: z.string(), ...fields });
@@ -152,3 +154,6 @@ export const distilbert = defineTextFamily<TextConfig & z.output<typeof distilSc
   head: { hidden: "pre_classifier", activation: "relu", output: "classifier" },
   ignored: /^(embeddings\.position_ids|vocab_)/,
 });
+
+/** Every family of encoders. */
+export const encoders: readonly ModelFamily[] = [bert, roberta, distilbert, electra];

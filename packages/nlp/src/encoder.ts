@@ -210,11 +210,21 @@ export class Encoder {
     return activation === undefined ? y : activations[activation](y);
   }
 
-  /** The finished graph. */
-  graph(logits: Value): ModelGraph {
+  /** The finished graph, with the outputs of its layers. */
+  graph(logits: Value, hidden: readonly Value[]): ModelGraph {
     const { inputs, parameters, sites, fittable, implantable, implants, observations } = this;
     return {
-      ...{ inputs, parameters, logits, sites, fittable, implantable, implants, observations },
+      ...{
+        inputs,
+        parameters,
+        logits,
+        hidden,
+        sites,
+        fittable,
+        implantable,
+        implants,
+        observations,
+      },
       mask: this.#mask,
       emptiable: this.emptiable,
       statistics: new Map(),

@@ -43,6 +43,8 @@ export interface HeadParts {
 export interface TextConfig extends ModelConfig {
   readonly id2label?: Readonly<Record<string, string>> | undefined;
   readonly num_labels?: number | undefined;
+  /** Names of the classes at Hugging Face that the checkpoint was saved as. */
+  readonly architectures?: readonly string[] | undefined;
   /** The token that fills up samples. */
   readonly pad_token_id?: number | null | undefined;
   /** Which parts of a head the checkpoint has; found out from its tensors. */
@@ -90,6 +92,10 @@ const kept = z.record(layer, units);
 export const textConfig = z.looseObject({
   id2label: z.record(z.string(), z.string()).optional(),
   num_labels: size.optional(),
+  architectures: z
+    .array(z.string())
+    .nullish()
+    .transform((names) => names ?? undefined),
   head: z.object({ hidden: z.boolean(), output: z.boolean() }).optional(),
   pruning: z
     .object({
@@ -105,6 +111,9 @@ export const activationName = z.preprocess(
   (name) => (name === "gelu_pytorch_tanh" ? "gelu_new" : name === "swish" ? "silu" : name),
   z.enum(activationNames),
 );
+
+// Heads for other purposes whose tensors are called as those for sequence classification are.
+const otherHeads = /For(TokenClassification|MultipleChoice)$/;
 
 // Costs are stated for samples of this many tokens, as GLUE's are cut to.
 const STATED_LENGTH = 128;
@@ -203,21 +212,35 @@ function declare<Config extends TextConfig>(
   return build(architecture, config, 1, 1).encoder.declarations;
 }
 
-/** As `declare`, for a configuration that came from the file `path`. */
+/** As `declare`, for a configuration that came from the file `path` and may contradict itself. */
 function declareFrom<Config extends TextConfig>(
   path: string,
   architecture: Architecture<Config>,
   config: Config,
 ): ReadonlyMap<string, Declaration> {
-  const { layers, heads, neurons, width } = architecture.dimensions(config);
+  const { layers, heads, neurons, width, ...sizes } = architecture.dimensions(config);
   const fail = (field: string, what: string): never => {
     throw new EspalierError("mismatched-model", `${path}: config.${field}: ${what}`, {
       path,
       field,
     });
   };
+  if (config.head?.output) expectClassifier(architecture, config, fail);
   if (width % heads !== 0) {
-    fail("heads", `expected a divisor of the width ${width}, got ${heads}`);
+    // Families call the two fields differently.
+    throw new EspalierError(
+      "mismatched-model",
+      `${path}: config: expected a width that its ${heads} heads divide, got ${width}`,
+      { path },
+    );
+  }
+  if (sizes.positions <= sizes.firstPosition) {
+    const { positions, firstPosition } = sizes;
+    fail("max_position_embeddings", `expected more than ${firstPosition}, got ${positions}`);
+  }
+  const { pad_token_id: padding } = config;
+  if (padding != null && padding >= sizes.vocabulary) {
+    fail("pad_token_id", `expected a token below vocab_size ${sizes.vocabulary}, got ${padding}`);
   }
   const { pruning = whole } = config;
   const check = (field: string, layer: string, units: readonly number[], count: number) => {
@@ -249,6 +272,22 @@ function declareFrom<Config extends TextConfig>(
   return declare(architecture, config);
 }
 
+/** Whether what the configuration says of a head is true of the tensors of one for sequences. */
+function expectClassifier<Config extends TextConfig>(
+  { className, head: { output } }: Architecture<Config>,
+  { architectures = [], id2label, num_labels: rows }: Config,
+  fail: (field: string, what: string) => never,
+): void {
+  const other = architectures.find((each) => otherHeads.test(each));
+  if (other !== undefined) {
+    fail("architectures", `expected ${className}ForSequenceClassification, got ${other}`);
+  }
+  const labels = Object.keys(id2label ?? {}).length;
+  if (id2label !== undefined && labels !== rows) {
+    fail("id2label", `expected ${rows} labels, the rows of ${output}.weight, got ${labels}`);
+  }
+}
+
 function createModel<Config extends TextConfig>(
   family: ModelFamily,
   architecture: Architecture<Config>,
@@ -256,8 +295,8 @@ function createModel<Config extends TextConfig>(
   parameters: Parameters,
   files: Model["files"],
 ): Model {
-  const { positions, firstPosition } = architecture.dimensions(config);
-  const maxLength = positions - firstPosition;
+  const { vocabulary, ...sizes } = architecture.dimensions(config);
+  const positions = sizes.positions - sizes.firstPosition;
   const classes = classesOf(config);
   const regression = classes.length === 1 || config.problem_type === "regression";
   let declarations: ReadonlyMap<string, Declaration> | undefined;
@@ -267,13 +306,14 @@ function createModel<Config extends TextConfig>(
     family,
     config,
     parameters,
-    preprocessing: textInput(files, maxLength, config),
+    preprocessing: textInput(files, { positions, vocabulary }, config),
     classes,
     objective: regression ? objectives.regression : objectives.classification,
     files,
-    build: (batch, _mode, length = Math.min(STATED_LENGTH, maxLength)) => {
-      const { encoder, logits } = build(architecture, config, batch, length);
-      return encoder.graph(logits);
+    build: (batch, _mode, length = Math.min(STATED_LENGTH, positions)) => {
+      const { encoder, hidden, logits } = build(architecture, config, batch, length);
+      const [_embedded, ...layers] = hidden;
+      return encoder.graph(logits, layers);
     },
     prune: (selection, observed) => {
       const pruned = { ...config, pruning: pruningOf(architecture, config, selection) };

@@ -1,4 +1,4 @@
-export { bert, distilbert, electra, roberta } from "./bert.ts";
+export { bert, distilbert, electra, encoders, roberta } from "./bert.ts";
 export type {
   Activation,
   Dimensions,

@@ -231,7 +231,9 @@ test("what is wrong with a checkpoint is said in one line", async () => {
   const wrong = (config: Record<string, unknown>) => () =>
     bert.load(source, { ...model.config, ...config });
   expect(wrong({ hidden_act: "maxout" })).toThrow("file: config.hidden_act");
-  expect(wrong({ num_attention_heads: 5 })).toThrow("expected a divisor of the width 12, got 5");
+  expect(wrong({ num_attention_heads: 5 })).toThrow(
+    "expected a width that its 5 heads divide, got 12",
+  );
   expect(wrong({ num_hidden_layers: 1e9 })).toThrow("config.num_hidden_layers");
   expect(wrong({ pruning: { heads: { 0: [9] }, neurons: {} } })).toThrow(
     "file: config.pruning.heads.0: expected numbers below 3, got 9",

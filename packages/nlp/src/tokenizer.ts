@@ -19,21 +19,24 @@ interface PaddingConfig {
 /**
  * How text becomes the inputs of a model with these files.
  *
- * @param maxLength Positions that the model knows.
+ * @param positions Tokens that the model has positions for.
  * @throws EspalierError `invalid-file` for a file that is not JSON of an object.
  */
 export function textInput(
   files: ReadonlyMap<string, Uint8Array> | undefined,
-  maxLength: number,
+  { positions, vocabulary }: { readonly positions: number; readonly vocabulary: number },
   config: PaddingConfig,
 ): TextInput {
   const settings = parse(files, "tokenizer_config.json") ?? {};
   const json = parse(files, "tokenizer.json") ?? fromVocabulary(files?.get("vocab.txt"), settings);
   const { model_max_length: stated } = settings as { model_max_length?: unknown };
+  const truncates = typeof stated === "number" && stated > 0 && stated <= positions;
   return {
     kind: "text",
     tokenizer: json && { json, config: settings },
-    maxLength: typeof stated === "number" && stated > 0 ? Math.min(stated, maxLength) : maxLength,
+    maxLength: truncates ? stated : positions,
+    truncates,
+    vocabulary,
     padding: { token: config.pad_token_id ?? 0, type: 0 },
   };
 }

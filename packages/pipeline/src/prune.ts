@@ -21,7 +21,7 @@ import {
   sizeOfModel,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import { type EpochRecord, type Evaluation, evaluate } from "@espalier/train";
+import { type EpochRecord, type Evaluation, evaluate, expectHidden } from "@espalier/train";
 import { applyPlan } from "./apply-plan.ts";
 import type { OnPipelineEvent, Stage } from "./events.ts";
 import { CALIBRATION_SAMPLES, exportModel, fileName } from "./export.ts";
@@ -245,6 +245,16 @@ function expectPossible(request: PruneRequest): void {
   const { source, settings, timing } = request;
   const { implantRank } = settings.plan;
   expectImplantRank(componentGroups(source.model, settings.sensitivity.coupling), implantRank);
+  const { epochs, distillation, hiddenDistillation = 0 } = settings.tune;
+  if (distillation + hiddenDistillation > 1) {
+    throw new EspalierError(
+      "invalid-argument",
+      `distill and distill-hidden: expected shares of at most 1 together, got ${distillation} and ${hiddenDistillation}`,
+    );
+  }
+  if (epochs > 0 && hiddenDistillation > 0) {
+    expectHidden(source.model, source.model.build(1, "evaluation"));
+  }
   if (!isByLatency(request)) return;
   if (timing === undefined) {
     throw new EspalierError("invalid-argument", "keep-latency: expected a way to time models");
@@ -492,9 +502,10 @@ function tune(
   random: Random,
 ): Promise<readonly EpochRecord[]> {
   const { tune: tuning } = settings;
+  const { distillation: weight, hiddenDistillation: hiddenWeight = 0 } = tuning;
   const distillation =
-    tuning.distillation > 0
-      ? { weight: tuning.distillation, temperature: 4, teacher: dense }
+    weight + hiddenWeight > 0
+      ? { weight, hiddenWeight, temperature: 4, teacher: dense }
       : undefined;
   return stage("tune", run, FINAL_MODEL, context, () =>
     trainInRun(run, pruned, context, {

@@ -27,6 +27,8 @@ export interface TuneSettings {
   readonly clip?: number | undefined;
   /** Share of the loss that asks for the dense model's outputs; 0: none. */
   readonly distillation: number;
+  /** Share of the loss that asks for the outputs of the dense model's layers; default: none. */
+  readonly hiddenDistillation?: number | undefined;
   /** Training samples held out to watch the tuning. */
   readonly validation: number;
 }

@@ -187,11 +187,19 @@ export function epochsOf({ manifest }: Summary): number {
   return manifest.command === "sensitivity" ? 0 : manifest.epochs;
 }
 
-/** "cifar-resnet (depth 20, shortcut projection)". */
+// Configurations of Hugging Face's have dozens of fields; these say how large an encoder is.
+const sizeFields = "num_hidden_layers n_layers hidden_size dim num_attention_heads n_heads".split(
+  " ",
+);
+
+/** "cifar-resnet (depth 20, shortcut projection)", "bert (hidden size 384, hidden layers 6, …)". */
 export function describeModel({ model }: Pick<Summary, "model">): string | undefined {
   if (model === undefined) return undefined;
-  const details = model.details.filter(([key]) => key !== "num_labels");
-  const said = details.map(([key, value]) => `${spellOut(key)} ${value}`).join(", ");
+  const sizes = model.details.filter(([key]) => sizeFields.includes(key));
+  const details = sizes.length > 0 ? sizes : model.details.filter(([key]) => key !== "num_labels");
+  const said = details
+    .map(([key, value]) => `${spellOut(key.replace(/^(num|n)_/, ""))} ${value}`)
+    .join(", ");
   return said === "" ? model.type : `${model.type} (${said})`;
 }
 

@@ -11,6 +11,7 @@ const layer = (number: number, scores: readonly number[]): GroupSummary => ({
   standardErrors: scores.map((score, i) => (i === 0 ? null : score / 10)),
   decisions: scores.map((_, i) => (["prune", "implant", "keep"] as const)[i]),
   counts: { keep: 1, implant: 1, prune: 1 },
+  ranks: scores.map((_, i) => (i === 1 ? 8 : undefined)),
 });
 
 describe("the grid of heads", () => {
@@ -22,6 +23,13 @@ describe("the grid of heads", () => {
     expect(text).toContain("<title>Layer 11, head 2: 0.1 ± 0.01, kept</title>");
     expect(text).toMatch(/<title>Layer 0, head 0: [^±<]*, removed<\/title>/);
     expect(text).toContain("6 heads in 2 layers");
+  });
+
+  test("says at which rank implants attend", () => {
+    expect(text).toContain(
+      "<title>Layer 0, head 1: 0.002 ± 2.00e-4, replaced by an implant, rank 8</title>",
+    );
+    expect(text.match(/class="rank"[^>]*>8</g)).toHaveLength(2);
   });
 
   test("is the stronger, the higher the score, and tells fates without colour", () => {

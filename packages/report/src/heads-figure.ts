@@ -13,8 +13,8 @@ const LABEL_HEIGHT = 18;
 const FAINTEST = 0.15;
 
 /**
- * Every head of every layer, coloured by its fate and, the stronger, the higher its score; undefined
- * for models without scored heads.
+ * Every head of every layer, coloured by its fate and, the stronger, the higher its score, with the
+ * ranks of implants; undefined for models without scored heads.
  *
  * @param metric What the scores are.
  */
@@ -48,7 +48,7 @@ function layerLabel(name: string): string {
 }
 
 function row(
-  { name, scores, standardErrors, decisions }: ScoredGroup,
+  { name, scores, standardErrors, decisions, ranks }: ScoredGroup,
   top: number,
   columns: number,
   { height }: ScoreScale,
@@ -61,7 +61,9 @@ function row(
     const width = percent(0.88 / columns);
     const strength = (FAINTEST + (1 - FAINTEST) * height(score)).toFixed(3);
     const spread = error ? ` ± ${formatNumber(error)}` : "";
+    const rank = ranks?.[head];
     const fate = decision === undefined ? "" : `, ${fates[decision]}`;
+    const attending = rank === undefined ? "" : `, rank ${rank}`;
     // Told from the others without colour.
     const cross =
       decision === "prune" &&
@@ -69,9 +71,12 @@ function row(
     const frame =
       decision === "implant" &&
       html`<rect class="frame" x="${x}" width="${width}" y="${top + 2}" height="${CELL_HEIGHT - 4}"/>`;
+    const number =
+      rank !== undefined &&
+      html`<text class="rank" x="${percent((head + 0.5) / columns)}" y="${middle}" dy=".32em" text-anchor="middle">${rank}</text>`;
     return mark(
-      `Layer ${layerLabel(name)}, head ${head}: ${formatNumber(score)}${spread}${fate}`,
-      html`<rect class="${decision ?? "keep"}" x="${x}" width="${width}" y="${top + 2}" height="${CELL_HEIGHT - 4}" opacity="${strength}"/>${cross}${frame}`,
+      `Layer ${layerLabel(name)}, head ${head}: ${formatNumber(score)}${spread}${fate}${attending}`,
+      html`<rect class="${decision ?? "keep"}" x="${x}" width="${width}" y="${top + 2}" height="${CELL_HEIGHT - 4}" opacity="${strength}"/>${cross}${frame}${number}`,
       html` data-head="${head}" data-score="${score}" data-error="${error ?? undefined}"${decision && html` data-decision="${decision}"`}`,
     );
   });

@@ -51,6 +51,7 @@ const pruneOptions: Readonly<Record<string, string>> = {
   "tune.schedule.peak": "--learning-rate",
   "tune.labelSmoothing": "--label-smoothing",
   "tune.distillation": "--distill",
+  "tune.hiddenDistillation": "--distill-hidden",
   "tune.validation": "--hold-out",
   seed: "--seed",
   batchSize: "--batch-size",

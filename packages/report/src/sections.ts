@@ -137,7 +137,7 @@ function sensitivity({ sensitivity, groups, counts, manifest }: Summary): Conten
     } ${explainMetric(sensitivity)}</p>`,
     html`<p>${explainEstimator(sensitivity)} ${explainStability(sensitivity)} ${explainNegative(sensitivity)}</p>`,
     heads &&
-      html`<h3>Attention heads${several && ", before the first round"}</h3>${heads}<p class="caption">How to read it: a row is a layer and a cell one of its heads, by its number. The stronger the colour, the higher the score, among all heads. Blue is kept, grey with a line through it removed, and orange in a frame works on at a lower rank. Pointing at a cell shows its score with its standard error.</p>`,
+      html`<h3>Attention heads${several && ", before the first round"}</h3>${heads}<p class="caption">How to read it: a row is a layer and a cell one of its heads, by its number. The stronger the colour, the higher the score, among all heads. Blue is kept, grey with a line through it removed, and orange in a frame works on at a lower rank, the number in it. Pointing at a cell shows its score with its standard error.</p>`,
     html`<h3>Scores in each group${several && ", before the first round"}</h3>`,
     counts &&
       html`<ul class="key">${one("keep", "kept")}${one("implant", "replaced by implants")}${one("prune", "removed")}</ul>`,

@@ -169,6 +169,7 @@ rect.keep{fill:var(--keep)}rect.implant{fill:var(--implant)}rect.prune{fill:var(
 .heads .prune{fill-opacity:1}
 .heads .gone{stroke:var(--ink);stroke-width:1.2;stroke-opacity:.7}
 .heads .frame{fill:none;stroke:var(--implant);stroke-width:2}
+.heads .rank{fill:var(--ink);font-size:.75rem;pointer-events:none}
 .latencies{display:grid;grid-template-columns:repeat(auto-fit,minmax(20rem,1fr));gap:0 2rem}
 .latencies .chart{padding-left:3.6rem}
 .latencies .chart h3{margin-left:-3.6rem}

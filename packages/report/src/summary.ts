@@ -14,6 +14,7 @@ import {
   type LatencyOutcome,
   type LatencyRecord,
   latencyOutcome,
+  type PlanRecord,
   undisturbed,
 } from "@espalier/pipeline";
 import { commandOf } from "./instructions.ts";
@@ -39,6 +40,8 @@ export interface GroupSummary {
   readonly standardErrors: readonly (number | null)[] | undefined;
   readonly decisions: readonly Decision[] | undefined;
   readonly counts: DecisionCounts | undefined;
+  /** Of attention heads: for each one that is left as an implant its rank, for others undefined. */
+  readonly ranks: readonly (number | undefined)[] | undefined;
 }
 
 /** How the components of the model were scored, before the first round. */
@@ -259,6 +262,7 @@ export function addCounts(a: DecisionCounts, b: DecisionCounts): DecisionCounts 
 function summarizeGroups({ manifest, rounds, dense, model }: Run): GroupSummary[] {
   const { groups, sensitivity, decisions } = rounds[0];
   const several = manifest.command === "prune" && manifest.rounds > 1;
+  const plan = several ? undefined : rounds[0].plan;
   return groups.map((group, i): GroupSummary => {
     // A later round's plan is about what the one before has left; the models know the outcome.
     const decided = several
@@ -273,7 +277,21 @@ function summarizeGroups({ manifest, rounds, dense, model }: Run): GroupSummary[
       standardErrors: sensitivity?.groups[i].standardErrors,
       decisions: decided,
       counts: decided && countDecisions(decided),
+      ranks: ranksOf(group, decided, plan),
     };
+  });
+}
+
+function ranksOf(
+  { name, count, kind, implants, span }: ComponentGroup,
+  decisions: readonly Decision[] | undefined,
+  plan: PlanRecord | undefined,
+): GroupSummary["ranks"] {
+  if (kind !== "head") return undefined;
+  return Array.from({ length: count }, (_, i) => {
+    if (decisions?.[i] === "prune") return undefined;
+    if (implants) return span;
+    return decisions?.[i] === "implant" ? plan?.groups[name]?.implantRank : undefined;
   });
 }
 

@@ -7,9 +7,11 @@ export { learningRateAt, type Schedule } from "./schedule.ts";
 export {
   compileTrainingStep,
   type Distillation,
+  expectHidden,
   type StepInputs,
   type StepOptions,
   type StepResult,
+  type TeacherOutputs,
   type TrainingState,
   type TrainingStep,
 } from "./step.ts";

@@ -1,5 +1,12 @@
 /** @file One training step as one program: forward, backward, optimiser, statistics. */
-import { type Model, type Objective, objectiveOf, type Parameter } from "@espalier/core";
+import { EspalierError } from "@espalier/base";
+import {
+  type Model,
+  type ModelGraph,
+  type Objective,
+  objectiveOf,
+  type Parameter,
+} from "@espalier/core";
 import {
   add,
   divide,
@@ -24,8 +31,13 @@ import {
 import { createOptimizer, type OptimizerOptions } from "./optimizer.ts";
 
 export interface Distillation {
-  /** Share of the loss that asks for the teacher's distribution; the rest asks for the labels. */
+  /** Share of the loss that asks for the teacher's distribution. */
   readonly weight: number;
+  /**
+   * Share that asks for the outputs of the teacher's layers, one by one: their mean squared difference
+   * (Jiao et al. 2020, arXiv 1909.10351, equation 8). What is left of the loss asks for the labels.
+   */
+  readonly hiddenWeight: number;
   /** Both distributions are softened by it (Hinton et al. 2015, arXiv 1503.02531). */
   readonly temperature: number;
 }
@@ -50,11 +62,18 @@ export interface StepInputs {
   readonly feeds: Readonly<Record<string, TensorData>>;
   /** What the model's objective compares the logits with, [batch, classes]. */
   readonly targets: Float32Array;
-  /** The teacher's logits, [batch, classes], when distilling. */
-  readonly teacher?: Float32Array;
+  /** When distilling: what the teacher makes of the batch. */
+  readonly teacher?: TeacherOutputs | undefined;
   readonly learningRate: number;
   /** Counts from 1. */
   readonly step: number;
+}
+
+export interface TeacherOutputs {
+  /** [batch, classes]. */
+  readonly logits: Float32Array;
+  /** The outputs of its layers, where these are asked for. */
+  readonly hidden?: readonly Float32Array[] | undefined;
 }
 
 export interface StepResult {
@@ -74,31 +93,78 @@ export interface TrainingStep {
   dispose(): Promise<void>;
 }
 
-/** The loss of each sample, [N]. */
-function lossOf(
+/** How far logits are from the teacher's, of each sample: [N]. */
+function distanceToTeacher(
   objective: Objective,
   logits: Value,
-  targets: Value,
   teacher: Value,
-  distillation: Distillation | undefined,
+  temperature: number,
 ): Value {
-  const fit = objective.loss(logits, targets);
-  if (distillation === undefined) return fit;
-  const { weight, temperature } = distillation;
-  if (objective.name === "regression") {
-    return add(
-      multiply(fit, scalar(1 - weight)),
-      multiply(objective.loss(logits, teacher), scalar(weight)),
-    );
-  }
+  if (objective.name === "regression") return objective.loss(logits, teacher);
   const soften = (x: Value) => multiply(x, scalar(1 / temperature));
   const wanted = softmax(soften(teacher));
   const difference = subtract(logSoftmax(soften(teacher)), logSoftmax(soften(logits)));
-  const divergence = sum(multiply(wanted, difference), [-1]);
   // Gradients of softened losses are smaller by temperature².
-  return add(
-    multiply(fit, scalar(1 - weight)),
-    multiply(divergence, scalar(weight * temperature ** 2)),
+  return multiply(sum(multiply(wanted, difference), [-1]), scalar(temperature ** 2));
+}
+
+/** The mean squared difference of what layers put out, over what is not filled up: [N]. */
+function hiddenDistance({ hidden = [], mask }: ModelGraph, teacher: readonly Value[]): Value {
+  const distances = hidden.map((value, i) => {
+    const squares = square(subtract(value, teacher[i]));
+    const [, ...axes] = value.shape.keys();
+    if (mask === undefined) return mean(squares, axes);
+    const [, , ...within] = value.shape.keys();
+    return divide(sum(multiply(mean(squares, within), mask), [1]), sum(mask, [1]));
+  });
+  return multiply(
+    distances.reduce((a, b) => add(a, b)),
+    scalar(1 / distances.length),
+  );
+}
+
+const logitsName = "teacher";
+const hiddenName = (layer: number) => `teacher hidden ${layer}`;
+
+/** The loss of each sample, [N], whose teacher's outputs are inputs of the program. */
+function lossOf(
+  model: Model,
+  graph: ModelGraph,
+  targets: Value,
+  distillation: Distillation | undefined,
+): Value {
+  const { logits } = graph;
+  const objective = objectiveOf(model);
+  const fit = objective.loss(logits, targets);
+  if (distillation === undefined) return fit;
+  const { weight, hiddenWeight, temperature } = distillation;
+  const parts = [multiply(fit, scalar(1 - weight - hiddenWeight))];
+  if (weight > 0) {
+    const teacher = input(logitsName, logits.shape);
+    const distance = distanceToTeacher(objective, logits, teacher, temperature);
+    parts.push(multiply(distance, scalar(weight)));
+  }
+  if (hiddenWeight > 0) {
+    expectHidden(model, graph);
+    const teacher = (graph.hidden ?? []).map(({ shape }, i) => input(hiddenName(i), shape));
+    parts.push(multiply(hiddenDistance(graph, teacher), scalar(hiddenWeight)));
+  }
+  return parts.reduce((a, b) => add(a, b));
+}
+
+/**
+ * @throws EspalierError `mismatched-model` for a model of a family that does not say what its layers put
+ *   out, or says it of none.
+ */
+export function expectHidden(
+  { family }: Pick<Model, "family">,
+  { hidden = [] }: Pick<ModelGraph, "hidden">,
+): void {
+  if (hidden.length > 0) return;
+  throw new EspalierError(
+    "mismatched-model",
+    `distillation from hidden states: expected a model whose layers have outputs of one shape, such as an encoder of texts, got one of the family ${family.name}`,
+    { family: family.name },
   );
 }
 
@@ -130,12 +196,9 @@ export async function compileTrainingStep(
   const graph = model.build(batchSize, "training", options.length);
   const optimizer = createOptimizer(options.optimizer);
   const targets = input("targets", graph.logits.shape);
-  const teacher = input("teacher", graph.logits.shape);
   const learningRate = input("learning rate", []);
   const corrections = [input("correction 1", []), input("correction 2", [])] as const;
-  const loss = mean(
-    lossOf(objectiveOf(model), graph.logits, targets, teacher, options.distillation),
-  );
+  const loss = mean(lossOf(model, graph, targets, options.distillation));
 
   const outputs: Record<string, Value> = { loss, logits: graph.logits };
   const initialState = new Map<string, Float32Array>();
@@ -178,9 +241,12 @@ export async function compileTrainingStep(
       const given: Record<string, TensorData | undefined> = {
         ...inputs.feeds,
         targets: inputs.targets,
-        teacher: inputs.teacher,
+        [logitsName]: inputs.teacher?.logits,
         "learning rate": Float32Array.of(inputs.learningRate),
       };
+      inputs.teacher?.hidden?.forEach((values, i) => {
+        given[hiddenName(i)] = values;
+      });
       betas?.forEach((beta, i) => {
         given[`correction ${i + 1}`] = Float32Array.of(1 / (1 - beta ** inputs.step));
       });

@@ -150,7 +150,7 @@ describe("one step", () => {
     const plain = await compileTrainingStep(model, executor, settings);
     const distilling = await compileTrainingStep(model, executor, {
       ...settings,
-      distillation: { weight: 0.5, temperature: 4 },
+      distillation: { weight: 0.5, hiddenWeight: 0, temperature: 4 },
     });
     const batch = await samples.batch([0, 1, 2, 3, 4, 5, 6, 7]);
     const inputs = {
@@ -160,11 +160,22 @@ describe("one step", () => {
       step: 1,
     };
     const { loss, logits } = await plain.run(plain.initialState, inputs);
-    const half = await distilling.run(distilling.initialState, { ...inputs, teacher: logits });
+    const half = await distilling.run(distilling.initialState, { ...inputs, teacher: { logits } });
     expect(half.loss).toBeCloseTo(loss / 2, 5);
-    const other = logits.map((x, i) => x + (i % 3));
+    const other = { logits: logits.map((x, i) => x + (i % 3)) };
     const apart = await distilling.run(distilling.initialState, { ...inputs, teacher: other });
     expect(apart.loss).toBeGreaterThan(half.loss + 0.1);
+  });
+
+  test("a family that does not say what its layers put out has no hidden states to distil", async () => {
+    const distilling = compileTrainingStep(model, executor, {
+      ...{ batchSize: 8, optimizer: sgd, statisticsMomentum: 0 },
+      distillation: { weight: 0, hiddenWeight: 0.5, temperature: 4 },
+    });
+    await expect(distilling).rejects.toMatchObject({
+      code: "mismatched-model",
+      message: expect.stringContaining(`got one of the family ${model.family.name}`),
+    });
   });
 });
 

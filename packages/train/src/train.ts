@@ -10,7 +10,7 @@ import {
   type Random,
   type Samples,
 } from "@espalier/core";
-import type { Executor, Program } from "@espalier/graph";
+import type { Executor, Program, Value } from "@espalier/graph";
 import { float32Data } from "@espalier/graph";
 import { evaluate, Score } from "./evaluate.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
@@ -20,6 +20,7 @@ import {
   compileTrainingStep,
   type Distillation,
   parametersIn,
+  type TeacherOutputs,
   type TrainingState,
 } from "./step.ts";
 
@@ -109,9 +110,10 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
   const programs = new PerLength((length) =>
     compileTrainingStep(model, executor, { ...options, length, statisticsMomentum: 0.1 }),
   );
-  const taught = options.distillation?.teacher;
+  const { distillation } = options;
   const teachers =
-    taught && new PerLength((length) => compileTeacher(taught, executor, batchSize, length));
+    distillation &&
+    new PerLength((length) => compileTeacher(distillation, executor, batchSize, length));
   const objective = objectiveOf(model);
   const { resume } = options;
   let state = resume?.state;
@@ -157,7 +159,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
           model.classes.length,
           options.labelSmoothing,
         ),
-        ...(teacher ? { teacher: await teacher.logits(batch) } : {}),
+        teacher: await teacher?.outputs(batch),
         learningRate,
         step: done + 1,
       });
@@ -214,23 +216,31 @@ function smooth(targets: Float32Array, classes: number, smoothing: number): Floa
 }
 
 interface Teacher {
-  logits(batch: Batch): Promise<Float32Array>;
+  outputs(batch: Batch): Promise<TeacherOutputs>;
   dispose(): Promise<void>;
 }
 
 async function compileTeacher(
-  model: Model,
+  { teacher, hiddenWeight }: NonNullable<TrainOptions["distillation"]>,
   executor: Executor,
   batchSize: number,
   length: number | undefined,
 ): Promise<Teacher> {
-  const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
-  const program: Program<"logits"> = await executor.compile({
-    outputs: { logits: graph.logits },
-    constants,
+  const { graph, constants } = bindParameters(teacher, batchSize, "evaluation", length);
+  const layers = hiddenWeight > 0 ? (graph.hidden ?? []) : [];
+  const outputs: Record<string, Value> = { logits: graph.logits };
+  layers.forEach((value, i) => {
+    outputs[`hidden.${i}`] = value;
   });
+  const program: Program = await executor.compile({ outputs, constants });
   return {
-    logits: async (batch) => float32Data((await program.run(batch.feeds)).logits),
+    outputs: async (batch) => {
+      const results = await program.run(batch.feeds);
+      return {
+        logits: float32Data(results.logits),
+        hidden: layers.map((_, i) => float32Data(results[`hidden.${i}`])),
+      };
+    },
     dispose: () => program.dispose(),
   };
 }

@@ -1,0 +1,21 @@
+import { expect, test } from "vitest";
+import { describeModel } from "./explain.ts";
+import type { Summary } from "./summary.ts";
+
+const said = (type: string, fields: Readonly<Record<string, string | number>>) =>
+  describeModel({
+    model: { type, details: Object.entries(fields) } as unknown as Summary["model"],
+  });
+
+test("of a network's configuration all fields are named, of an encoder's its size", () => {
+  const fields = { depth: 20, shortcut: "projection", num_labels: 10 };
+  expect(said("cifar-resnet", fields)).toBe("cifar-resnet (depth 20, shortcut projection)");
+  expect(said("custom", {})).toBe("custom");
+  const bert = {
+    ...{ vocab_size: 30522, hidden_size: 384, num_hidden_layers: 6, num_attention_heads: 12 },
+    ...{ intermediate_size: 1536, hidden_act: "gelu", transformers_version: "4.8.2" },
+  };
+  expect(said("bert", bert)).toBe("bert (hidden size 384, hidden layers 6, attention heads 12)");
+  const distilled = { vocab_size: 30522, dim: 768, n_layers: 6, n_heads: 12, activation: "gelu" };
+  expect(said("distilbert", distilled)).toBe("distilbert (dim 768, layers 6, heads 12)");
+});
