@@ -18,8 +18,9 @@ import {
   spearman,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import { bert, distilbert, electra, encoders, roberta } from "@espalier/nlp";
-import { defaultTextTuning, loadSource, openTask, trainModel } from "@espalier/pipeline";
+import { encoders } from "@espalier/nlp";
+import { defaultTextTuning, loadSource, openTask, type Task, trainModel } from "@espalier/pipeline";
+import { evaluate } from "@espalier/train";
 
 export interface HeadsOptions {
   /** A directory of Hugging Face's with an encoder. */
