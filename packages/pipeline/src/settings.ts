@@ -29,6 +29,8 @@ export interface TuneSettings {
   readonly distillation: number;
   /** Training samples held out to watch the tuning. */
   readonly validation: number;
+  /** Whether the test set is judged after every epoch, too; see `TrainOptions.test`. Default: not. */
+  readonly testEpochs?: boolean | undefined;
 }
 
 export interface PlanSettings extends Omit<PlanOptions, "roundTo"> {
