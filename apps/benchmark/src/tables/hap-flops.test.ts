@@ -8,7 +8,13 @@ import { type CountedOperation, hapFlops } from "./hap-flops.ts";
 test.each<[string, ModelFamily, object, readonly CountedOperation[], number]>([
   ["ResNet-56", cifarResNet, cifarResNet.presets["resnet56-cifar10"], [], 252_585_226],
   ["WideResNet-32", cifarResNet, cifarResNet.presets["wideresnet32-cifar10"], [], 2_203_882_506],
-  ["PreResNet-29", preResNet, preResNet.presets["preresnet29-cifar10"], ["relu", "mean"], 724_153_354],
+  [
+    "PreResNet-29",
+    preResNet,
+    preResNet.presets["preresnet29-cifar10"],
+    ["relu", "mean"],
+    724_153_354,
+  ],
   ["VGG16-BN", vgg, vgg.presets["vgg16-bn-cifar10"], ["relu", "maxPool"], 627_355_658],
   [
     "VGG16-BN with biases",

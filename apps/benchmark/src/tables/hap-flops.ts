@@ -39,7 +39,9 @@ export function hapFlops(model: Model, also: readonly CountedOperation[]): numbe
     ),
   );
   const isBias = (value: Value): boolean =>
-    isInput(value) ? biases.has(value) : value.operation.name === "reshape" && isBias(value.inputs[0]);
+    isInput(value)
+      ? biases.has(value)
+      : value.operation.name === "reshape" && isBias(value.inputs[0]);
   const count = (value: Value): number => {
     const { name, macs } = value.operation;
     if (macs !== undefined) return 2 * macs(value);
