@@ -31,9 +31,9 @@ describe("pages of single measurements", () => {
     imagenet: imagenetMarkdown,
     heads: ({ rows, subject }) => headsMarkdown(rows, subject),
   };
-  test.each(Object.entries(pages))("%s", async (name, render) => {
-    // Not every measurement has been made.
-    if (!existsSync(join(results, `${name}.json`))) return;
+  // Not every measurement has been made.
+  const made = Object.entries(pages).filter(([name]) => existsSync(join(results, `${name}.json`)));
+  test.each(made)("%s", async (name, render) => {
     const page = await readFile(join(results, `${name}.md`), "utf8");
     expect(page).toContain(render(await read(name)));
   });

@@ -1,4 +1,5 @@
 /** @file `npm run benchmark`: measures tables, and writes what they show. */
+import { existsSync } from "node:fs";
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -13,6 +14,7 @@ import {
   openOnnxModel,
 } from "@espalier/runtime-onnx";
 import { cifarResNet, preResNet, resNet, vgg } from "@espalier/vision";
+import { FIDELITY, measureFidelity } from "./fidelity.ts";
 import { measureTable } from "./measure.ts";
 import { renderPages } from "./pages.ts";
 import { type PresetName, presetNames, readTables } from "./table.ts";
@@ -55,7 +57,7 @@ async function main(signal: AbortSignal): Promise<void> {
     },
   });
   const tables = await readTables(join(benchmarks, "tables"));
-  const names = tables.map(({ name }) => name);
+  const names = [...tables.map(({ name }) => name), FIDELITY];
   const unknown = positionals.find((name) => !names.includes(name));
   if (values.help || (positionals.length === 0 && !values.render)) {
     process.stderr.write(usage(names));
@@ -100,16 +102,35 @@ async function main(signal: AbortSignal): Promise<void> {
     runs: values.runs,
     results,
     signal,
-    openTask: (name: string) =>
-      openTask(values.data.find((spec) => spec.startsWith(`${name}:`)) ?? name, { signal }),
+    openTask: (name: string) => openTask(dataSpec(name, values.data, preset), { signal }),
     log,
     onEvent: (event: PipelineEvent) => showEvent(event, log),
   };
   for (const name of positionals) {
-    const table = tables.find((each) => each.name === name)!;
-    await measureTable(table, preset, bench, render);
+    const table = tables.find((each) => each.name === name);
+    if (table === undefined) await measureFidelity(preset, bench);
+    else await measureTable(table, preset, bench, render);
   }
   await render();
+}
+
+// Where data sets are looked for that are not said to be elsewhere.
+const localData: Readonly<Record<string, string>> = {
+  "glue/sst2": "glue/SST-2",
+  "glue/mrpc": "glue/MRPC",
+  "glue/rte": "glue/RTE",
+  "glue/qnli": "glue/QNLI",
+};
+
+/** What `openTask` takes for the data set of a table. */
+function dataSpec(name: string, given: readonly string[], preset: PresetName): string {
+  const spec = given.find((each) => each.startsWith(`${name}:`));
+  // A few images stand in for ImageNet where accuracies mean nothing.
+  const smoke = preset === "smoke" ? { imagefolder: "imagenette-mini" } : {};
+  const local = { ...localData, ...smoke }[name];
+  if (spec !== undefined || local === undefined) return spec ?? name;
+  const path = join(shared, local);
+  return existsSync(path) ? `${name}:${path}` : name;
 }
 
 function showEvent(event: PipelineEvent, log: (line: string) => void): void {

@@ -62,7 +62,7 @@ function limit(task: Task, images: Preset["images"]): Task {
 }
 
 /** `source` with the path of its file, where that is in one of the directories. */
-function locate(source: string, { models }: Bench): string {
+export function locate(source: string, { models }: Bench): string {
   const colon = source.indexOf(":") + 1;
   const [prefix, file] = [source.slice(0, colon), source.slice(colon)];
   const found = models

@@ -1,6 +1,7 @@
 /** @file `benchmarks/README.md` and its plots, made of the tables and of what was measured. */
 import { linePlot, type PlotSeries } from "@espalier/report";
 import { type Cell, cellsOf } from "./cells.ts";
+import { fidelitySection } from "./fidelity.ts";
 import { methods } from "./methods.ts";
 import { type CellResult, readResult, resultPath } from "./results.ts";
 import type { PresetName, Published, Table } from "./table.ts";
@@ -82,6 +83,7 @@ function measuredTable(rows: readonly Row[]): string {
     "tuned, last epoch",
     "change",
     "best on test",
+    "components kept (implants)",
     "parameters, M",
     "MACs, M",
     "MACs ratio",
@@ -108,6 +110,7 @@ function measuredTable(rows: readonly Row[]): string {
         percent(of(({ accuracy }) => accuracy.tuned)),
         minus(change.toFixed(2)),
         best.length === 0 ? "–" : percent(best),
+        `${meanOf(of(({ components }) => components.after)).toFixed(0)} of ${results[0].components.before} (${meanOf(of(({ components }) => components.implants)).toFixed(0)})`,
         millions(
           of(({ pruned }) => pruned.parameters),
           3,
@@ -328,12 +331,10 @@ function tableSection(
  * All documents, by their paths in the directory `benchmarks`.
  *
  * @param results Where the results are.
- * @param also Other sections of the page, such as those of single measurements.
  */
 export async function renderPages(
   tables: readonly Table[],
   results: string,
-  also: readonly string[] = [],
 ): Promise<Map<string, string>> {
   const files = new Map<string, string>();
   const sections: string[] = [];
@@ -344,7 +345,9 @@ export async function renderPages(
     sections.push(section.text);
     for (const [path, svg] of section.files) files.set(path, svg);
   }
-  files.set("README.md", `${[intro(), ...sections, ...also].join("\n\n")}\n`);
+  const fidelity = await fidelitySection(results);
+  for (const [path, svg] of fidelity.files) files.set(path, svg);
+  files.set("README.md", `${[intro(), ...sections, fidelity.text].join("\n\n")}\n`);
   return files;
 }
 
