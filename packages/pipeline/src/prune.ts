@@ -244,7 +244,8 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
 function expectPossible(request: PruneRequest): void {
   const { source, settings, timing } = request;
   const { implantRank } = settings.plan;
-  expectImplantRank(componentGroups(source.model, settings.sensitivity.coupling), implantRank);
+  const { coupling, kinds } = settings.sensitivity;
+  expectImplantRank(componentGroups(source.model, coupling, kinds), implantRank);
   if (!isByLatency(request)) return;
   if (timing === undefined) {
     throw new EspalierError("invalid-argument", "keep-latency: expected a way to time models");
@@ -421,7 +422,9 @@ async function reduce(
           const kept = await keepLatency(run, { ...by, timing: timing!, ...context });
           return encode(kept.plan, kept.promise);
         }
-        const share = wanted * (costOf(dense, budget.of) / costOf(model, budget.of));
+        const { kinds } = settings.sensitivity;
+        const whole = (of: Model) => costOf(of, budget.of, undefined, kinds);
+        const share = wanted * (whole(dense) / whole(model));
         const relative = { ...budget, keep: Math.min(1, share) };
         return encode(makePlan(model, scores, { ...options, budget: relative }));
       });

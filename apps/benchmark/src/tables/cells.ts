@@ -67,7 +67,11 @@ export function cellsOf(table: Table, presetName: PresetName): Cell[] {
             images: preset.images,
             settings: methods[method].apply({
               ...base,
-              sensitivity: { ...base.sensitivity, samples: preset.samples },
+              sensitivity: {
+                ...base.sensitivity,
+                ...(table.kinds === undefined ? {} : { kinds: table.kinds }),
+                samples: preset.samples,
+              },
               calibration: preset.calibration,
               tune: tuningOf(preset.tune),
               seed,

@@ -126,8 +126,8 @@ const localData: Readonly<Record<string, string>> = {
 function dataSpec(name: string, given: readonly string[], preset: PresetName): string {
   const spec = given.find((each) => each.startsWith(`${name}:`));
   // A few images stand in for ImageNet where accuracies mean nothing.
-  const smoke = preset === "smoke" ? { imagefolder: "imagenette-mini" } : {};
-  const local = { ...localData, ...smoke }[name];
+  const smoke = preset === "smoke" && name === "imagefolder" ? "imagenette-mini" : undefined;
+  const local = smoke ?? localData[name];
   if (spec !== undefined || local === undefined) return spec ?? name;
   const path = join(shared, local);
   return existsSync(path) ? `${name}:${path}` : name;

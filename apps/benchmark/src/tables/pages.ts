@@ -301,6 +301,11 @@ function presetSection(
   return { text: lines.join("\n"), files };
 }
 
+function budgetOf({ budget, kinds }: Table): string {
+  if (budget === "components" && kinds !== undefined) return kinds.map((kind) => `${kind}s`).join();
+  return budget === "macs" ? "multiply-accumulates" : budget;
+}
+
 function tableSection(
   table: Table,
   measured: ReadonlyMap<PresetName, readonly Measured[]>,
@@ -309,7 +314,7 @@ function tableSection(
   const others = [...table.paper, ...table.published];
   const parts = [
     `## ${table.title}`,
-    `${table.model}. Budgets are shares of ${{ macs: "the multiply-accumulates", parameters: "the parameters", components: "the components" }[table.budget]}. The table is [tables/${table.name}.json](tables/${table.name}.json).`,
+    `${table.model}. Budgets are shares of the ${budgetOf(table)}. The table is [tables/${table.name}.json](tables/${table.name}.json).`,
   ];
   for (const preset of shown) {
     const section = presetSection(table, preset, measured.get(preset) ?? []);

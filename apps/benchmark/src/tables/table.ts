@@ -2,6 +2,7 @@
 import { readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { EspalierError, readJson } from "@espalier/base";
+import { type ComponentKind, componentKinds } from "@espalier/core";
 import * as z from "zod";
 import { type CountedOperation, countedOperations } from "./hap-flops.ts";
 import { methodNames } from "./methods.ts";
@@ -89,6 +90,11 @@ const table = z.strictObject({
   data: z.array(z.string()).min(1),
   /** What a share is kept of. */
   budget: z.enum(["macs", "parameters", "components"]),
+  /** Kinds of components that are pruned; default: all. */
+  kinds: z
+    .array(z.enum(componentKinds as [ComponentKind, ...ComponentKind[]]))
+    .min(1)
+    .optional(),
   /** What HAP counts besides the operations that it always does; null: its count is not defined. */
   hapFlops: z
     .array(z.enum(countedOperations as [CountedOperation, ...CountedOperation[]]))
