@@ -17,6 +17,7 @@ import { cifarResNet, preResNet, resNet, vgg } from "@espalier/vision";
 import { FIDELITY, measureFidelity } from "./fidelity.ts";
 import { measureTable } from "./measure.ts";
 import { renderPages } from "./pages.ts";
+import { measurePeers, PEERS } from "./peers.ts";
 import { type PresetName, presetNames, readTables } from "./table.ts";
 
 const root = fileURLToPath(new URL("../../../..", import.meta.url));
@@ -39,6 +40,7 @@ tables: ${names.join(", ")}
   --models DIR      where trained models are (default: ../shared/data/cifar10-resnets); may be repeated
   --device DEVICE   what ONNX Runtime computes on (default: cpu)
   --threads N       (default: all cores)
+  --python COMMAND  a Python with PyTorch, for peers (default: python3)
   --runs DIR        where runs go (default: runs/benchmark)
 `;
 
@@ -52,12 +54,13 @@ async function main(signal: AbortSignal): Promise<void> {
       models: { type: "string", multiple: true, default: [join(shared, "cifar10-resnets")] },
       device: { type: "string", default: "cpu" },
       threads: { type: "string", default: String(availableParallelism()) },
+      python: { type: "string", default: "python3" },
       runs: { type: "string", default: join(root, "runs/benchmark") },
       help: { type: "boolean", default: false },
     },
   });
   const tables = await readTables(join(benchmarks, "tables"));
-  const names = [...tables.map(({ name }) => name), FIDELITY];
+  const names = [...tables.map(({ name }) => name), FIDELITY, PEERS];
   const unknown = positionals.find((name) => !names.includes(name));
   if (values.help || (positionals.length === 0 && !values.render)) {
     process.stderr.write(usage(names));
@@ -108,8 +111,9 @@ async function main(signal: AbortSignal): Promise<void> {
   };
   for (const name of positionals) {
     const table = tables.find((each) => each.name === name);
-    if (table === undefined) await measureFidelity(preset, bench);
-    else await measureTable(table, preset, bench, render);
+    if (table !== undefined) await measureTable(table, preset, bench, render);
+    else if (name === FIDELITY) await measureFidelity(preset, bench);
+    else await measurePeers(preset, bench, values.python);
   }
   await render();
 }

@@ -3,6 +3,7 @@ import { linePlot, type PlotSeries } from "@espalier/report";
 import { type Cell, cellsOf } from "./cells.ts";
 import { fidelitySection } from "./fidelity.ts";
 import { methods } from "./methods.ts";
+import { peersSection } from "./peers.ts";
 import { type CellResult, readResult, resultPath } from "./results.ts";
 import type { PresetName, Published, Table } from "./table.ts";
 
@@ -352,7 +353,10 @@ export async function renderPages(
   }
   const fidelity = await fidelitySection(results);
   for (const [path, svg] of fidelity.files) files.set(path, svg);
-  files.set("README.md", `${[intro(), ...sections, fidelity.text].join("\n\n")}\n`);
+  files.set(
+    "README.md",
+    `${[intro(), ...sections, fidelity.text, await peersSection(results)].join("\n\n")}\n`,
+  );
   return files;
 }
 
