@@ -2,6 +2,8 @@
 
 import { EspalierError } from "@espalier/base";
 import {
+  type ComponentKind,
+  componentKinds,
   type EstimatorChoice,
   estimatorChoices,
   type Metric,
@@ -120,6 +122,7 @@ export interface SensitivityOptions {
   readonly temperature?: number;
   readonly samples: number;
   readonly coupling: "together" | "apart";
+  readonly kind?: readonly ComponentKind[];
 }
 
 export function addSensitivityOptions(command: Command): Command {
@@ -150,11 +153,26 @@ export function addSensitivityOptions(command: Command): Command {
       new Option("--coupling <kind>", "whether residual branches lose channels together or apart")
         .choices(["together", "apart"])
         .default(coupling),
+    )
+    .addOption(
+      new Option(
+        "--kind <kind>",
+        "prune components of this kind alone; may be repeated (default: all)",
+      ).argParser((text: string, before: readonly ComponentKind[] = []) => [
+        ...before,
+        componentKind(text),
+      ]),
     );
 }
 
+function componentKind(text: string): ComponentKind {
+  const kind = componentKinds.find((each) => each === text);
+  if (kind !== undefined) return kind;
+  throw new InvalidArgumentError(`Expected ${componentKinds.join(", ")}.`);
+}
+
 export function sensitivitySettings(options: SensitivityOptions): SensitivitySettings {
-  const { metric, estimator, draws, samples, coupling } = options;
+  const { metric, estimator, draws, samples, coupling, kind } = options;
   return {
     metric,
     estimator,
@@ -162,6 +180,7 @@ export function sensitivitySettings(options: SensitivityOptions): SensitivitySet
     temperature: options.temperature ?? defaultTemperatures[metric],
     samples,
     coupling,
+    ...(kind === undefined ? {} : { kinds: kind }),
   };
 }
 

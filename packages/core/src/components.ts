@@ -39,8 +39,13 @@ export type Decisions = ReadonlyMap<string, readonly Decision[]>;
  * The removable components of `model`, found by following its channels through its graph.
  *
  * @param policy Whether residual branches lose channels "together" or "apart"; see AdditionPolicy.
+ * @param kinds Those of other kinds are left out; default: all.
  */
-export function componentGroups(model: Model, policy: AdditionPolicy): ComponentGroup[] {
+export function componentGroups(
+  model: Model,
+  policy: AdditionPolicy,
+  kinds?: readonly ComponentKind[],
+): ComponentGroup[] {
   const graph = model.build(1, "evaluation");
   const used = new Set(topologicalOrder([graph.logits]));
   const parameters = new Map<string, CoupledParameter>();
@@ -92,7 +97,7 @@ export function componentGroups(model: Model, policy: AdditionPolicy): Component
     });
   }
   const taken = new Map<string, number>();
-  return [...groups.values()].map((group) => {
+  const all = [...groups.values()].map((group): ComponentGroup => {
     const first = group.parameters.find((name) => graph.sites.has(name)) ?? group.parameters[0];
     const layer = first.replace(/\.weight$/, "");
     // Parts of a layer that are coupled differently are told apart by a number.
@@ -111,6 +116,7 @@ export function componentGroups(model: Model, policy: AdditionPolicy): Component
       ),
     };
   });
+  return kinds === undefined ? all : all.filter(({ kind }) => kinds.includes(kind));
 }
 
 /**

@@ -55,6 +55,7 @@ export type {
   Site,
   TextInput,
 } from "./model.ts";
+export { componentKinds } from "./model.ts";
 export { Moments } from "./moments.ts";
 export {
   classification,

@@ -70,6 +70,8 @@ export interface ImagePreprocessing {
 /** What a component is. Kinds differ in what they cost and compute; see the scope "kind" of plans. */
 export type ComponentKind = "channel" | "head" | "neuron";
 
+export const componentKinds: readonly ComponentKind[] = ["channel", "head", "neuron"];
+
 /** What the rows of a weight make. */
 export interface Layer {
   /** Weights of one layer make different channels of it. */

@@ -11,7 +11,7 @@ import {
   implantRank,
   selectRows,
 } from "./components.ts";
-import type { Model, ModelGraph, Observed } from "./model.ts";
+import type { ComponentKind, Model, ModelGraph, Observed } from "./model.ts";
 import type { Sensitivity } from "./sensitivity.ts";
 
 /** What is to be reduced, and to which share of the model as it is. */
@@ -160,12 +160,18 @@ export function applyDecisions(
 /**
  * What a budget counts of a whole model.
  *
+ * @param kinds Which components count, of budgets of components; default: all.
  * @throws EspalierError `invalid-argument` for latency without a way to tell it.
  */
-export function costOf(model: Model, of: Budget["of"], latencyOf?: LatencyOf): number {
+export function costOf(
+  model: Model,
+  of: Budget["of"],
+  latencyOf?: LatencyOf,
+  kinds?: readonly ComponentKind[],
+): number {
   switch (of) {
     case "components":
-      return countComponents(componentGroups(model, "together"));
+      return countComponents(componentGroups(model, "together", kinds));
     case "latency":
       if (latencyOf !== undefined) return latencyOf(model);
       throw new EspalierError(

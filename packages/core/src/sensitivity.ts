@@ -18,7 +18,7 @@ import {
   siteReadings,
 } from "./estimate.ts";
 import { fitBatch } from "./fit-batch.ts";
-import type { Model } from "./model.ts";
+import type { ComponentKind, Model } from "./model.ts";
 import { Moments } from "./moments.ts";
 import { objectiveOf } from "./objective.ts";
 import { PerLength } from "./per-length.ts";
@@ -76,6 +76,8 @@ export interface SensitivityOptions {
   readonly temperature: number;
   /** Residual branches lose channels "together" or "apart". */
   readonly coupling: "together" | "apart";
+  /** Components of other kinds are not scored, and plans made by the scores keep them; default: all. */
+  readonly kinds?: readonly ComponentKind[] | undefined;
   readonly batchSize: number;
   readonly random: Random;
   readonly signal?: AbortSignal | undefined;
@@ -112,18 +114,19 @@ export async function measureSensitivity(
   model: Model,
   options: SensitivityOptions,
 ): Promise<Sensitivity> {
-  const { metric, temperature, coupling, random } = options;
+  const { metric, temperature, coupling, kinds, random } = options;
   if (!(temperature > 0)) {
     throw new EspalierError(
       "invalid-argument",
       `temperature: expected a number above 0, got ${temperature}`,
     );
   }
-  const groups = componentGroups(model, coupling);
+  const groups = componentGroups(model, coupling, kinds);
   if (groups.length === 0) {
+    const what = kinds === undefined ? "components" : `${kinds.join("s or ")}s`;
     throw new EspalierError(
       "mismatched-model",
-      "expected a model with removable components, found none",
+      `expected a model with removable ${what}, found none`,
     );
   }
   const total = countComponents(groups);

@@ -193,6 +193,38 @@ describe("scores", () => {
     }
   });
 
+  test("of heads alone are those that heads have among neurons, and plans keep the neurons", async () => {
+    const common = {
+      ...options,
+      estimator: "exact",
+      coupling: "apart",
+      metric: "removal",
+    } as const;
+    const all = await measureSensitivity(model, common);
+    const heads = await measureSensitivity(model, { ...common, kinds: ["head"] });
+    const expected = all.groups.filter(({ group }) => group.kind === "head");
+    expect(heads.groups.map(({ group }) => group)).toEqual(expected.map(({ group }) => group));
+    for (const [g, { scores }] of heads.groups.entries()) close(scores, expected[g].scores);
+    const plan = makePlan(model, heads, {
+      budget: { of: "components", keep: 0.5 },
+      implant: 0,
+      scope: "kind",
+      rankBy: "score",
+      floor: 0,
+      wholeBranches: true,
+      roundTo: 1,
+    });
+    // Half of the heads, not half of heads and neurons.
+    expect([plan.before.components, plan.after.components]).toEqual([6, 3]);
+    const pruned = applyDecisions(model, componentGroups(model, "apart"), plan.decisions);
+    const count = (of: Model, kind: string) =>
+      componentGroups(of, "apart", [kind as "head"]).reduce((sum, group) => sum + group.count, 0);
+    expect([count(pruned, "head"), count(pruned, "neuron")]).toEqual([3, 10]);
+    await expect(measureSensitivity(model, { ...common, kinds: ["channel"] })).rejects.toThrow(
+      "expected a model with removable channels, found none",
+    );
+  });
+
   test("do not depend on how samples are split into batches", async () => {
     const common = { ...options, quantity: "trace", estimator: "probe", draws: 2 } as const;
     const [small, large] = await Promise.all(

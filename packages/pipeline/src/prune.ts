@@ -244,7 +244,8 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
 function expectPossible(request: PruneRequest): void {
   const { source, settings, timing } = request;
   const { implantRank } = settings.plan;
-  expectImplantRank(componentGroups(source.model, settings.sensitivity.coupling), implantRank);
+  const { coupling, kinds } = settings.sensitivity;
+  expectImplantRank(componentGroups(source.model, coupling, kinds), implantRank);
   const { epochs, distillation, hiddenDistillation = 0 } = settings.tune;
   if (distillation + hiddenDistillation > 1) {
     throw new EspalierError(
@@ -298,6 +299,7 @@ async function prepareDense(
         ...tuneDense,
         samples: training,
         validation,
+        test: tuneDense.testEpochs ? context.task.test(model) : undefined,
         distillation: undefined,
         random: random.stream("tune dense"),
       },
@@ -430,7 +432,9 @@ async function reduce(
           const kept = await keepLatency(run, { ...by, timing: timing!, ...context });
           return encode(kept.plan, kept.promise);
         }
-        const share = wanted * (costOf(dense, budget.of) / costOf(model, budget.of));
+        const { kinds } = settings.sensitivity;
+        const whole = (of: Model) => costOf(of, budget.of, undefined, kinds);
+        const share = wanted * (whole(dense) / whole(model));
         const relative = { ...budget, keep: Math.min(1, share) };
         return encode(makePlan(model, scores, { ...options, budget: relative }));
       });
@@ -512,6 +516,7 @@ function tune(
       ...tuning,
       samples: training,
       validation,
+      test: tuning.testEpochs ? context.task.test(dense) : undefined,
       distillation,
       random: random.stream("tune"),
     }),

@@ -1,5 +1,12 @@
 /** @file What can be set, and what it is when nothing is said. */
-import type { Budget, EstimatorChoice, Metric, Model, PlanOptions } from "@espalier/core";
+import type {
+  Budget,
+  ComponentKind,
+  EstimatorChoice,
+  Metric,
+  Model,
+  PlanOptions,
+} from "@espalier/core";
 import type { OptimizerOptions, Schedule } from "@espalier/train";
 
 export interface SensitivitySettings {
@@ -10,6 +17,8 @@ export interface SensitivitySettings {
   /** Training samples, drawn by the seed. */
   readonly samples: number;
   readonly coupling: "together" | "apart";
+  /** Kinds of components to score, and to prune; default: all. */
+  readonly kinds?: readonly ComponentKind[] | undefined;
 }
 
 export type ImplantStart = "least-squares" | "centre-tap" | "zero";
@@ -31,6 +40,8 @@ export interface TuneSettings {
   readonly hiddenDistillation?: number | undefined;
   /** Training samples held out to watch the tuning. */
   readonly validation: number;
+  /** Whether the test set is judged after every epoch, too; see `TrainOptions.test`. Default: not. */
+  readonly testEpochs?: boolean | undefined;
 }
 
 export interface PlanSettings extends Omit<PlanOptions, "roundTo"> {

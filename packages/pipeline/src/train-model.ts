@@ -58,6 +58,7 @@ export async function trainModel(
     ...settings,
     samples: training,
     validation,
+    test: settings.testEpochs ? task.test(model) : undefined,
     distillation: undefined,
     random,
   });

@@ -97,6 +97,13 @@ test("of a sensitivity run", () => {
   );
 });
 
+test("names every kind of component that was asked for", () => {
+  const sensitivity = { ...defaults.sensitivity, kinds: ["head", "neuron"] };
+  expect(commandOf("half", manifestOf({ sensitivity }))).toContain(
+    " --kind head --kind neuron -o half-again",
+  );
+});
+
 test("of a training run", () => {
   const command = commandOf("net", {
     ...{ command: "train", source: "resnet20-cifar10", data: "cifar10", executor: "onnx:cpu" },

@@ -29,6 +29,7 @@ const sensitivityOptions = {
   temperature: "--temperature",
   samples: "--samples",
   coupling: "--coupling",
+  kinds: "--kind",
 };
 
 const pruneOptions: Readonly<Record<string, string>> = {
@@ -168,8 +169,10 @@ function select(
   const words: string[] = [];
   for (const [path, value] of settings) {
     if (!Object.hasOwn(options, path)) return undefined;
+    // An option that is given once for each of a list.
+    if (Array.isArray(value)) words.push(...value.flatMap((each) => [options[path], String(each)]));
     // An option that is a word alone says no.
-    if (typeof value !== "boolean") words.push(options[path], String(value));
+    else if (typeof value !== "boolean") words.push(options[path], String(value));
     else if (!value) words.push(options[path]);
   }
   return words;

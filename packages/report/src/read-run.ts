@@ -309,6 +309,7 @@ const training = list(
     loss: number,
     trainAccuracy: number,
     validationAccuracy: optional(number),
+    testAccuracy: optional(number),
   }),
 );
 

@@ -17,6 +17,7 @@ import {
 const executor = createOnnxExecutor({ threads: 1 });
 const model = tinyResNet();
 const samples = noiseSamples(model, 24);
+const others = noiseSamples(model, 24, 2);
 const sgd: OptimizerOptions = { name: "sgd", momentum: 0.9, nesterov: true, weightDecay: 0.01 };
 
 const options = (changes: Partial<TrainOptions> = {}): TrainOptions => ({
@@ -184,7 +185,7 @@ describe("training", () => {
     const before = bytes(model);
     const { model: trained, history } = await train(
       model,
-      options({ epochs: 12, validation: samples }),
+      options({ epochs: 12, validation: samples, test: others }),
     );
     expect(history).toHaveLength(12);
     expect(history[11].loss).toBeLessThan(history[0].loss / 2);
@@ -192,6 +193,8 @@ describe("training", () => {
     expect(bytes(model)).toBe(before);
     const { accuracy } = await evaluate(trained, samples, { executor, batchSize: 8 });
     expect(accuracy).toBe(history[11].validationAccuracy);
+    const onOthers = await evaluate(trained, others, { executor, batchSize: 8 });
+    expect(onOthers.accuracy).toBe(history[11].testAccuracy);
   });
 
   test("the same seed gives the same bytes, another seed others", async () => {

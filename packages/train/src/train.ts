@@ -29,6 +29,11 @@ export interface TrainOptions {
   readonly samples: Samples;
   /** Held-out samples, evaluated after every epoch. Never the test set. */
   readonly validation?: Samples | undefined;
+  /**
+   * The test set, judged after every epoch for those who compare with figures that were chosen by it.
+   * Nothing follows from it here.
+   */
+  readonly test?: Samples | undefined;
   readonly epochs: number;
   readonly batchSize: number;
   readonly optimizer: OptimizerOptions;
@@ -57,6 +62,7 @@ export interface EpochRecord {
   readonly loss: number;
   readonly trainAccuracy: number;
   readonly validationAccuracy?: number;
+  readonly testAccuracy?: number;
 }
 
 export interface TrainingCheckpoint {
@@ -98,7 +104,7 @@ export interface TrainResult {
  *   after `onCheckpoint` was called; `not-finite` when the loss is NaN or infinite.
  */
 export async function train(model: Model, options: TrainOptions): Promise<TrainResult> {
-  const { executor, samples, validation, epochs, batchSize, signal, onEvent } = options;
+  const { executor, samples, validation, test, epochs, batchSize, signal, onEvent } = options;
   const stepsPerEpoch = Math.floor(samples.count / batchSize);
   if (stepsPerEpoch === 0) {
     throw new EspalierError(
@@ -183,17 +189,15 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       if (done % stepsPerEpoch !== 0) continue;
 
       const trained = model.withParameters(parametersIn(model, state));
+      const accuracyOn = async (held: Samples) =>
+        (await evaluate(trained, held, { executor, batchSize })).accuracy;
       const record: EpochRecord = {
         epoch: epoch + 1,
         learningRate,
         loss: partial.loss / stepsPerEpoch,
         trainAccuracy: partial.correct / partial.count,
-        ...(validation
-          ? {
-              validationAccuracy: (await evaluate(trained, validation, { executor, batchSize }))
-                .accuracy,
-            }
-          : {}),
+        ...(validation ? { validationAccuracy: await accuracyOn(validation) } : {}),
+        ...(test ? { testAccuracy: await accuracyOn(test) } : {}),
       };
       history.push(record);
       partial = { loss: 0, correct: 0, count: 0 };

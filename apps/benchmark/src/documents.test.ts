@@ -1,0 +1,124 @@
+/** @file Documents say what results say. */
+import { existsSync } from "node:fs";
+import { readdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+import { compensationMarkdown } from "./compensation.ts";
+import { headsMarkdown } from "./heads.ts";
+import { imagenetMarkdown } from "./imagenet.ts";
+import { speedMarkdown } from "./speed-markdown.ts";
+import { renderPages } from "./tables/pages.ts";
+import { readTables } from "./tables/table.ts";
+import { tunedMarkdown } from "./tuned.ts";
+import { untunedMarkdown } from "./untuned.ts";
+
+const root = fileURLToPath(new URL("../../..", import.meta.url));
+const results = join(root, "benchmarks/results");
+
+// biome-ignore lint/suspicious/noExplicitAny: results have the shapes that their own modules give them.
+const read = async (name: string): Promise<any> =>
+  JSON.parse(await readFile(join(results, `${name}.json`), "utf8"));
+const percent = (share: number, decimals = 2) => (100 * share).toFixed(decimals);
+
+describe("pages of single measurements", () => {
+  // biome-ignore lint/suspicious/noExplicitAny: as above.
+  const pages: Readonly<Record<string, (result: any) => string>> = {
+    speed: speedMarkdown,
+    "untuned-accuracy": ({ cells }) => untunedMarkdown(cells),
+    compensation: ({ cells }) => compensationMarkdown(cells),
+    "tuned-accuracy": ({ rows }) => tunedMarkdown(rows),
+    imagenet: imagenetMarkdown,
+    heads: ({ rows, subject }) => headsMarkdown(rows, subject),
+  };
+  // Not every measurement has been made.
+  const made = Object.entries(pages).filter(([name]) => existsSync(join(results, `${name}.json`)));
+  test.each(made)("%s", async (name, render) => {
+    const page = await readFile(join(results, `${name}.md`), "utf8");
+    expect(page).toContain(render(await read(name)));
+  });
+});
+
+test("benchmarks/README.md and its plots are those of the tables and results", async () => {
+  const tables = await readTables(join(root, "benchmarks/tables"));
+  const pages = await renderPages(tables, results);
+  for (const [path, text] of pages) {
+    expect(await readFile(join(root, "benchmarks", path), "utf8"), path).toBe(text);
+  }
+  // No plot is left of what is no longer there.
+  for (const { name } of tables) {
+    const directory = join(results, name);
+    const files = existsSync(directory) ? await readdir(directory) : [];
+    for (const file of files.filter((each) => each.endsWith(".svg"))) {
+      expect([...pages.keys()]).toContain(`results/${name}/${file}`);
+    }
+  }
+});
+
+describe("what the top README quotes", async () => {
+  const readme = (await readFile(join(root, "README.md"), "utf8")).replaceAll(/\s+/g, " ");
+  const tuned = (await read("tuned-accuracy")).rows as {
+    label: string;
+    epochs: number;
+    dense: number;
+    pruned: number;
+    tuned: number;
+  }[];
+  const speed = await read("speed");
+  const imagenet = await read("imagenet");
+  const compensation = (await read("compensation")).cells as Record<string, number | string>[];
+
+  const row = (label: string) =>
+    tuned.find((each) => each.label === label && each.epochs === 3) ?? expect.unreachable(label);
+  const removal = row("removal, T = 4");
+  const trace = row("hessian-trace");
+  const magnitude = row("magnitude");
+  const half = compensation.find(({ metric, keep }) => metric === "removal" && keep === 0.5)!;
+  const share = (key: string) => percent(half[key] as number, 1);
+  const { ours, peers, resnet56, speedUp } = speed;
+  // biome-ignore lint/suspicious/noExplicitAny: as above.
+  const [peer] = Object.values<any>(peers);
+  const seconds = (value: number) => value.toFixed(2);
+  const probes = `${(300 * peer.doubleBackwardSeconds).toFixed(0)} s`;
+  const wide = speedUp.find(
+    ({ roundTo, batch }: { roundTo: number; batch: number }) => roundTo === 16 && batch === 64,
+  );
+  const single = imagenet.latencies.find(({ batch }: { batch: number }) => batch === 1);
+
+  test.each([
+    [
+      "tuned accuracies",
+      `keeps ${percent(removal.pruned)} of its ${percent(removal.dense)} %, and has ${percent(removal.tuned)} % after three epochs; by the paper's trace it is ${percent(trace.pruned)} and ${percent(trace.tuned)}, by magnitudes ${percent(magnitude.pruned)} and ${percent(magnitude.tuned)}`,
+    ],
+    [
+      "compensation",
+      `${share("none")} % as pruned, ${share("statistics")} % with batch-norm statistics estimated anew and ${share("fitted")} % with layers fitted`,
+    ],
+    [
+      "exact traces",
+      `| ${seconds(ours.exactTracesSeconds)} s | ${probes} | ${peer.ratios.exactTraces.toFixed(0)} times faster |`,
+    ],
+    [
+      "probe",
+      `rank correlation to exact ${ours.probeRankCorrelation.toFixed(3)} | ${seconds(ours.probeSeconds)} s | ${probes} | ${peer.ratios.probe.toFixed(0)} times faster |`,
+    ],
+    [
+      "one probe of Hutchinson's",
+      `| ${seconds(ours.hutchinsonProbeSeconds)} s | ${seconds(peer.doubleBackwardSeconds)} s | ${peer.ratios.hutchinsonProbe.toFixed(1)} times faster |`,
+    ],
+    [
+      "a training step",
+      `| ${seconds(ours.trainingStepSeconds)} s | ${seconds(peer.trainingStepSeconds)} s | ${peer.ratios.trainingStep.toFixed(2)} times its time |`,
+    ],
+    [
+      "traces of ResNet-56",
+      `take ${resnet56.seconds.toFixed(0)} s and ${(resnet56.peakBytes / 1e9).toFixed(2)} GB. At ${wide.macsRatio.toFixed(2)} times fewer multiply-accumulates, in widths that are multiples of 16, it runs ${wide.speedUp.toFixed(2)} times as fast in batches of 64`,
+    ],
+    [
+      "ResNet-50",
+      `all ${imagenet.components.toLocaleString("en")} components scored on ${imagenet.images} photographs: ${imagenet.sensitivitySeconds.toFixed(0)} s and ${(imagenet.peakBytes / 1e9).toFixed(1)} GB; with half of its parameters and ${(imagenet.dense.macs / imagenet.pruned.macs).toFixed(2)} times fewer multiply-accumulates it runs ${single.speedUp.toFixed(2)} times as fast`,
+    ],
+  ])("%s", (_, quote) => {
+    expect(readme).toContain(quote);
+  });
+});

@@ -1,0 +1,196 @@
+/** @file Measures cells, each by a run of its own. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { EspalierError, throwIfAborted } from "@espalier/base";
+import {
+  drawSamples,
+  type Model,
+  type ModelFamily,
+  Random,
+  type Samples,
+  sizeOfModel,
+} from "@espalier/core";
+import type { Executor } from "@espalier/graph";
+import {
+  type LatencyRecord,
+  loadSource,
+  type PipelineEvent,
+  type PruneResult,
+  prune,
+  type Task,
+  type Timing,
+  trainModel,
+  undisturbed,
+} from "@espalier/pipeline";
+import { type Cell, cellsOf, hashOf } from "./cells.ts";
+import { hapFlops } from "./hap-flops.ts";
+import { type CellResult, readResult, resultPath, writeResult } from "./results.ts";
+import type { Preset, PresetName, Table } from "./table.ts";
+
+export interface Bench {
+  readonly families: readonly ModelFamily[];
+  readonly executor: Executor;
+  readonly timing: Timing;
+  /** Where files of trained models are looked for. */
+  readonly models: readonly string[];
+  /** Where run directories go. */
+  readonly runs: string;
+  /** Where results go. */
+  readonly results: string;
+  readonly signal?: AbortSignal | undefined;
+  openTask(data: string): Promise<Task>;
+  log(line: string): void;
+  onEvent?(event: PipelineEvent): void;
+}
+
+/** A task of which only some samples are taken, the same for all cells. */
+function limit(task: Task, images: Preset["images"]): Task {
+  const some = (all: Samples, count: number | null, name: string) =>
+    count === null || count >= all.count
+      ? all
+      : drawSamples(all, count, new Random(0).stream("benchmark", name));
+  const least = (most: number, count: number | null) => Math.min(most, count ?? most);
+  return {
+    ...task,
+    counts: {
+      train: least(task.counts.train, images.train),
+      test: least(task.counts.test, images.test),
+    },
+    train: (model) => some(task.train(model), images.train, "train"),
+    test: (model) => some(task.test(model), images.test, "test"),
+  };
+}
+
+/** `source` with the path of its file, where that is in one of the directories. */
+export function locate(source: string, { models }: Bench): string {
+  const colon = source.indexOf(":") + 1;
+  const [prefix, file] = [source.slice(0, colon), source.slice(colon)];
+  const found = models
+    .map((directory) => join(directory, file.slice(file.lastIndexOf("/") + 1)))
+    .find((path) => existsSync(path));
+  if (found !== undefined) return prefix + found;
+  if (prefix === "" || existsSync(file)) return source;
+  throw new EspalierError(
+    "missing-file",
+    `${file}: expected it in ${models.join(" or ")}; see --models`,
+    { file },
+  );
+}
+
+/** The dense model that a cell prunes, trained first if it has to be. */
+async function prepare({ table, inputs }: Cell, task: Task, bench: Bench): Promise<string> {
+  const { source, training, data, images } = inputs;
+  const start = locate(source, bench);
+  if (training === undefined) return start;
+  const { families, executor, signal, log } = bench;
+  const directory = join(bench.runs, table, `dense-${hashOf({ source, training, data, images })}`);
+  const { evaluation } = await trainModel(
+    {
+      ...{ source: start, settings: training, seed: 0, batchSize: 64, directory },
+      ...{ resume: true, overwrite: false },
+    },
+    { families, executor, task, signal, onEvent: (event) => bench.onEvent?.(event) },
+  );
+  log(`dense model on ${data}: ${(100 * evaluation.accuracy).toFixed(2)} %`);
+  return directory;
+}
+
+/**
+ * Measures one cell, or finishes what an earlier call has begun.
+ *
+ * @throws EspalierError `mismatched-model` for another model than the table's.
+ */
+async function measureCell(table: Table, cell: Cell, bench: Bench): Promise<CellResult> {
+  const { families, executor, timing, signal } = bench;
+  const { inputs } = cell;
+  const task = limit(await bench.openTask(cell.data), inputs.images);
+  const sourceName = await prepare(cell, task, bench);
+  const source = await loadSource(sourceName, families, { signal });
+  if (inputs.sha256 !== undefined && !source.sha256.startsWith(inputs.sha256)) {
+    throw new EspalierError(
+      "mismatched-model",
+      `${source.path}: expected a file whose SHA-256 begins ${inputs.sha256}, got ${source.sha256}`,
+      { path: source.path, expected: inputs.sha256, actual: source.sha256 },
+    );
+  }
+  const run = await prune(
+    {
+      ...{ source, sourceName, settings: inputs.settings, timing },
+      directory: join(bench.runs, cell.table, cell.name),
+      resume: true,
+      overwrite: false,
+    },
+    { families, executor, task, signal, onEvent: (event) => bench.onEvent?.(event) },
+  );
+  const { model: pruned } = await loadSource(run.directory, families);
+  return summarize(run, task, sized(source.model, table), sized(pruned, table));
+}
+
+function sized(model: Model, table: Table): CellResult["dense"] {
+  const { parameters, macs } = sizeOfModel(model);
+  return {
+    parameters,
+    macs,
+    hapFlops: table.hapFlops === null ? null : hapFlops(model, table.hapFlops),
+  };
+}
+
+function summarize(
+  { evaluation, history, plan, latency }: PruneResult,
+  { counts, verified }: Task,
+  dense: CellResult["dense"],
+  pruned: CellResult["pruned"],
+): CellResult {
+  const judged = history.flatMap(({ testAccuracy }) => testAccuracy ?? []);
+  const { machine, batches } = latency as LatencyRecord;
+  return {
+    data: { ...counts, verified },
+    accuracy: {
+      dense: evaluation.dense.accuracy,
+      pruned: evaluation.pruned.accuracy,
+      tuned: evaluation.tuned.accuracy,
+      bestOnTest: judged.length === 0 ? null : Math.max(...judged),
+    },
+    epochs: history.length,
+    dense,
+    pruned,
+    components: {
+      before: plan.before.components,
+      after: plan.after.components,
+      implants: plan.after.implants,
+    },
+    machine,
+    latency: Object.fromEntries(
+      Object.entries(batches).map(([batch, times]) => [
+        batch,
+        { dense: undisturbed(times.dense), pruned: undisturbed(times.pruned) },
+      ]),
+    ),
+  };
+}
+
+/** Measures what cells of a preset have no result yet, each after the other. */
+export async function measureTable(
+  table: Table,
+  preset: PresetName,
+  bench: Bench,
+  onCell: () => Promise<void> = async () => {},
+): Promise<void> {
+  const cells = cellsOf(table, preset);
+  for (const [i, cell] of cells.entries()) {
+    const path = resultPath(bench.results, cell);
+    const place = `${table.name}, cell ${i + 1} of ${cells.length}: ${cell.name}`;
+    if ((await readResult(path)) !== undefined) {
+      bench.log(`${place}: measured before`);
+      continue;
+    }
+    throwIfAborted(bench.signal);
+    bench.log(place);
+    const result = await measureCell(table, cell, bench);
+    await writeResult(path, cell, result);
+    const { dense, pruned, tuned } = result.accuracy;
+    const percent = (accuracy: number) => (100 * accuracy).toFixed(2);
+    bench.log(`${cell.name}: ${[dense, pruned, tuned].map(percent).join(" -> ")}`);
+    await onCell();
+  }
+}

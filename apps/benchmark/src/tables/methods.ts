@@ -1,0 +1,73 @@
+/** @file The methods that tables compare: what each changes in the settings of a run. */
+import type { Metric } from "@espalier/core";
+import { defaultTemperatures, type PruneSettings } from "@espalier/pipeline";
+
+export interface Method {
+  /** What it does, for readers of the tables. */
+  readonly description: string;
+  apply(settings: PruneSettings): PruneSettings;
+}
+
+const IMPLANT = 0.1;
+
+function by(metric: Metric, description: string, implant = 0): Method {
+  return {
+    description,
+    apply: (settings) => ({
+      ...settings,
+      sensitivity: { ...settings.sensitivity, metric, temperature: defaultTemperatures[metric] },
+      plan: { ...settings.plan, implant },
+    }),
+  };
+}
+
+/** HAP's own procedure, as its code executes it, but for the estimator of the trace, which is exact. */
+function hap(description: string, implant: number): Method {
+  return {
+    description,
+    apply: (settings) => ({
+      ...settings,
+      sensitivity: {
+        ...settings.sensitivity,
+        metric: "hessian-trace",
+        temperature: 1,
+        coupling: "apart",
+      },
+      plan: {
+        ...settings.plan,
+        implant,
+        scope: "global",
+        rankBy: "score",
+        floor: 0.05,
+        wholeBranches: false,
+        roundTo: 1,
+      },
+      implantStart: "zero",
+      compensation: "none",
+      calibration: 0,
+    }),
+  };
+}
+
+const trace = "the relative Hessian trace, Espalier's planning and compensation";
+const removal = "the second-order cost of removal at temperature 4";
+const implants = `; ${100 * IMPLANT} % of what is given up become implants`;
+
+export const methods = {
+  removal: by("removal", removal),
+  "removal + implant": by("removal", removal + implants, IMPLANT),
+  "hessian-trace": by("hessian-trace", trace),
+  "hessian-trace + implant": by("hessian-trace", trace + implants, IMPLANT),
+  magnitude: by("magnitude", "the mean square of a component's weights"),
+  gradient: by("gradient", "the mean of |Σ gradient · output|"),
+  random: by("random", "standard normal numbers"),
+  hap: hap("HAP's own procedure: exact trace, one global ranking, nothing compensated", 0),
+  "hap + implant": hap(
+    `the same; ${100 * IMPLANT} % of what is given up become implants that start from zero`,
+    IMPLANT,
+  ),
+} as const satisfies Readonly<Record<string, Method>>;
+
+export type MethodName = keyof typeof methods;
+
+export const methodNames = Object.keys(methods) as [MethodName, ...MethodName[]];

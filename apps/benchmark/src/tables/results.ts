@@ -1,0 +1,57 @@
+/** @file What cells have measured, as files. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { EspalierError, readJson, writeJsonAtomic } from "@espalier/base";
+import * as z from "zod";
+import type { Cell } from "./cells.ts";
+
+const count = z.int().min(0);
+
+const size = z.strictObject({
+  parameters: count,
+  macs: count,
+  /** As HAP counts; null where that is not defined. */
+  hapFlops: count.nullable(),
+});
+
+const result = z.strictObject({
+  /** How many samples were trained and judged on, and whether they are the published data set's. */
+  data: z.strictObject({ train: count, test: count, verified: z.boolean() }),
+  accuracy: z.strictObject({
+    dense: z.number(),
+    pruned: z.number(),
+    /** After the last epoch. */
+    tuned: z.number(),
+    /** The highest after any epoch, as the paper's code reports it; null where nothing was tuned. */
+    bestOnTest: z.number().nullable(),
+  }),
+  epochs: count,
+  dense: size,
+  pruned: size,
+  /** Of what can be removed, how much was kept and how much of that as implants. */
+  components: z.strictObject({ before: count, after: count, implants: count }),
+  machine: z.strictObject({ processor: z.string(), threads: count, runtime: z.string() }),
+  /** For each batch size, milliseconds per batch with little disturbance (first quartiles). */
+  latency: z.record(z.string(), z.strictObject({ dense: z.number(), pruned: z.number() })),
+});
+
+const stored = z.strictObject({ inputs: z.unknown(), result });
+
+export type CellResult = z.infer<typeof result>;
+
+export function resultPath(directory: string, { table, name }: Cell): string {
+  return join(directory, table, `${name}.json`);
+}
+
+/** @throws EspalierError `invalid-file` naming the place that does not fit. */
+export async function readResult(path: string): Promise<CellResult | undefined> {
+  if (!existsSync(path)) return undefined;
+  const { success, data, error } = stored.safeParse(await readJson(path));
+  if (success) return data.result;
+  const [{ message, path: at }] = error.issues;
+  throw new EspalierError("invalid-file", `${path}: ${at.join(".")}: ${message}`, { path });
+}
+
+export function writeResult(path: string, { inputs }: Cell, measured: CellResult): Promise<void> {
+  return writeJsonAtomic(path, { inputs, result: measured });
+}

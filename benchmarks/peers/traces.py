@@ -1,0 +1,99 @@
+"""Traces of the Hessian by others' methods, one in a process, so that time and memory are its own.
+Reads a directory written by the benchmark: parameters and a batch as .npy files. Prints one JSON
+document: seconds, peak memory, the whole trace and, where the method gives them, the trace of every
+row of every convolution; or which package is missing.
+
+usage: python3 traces.py METHOD DIRECTORY THREADS DRAWS
+"""
+import importlib.util
+import json
+import resource
+import sys
+import time
+
+if importlib.util.find_spec("torch") is None:
+    print(json.dumps({"missing": "torch"}))
+    raise SystemExit
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+from network import load  # noqa: E402
+
+
+def convolutions(network):
+    return {f"{name}.weight": m.weight for name, m in network.named_modules() if isinstance(m, nn.Conv2d)}
+
+
+def hap(network, images, labels, draws):
+    """HAP's loop (pruner/hessian_fact.py): one probe for all weights, a product by double backward."""
+    weights = convolutions(network)
+    loss = nn.functional.cross_entropy(network(images), labels)
+    gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    rows = {name: torch.zeros(w.shape[0]) for name, w in weights.items()}
+    for _ in range(draws):
+        signs = [torch.randint_like(w, 2) * 2 - 1 for w in weights.values()]
+        products = torch.autograd.grad(gradients, list(weights.values()), grad_outputs=signs, retain_graph=True)
+        for name, sign, product in zip(weights, signs, products):
+            rows[name] += (sign * product).sum((1, 2, 3)) / draws
+    return {name: values.tolist() for name, values in rows.items()}
+
+
+def pyhessian(network, images, labels, draws):
+    """PyHessian's trace: of all parameters together. No tolerance, so that it makes all draws."""
+    from pyhessian import hessian
+
+    found = hessian(network, nn.CrossEntropyLoss(), data=(images, labels), cuda=False)
+    values = found.trace(maxIter=draws, tol=0)
+    return sum(values) / len(values)
+
+
+def backpack(network, images, labels, draws):
+    """BackPACK's exact diagonal of the Gauss-Newton matrix, added up row by row."""
+    from backpack import backpack as collect
+    from backpack import extend
+    from backpack.extensions import DiagGGNExact
+
+    network = extend(network, use_converter=True)
+    loss = extend(nn.CrossEntropyLoss())(network(images), labels)
+    with collect(DiagGGNExact()):
+        loss.backward()
+    return {
+        name: weight.diag_ggn_exact.sum((1, 2, 3)).tolist()
+        for name, weight in network.named_parameters()
+        if weight.ndim == 4
+    }
+
+
+methods = {"hap": (hap, None), "pyhessian": (pyhessian, "pyhessian"), "backpack": (backpack, "backpack")}
+
+
+def main():
+    name, directory, threads, draws = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:5])
+    method, package = methods[name]
+    if package is not None and importlib.util.find_spec(package) is None:
+        print(json.dumps({"missing": package}))
+        return
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    network, images, labels = load(directory)
+    start = time.perf_counter()
+    found = method(network, images, labels, draws)
+    seconds = time.perf_counter() - start
+    rows = found if isinstance(found, dict) else None
+    total = sum(map(sum, rows.values())) if rows is not None else found
+    print(
+        json.dumps(
+            {
+                "torch": torch.__version__,
+                "seconds": seconds,
+                # ru_maxrss is in kilobytes on Linux.
+                "peakBytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "trace": total,
+                "rows": rows,
+            }
+        )
+    )
+
+
+main()
