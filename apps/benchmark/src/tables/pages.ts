@@ -317,6 +317,7 @@ function tableSection(
     `## ${table.title}`,
     `${table.model}. Budgets are shares of the ${budgetOf(table)}. The table is [tables/${table.name}.json](tables/${table.name}.json).`,
   ];
+  if (table.notes !== undefined) parts.push(table.notes);
   for (const preset of shown) {
     const section = presetSection(table, preset, measured.get(preset) ?? []);
     parts.push(section.text);

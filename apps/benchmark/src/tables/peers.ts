@@ -193,7 +193,7 @@ export async function peersSection(results: string): Promise<string> {
   const lines = [
     "## Traces by other programs",
     "",
-    `The trace of the Hessian's block of every channel of ${model.name}, each program in a process of its own: \`npm run benchmark -- ${PEERS} --python COMMAND\`. Seconds are those of the work, loading left out; memory is the peak of the process. Rank correlation and error of the traces of rows are against Espalier's exact ones. What Python lacks is left out under its name.`,
+    `The trace of the Hessian's block of every channel of ${model.name}, each program in a process of its own: \`npm run benchmark -- ${PEERS} --python COMMAND\`. Seconds are those of the work, loading left out; memory is the peak of the process. Rank correlation and error of the traces of rows are against Espalier's exact ones. What Python lacks is left out under its name: it takes torch, pyhessian and backpack-for-pytorch (1.7 or later).`,
   ];
   for (const preset of ["paper", "quick"] as const) {
     const { path } = pathOf(results, preset);

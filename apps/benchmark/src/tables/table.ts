@@ -86,6 +86,8 @@ const table = z.strictObject({
   title: z.string(),
   /** What the network is, and whose. */
   model: z.string(),
+  /** What it takes to measure it: where files go, hours to expect. */
+  notes: z.string().optional(),
   /** Names of data sets, as `openDataset` has them; each has cells of its own. */
   data: z.array(z.string()).min(1),
   /** What a share is kept of. */
