@@ -5,6 +5,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { compensationMarkdown } from "./compensation.ts";
+import { encodersMarkdown } from "./encoders.ts";
+import { exportsMarkdown } from "./exports.ts";
 import { headsMarkdown } from "./heads.ts";
 import { imagenetMarkdown } from "./imagenet.ts";
 import { speedMarkdown } from "./speed-markdown.ts";
@@ -29,6 +31,8 @@ describe("pages of single measurements", () => {
     compensation: ({ cells }) => compensationMarkdown(cells),
     "tuned-accuracy": ({ rows }) => tunedMarkdown(rows),
     imagenet: imagenetMarkdown,
+    exports: exportsMarkdown,
+    encoders: encodersMarkdown,
     heads: ({ rows, subject }) => headsMarkdown(rows, subject),
   };
   // Not every measurement has been made.

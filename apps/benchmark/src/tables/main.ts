@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { EspalierError, writeFileAtomic } from "@espalier/base";
-import { bert, distilbert, electra, roberta } from "@espalier/nlp";
+import { encoders } from "@espalier/nlp";
 import { createTiming, openTask, type PipelineEvent } from "@espalier/pipeline";
 import {
   createOnnxExecutor,
@@ -24,7 +24,7 @@ const root = fileURLToPath(new URL("../../../..", import.meta.url));
 const benchmarks = join(root, "benchmarks");
 const shared = join(root, "../shared/data");
 
-const families = [cifarResNet, preResNet, vgg, resNet, bert, roberta, distilbert, electra];
+const families = [cifarResNet, preResNet, vgg, resNet, ...encoders];
 
 const usage = (names: readonly string[]) => `usage: npm run benchmark -- TABLE... [options]
        npm run benchmark -- --render
