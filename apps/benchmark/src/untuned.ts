@@ -231,6 +231,8 @@ export function untunedMarkdown(cells: readonly Cell[]): string {
             ? ""
             : `${percent(cell.accuracy)} / ${percent(cell.reestimated)}`;
         });
+        // Rounds are measured with each metric's own temperature alone.
+        if (row.every((entry) => entry === "")) continue;
         const label = temperature === 1 ? metric : `${metric}, T = ${temperature}`;
         lines.push(`| ${label} | ${row.join(" | ")} |`);
       }
