@@ -43,7 +43,7 @@ const usage = `usage: npm run bench -- [MEASUREMENT] [options]
   --encoder DIR       an encoder in Hugging Face's layout, for heads, and for encoders, which go without
                       (default: ESPALIER_MINILM)
   --glue DIR          the folder of GLUE's tasks (default: ../shared/data/glue)
-  --draws N           of the long run of hutchinson that heads are compared with (default: 2000)
+  --draws N           of the long run of hutchinson that heads are compared with (default: 300)
   --sequences N       that encoders scores a BERT-base on (default: 128)
   --python COMMAND    a Python with PyTorch; may be given several times (default: python3)
   --threads N         (default: all cores)
@@ -68,7 +68,7 @@ async function main(): Promise<void> {
       checkpoints: { type: "string", default: join(root, "../shared/data/cifar10-resnets") },
       folder: { type: "string", default: join(root, "../shared/data/imagenette-mini") },
       encoder: { type: "string", default: process.env.ESPALIER_MINILM },
-      draws: { type: "string", default: "2000" },
+      draws: { type: "string", default: "300" },
       sequences: { type: "string", default: "128" },
       glue: { type: "string", default: join(root, "../shared/data/glue") },
       python: { type: "string", multiple: true, default: ["python3"] },

@@ -5,6 +5,7 @@ import {
   componentGroups,
   type Decision,
   estimate,
+  type Metric,
   type Model,
   type ModelConfig,
   makePlan,
@@ -223,6 +224,18 @@ describe("scores", () => {
     await expect(measureSensitivity(model, { ...common, kinds: ["channel"] })).rejects.toThrow(
       "expected a model with removable channels, found none",
     );
+  });
+
+  test("by auto are those of control-variate for traces, since networks are not piecewise linear", async () => {
+    const estimatorOf = async (metric: Metric) => {
+      const { estimator } = await measureSensitivity(model, {
+        ...options,
+        ...{ metric, estimator: "auto", draws: 2, coupling: "apart" },
+      });
+      return estimator;
+    };
+    expect(await estimatorOf("hessian-trace")).toBe("control-variate");
+    expect(await estimatorOf("removal")).toBe("exact");
   });
 
   test("do not depend on how samples are split into batches", async () => {
