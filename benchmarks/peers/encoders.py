@@ -7,12 +7,13 @@ usage: python3 encoders.py DIRECTORY THREADS
 import json
 import math
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from timing import timed
 
 
 def attend(q, k, v, bias, fused):
@@ -57,17 +58,6 @@ def forward(p, inputs, heads, epsilon, fused):
         x = norm(name + "output.LayerNorm", x + y)
         layer += 1
     return linear("classifier", torch.tanh(linear("bert.pooler.dense", x[:, 0])))
-
-
-def timed(repeats, work):
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    times.sort()
-    return times[len(times) // 2]
 
 
 def main():

@@ -5,12 +5,13 @@ usage: python3 speed.py DIRECTORY THREADS PROBES STEPS
 """
 import json
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+
+from timing import timed
 
 
 def load(directory):
@@ -49,17 +50,6 @@ def forward(p, x, training):
             x = F.relu(x + y)
             block += 1
     return F.linear(x.mean((2, 3)), p["fc.weight"], p["fc.bias"])
-
-
-def timed(repeats, work):
-    work()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - start)
-    times.sort()
-    return times[len(times) // 2]
 
 
 def main():

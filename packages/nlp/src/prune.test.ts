@@ -11,6 +11,7 @@ import {
   makePlan,
   measureSensitivity,
   objectiveOf,
+  type PlanOptions,
   Random,
   type Samples,
   sizeOfModel,
@@ -158,6 +159,16 @@ describe("scores", () => {
   const samples = randomSamples(5);
   const options = { executor, samples, batchSize: 2, random: new Random(0), temperature: 1 };
 
+  const half: PlanOptions = {
+    budget: { of: "components", keep: 0.5 },
+    implant: 0,
+    scope: "kind",
+    rankBy: "score",
+    floor: 0,
+    wholeBranches: true,
+    roundTo: 1,
+  };
+
   /** d logits / d factor of a component, by central differences. */
   async function slopes(group: ComponentGroup, component: number): Promise<Float64Array> {
     const step = 1e-2;
@@ -206,15 +217,7 @@ describe("scores", () => {
     const expected = all.groups.filter(({ group }) => group.kind === "head");
     expect(heads.groups.map(({ group }) => group)).toEqual(expected.map(({ group }) => group));
     for (const [g, { scores }] of heads.groups.entries()) close(scores, expected[g].scores);
-    const plan = makePlan(model, heads, {
-      budget: { of: "components", keep: 0.5 },
-      implant: 0,
-      scope: "kind",
-      rankBy: "score",
-      floor: 0,
-      wholeBranches: true,
-      roundTo: 1,
-    });
+    const plan = makePlan(model, heads, half);
     // Half of the heads, not half of heads and neurons.
     expect([plan.before.components, plan.after.components]).toEqual([6, 3]);
     const pruned = applyDecisions(model, componentGroups(model, "apart"), plan.decisions);
@@ -296,15 +299,7 @@ describe("scores", () => {
       estimator: "auto",
       coupling: "apart",
     });
-    const plan = makePlan(model, sensitivity, {
-      budget: { of: "components", keep: 0.5 },
-      implant: 0,
-      scope: "kind",
-      rankBy: "score",
-      floor: 0,
-      wholeBranches: true,
-      roundTo: 1,
-    });
+    const plan = makePlan(model, sensitivity, half);
     const gone = (kind: string) =>
       groups
         .filter((group) => group.kind === kind)

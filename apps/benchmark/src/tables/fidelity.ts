@@ -1,7 +1,6 @@
 /** @file How well each estimator ranks channels, and how long it takes: rank fidelity against time. */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { EspalierError, readJson, throwIfAborted, writeJsonAtomic } from "@espalier/base";
+import { throwIfAborted, writeJsonAtomic } from "@espalier/base";
 import {
   componentGroups,
   drawSamples,
@@ -18,6 +17,7 @@ import { linePlot, type PlotSeries } from "@espalier/report";
 import * as z from "zod";
 import { hashOf } from "./cells.ts";
 import { type Bench, locate } from "./measure.ts";
+import { machine, readStored } from "./stored.ts";
 import type { PresetName } from "./table.ts";
 
 export const FIDELITY = "fidelity";
@@ -100,7 +100,7 @@ const resultSchema = z.strictObject({
   /** Of the scores, in the 2-norm. */
   relativeError: z.number(),
   negative: z.int(),
-  machine: z.strictObject({ processor: z.string(), threads: z.int(), runtime: z.string() }),
+  machine,
 });
 type FidelityResult = z.infer<typeof resultSchema>;
 
@@ -126,14 +126,7 @@ function fidelityCells(presetName: PresetName, preset: FidelityPreset): Fidelity
 
 const pathOf = (results: string, { name }: FidelityCell) => join(results, FIDELITY, `${name}.json`);
 
-async function readFidelity(path: string): Promise<FidelityResult | undefined> {
-  if (!existsSync(path)) return undefined;
-  const stored = z.strictObject({ inputs: z.unknown(), result: resultSchema });
-  const { success, data, error } = stored.safeParse(await readJson(path));
-  if (success) return data.result;
-  const [{ message, path: at }] = error.issues;
-  throw new EspalierError("invalid-file", `${path}: ${at.join(".")}: ${message}`, { path });
-}
+const readFidelity = (path: string) => readStored(path, resultSchema);
 
 /** The relative Hessian trace of every channel, and how long it took. */
 async function score(

@@ -5,19 +5,14 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import {
-  EspalierError,
-  readJson,
-  throwIfAborted,
-  writeFileAtomic,
-  writeJsonAtomic,
-} from "@espalier/base";
-import { encodeNpy, float32Tensor } from "@espalier/checkpoints";
-import { spearman } from "@espalier/core";
+import { EspalierError, throwIfAborted, writeJsonAtomic } from "@espalier/base";
 import { loadSource } from "@espalier/pipeline";
 import * as z from "zod";
+import { writeArray, writeParameters } from "../side-by-side.ts";
 import { hashOf } from "./cells.ts";
+import { compareScores } from "./fidelity.ts";
 import { type Bench, locate } from "./measure.ts";
+import { machine, readStored } from "./stored.ts";
 import type { PresetName } from "./table.ts";
 
 export const PEERS = "peers";
@@ -71,15 +66,12 @@ const row = z.strictObject({
   rankCorrelation: z.number().optional(),
   relativeError: z.number().optional(),
 });
-const stored = z.strictObject({
-  inputs: z.unknown(),
-  result: z.strictObject({
-    machine: z.strictObject({ processor: z.string(), threads: z.int(), runtime: z.string() }),
-    torch: z.string().optional(),
-    rows: z.array(row),
-  }),
+const resultSchema = z.strictObject({
+  machine,
+  torch: z.string().optional(),
+  rows: z.array(row),
 });
-type PeersResult = z.infer<typeof stored>["result"];
+type PeersResult = z.infer<typeof resultSchema>;
 
 function pathOf(results: string, preset: PresetName): { path: string; inputs: object } {
   const inputs = {
@@ -124,13 +116,10 @@ export async function measurePeers(
   const directory = await mkdtemp(join(tmpdir(), "espalier-peers-"));
   try {
     const { feeds, labels } = await task.train(network).batch([...Array(images).keys()]);
-    const write = (name: string, shape: readonly number[], data: Float32Array) =>
-      writeFileAtomic(join(directory, `${name}.npy`), encodeNpy(float32Tensor(shape, data)));
-    await write("images", [images, 3, 32, 32], feeds.pixel_values as Float32Array);
-    await write("labels", [images], Float32Array.from(labels));
-    for (const [name, { shape, data }] of network.parameters) {
-      await write(join("parameters", name), shape, data);
-    }
+    const pixels = feeds.pixel_values as Float32Array;
+    await writeArray(directory, "images", [images, 3, 32, 32], pixels);
+    await writeArray(directory, "labels", [images], labels);
+    await writeParameters(directory, network.parameters);
     const { threads } = bench.timing.machine;
     const run = ({ ours, method, draws: count, label }: Contender) => {
       const script = fileURLToPath(
@@ -170,12 +159,8 @@ export async function measurePeers(
         continue;
       }
       const [exact, rest] = alignedRows(reference!, found.rows);
-      const norm = (values: Float64Array) => Math.hypot(...values);
-      rows.push({
-        ...{ label, draws: count, seconds, peakBytes },
-        rankCorrelation: spearman(rest, exact),
-        relativeError: norm(rest.map((value, i) => value - exact[i])) / norm(exact),
-      });
+      const { rankCorrelation, relativeError } = compareScores(rest, exact);
+      rows.push({ label, draws: count, seconds, peakBytes, rankCorrelation, relativeError });
     }
     const result: PeersResult = {
       machine: bench.timing.machine,
@@ -197,13 +182,9 @@ export async function peersSection(results: string): Promise<string> {
   ];
   for (const preset of ["paper", "quick"] as const) {
     const { path } = pathOf(results, preset);
-    if (!existsSync(path)) continue;
-    const { success, data, error } = stored.safeParse(await readJson(path));
-    if (!success) {
-      const [{ message, path: at }] = error.issues;
-      throw new EspalierError("invalid-file", `${path}: ${at.join(".")}: ${message}`, { path });
-    }
-    const { machine, torch, rows } = data.result;
+    const result = await readStored(path, resultSchema);
+    if (result === undefined) continue;
+    const { machine, torch, rows } = result;
     const fixed = (value: number | undefined, decimals: number) => value?.toFixed(decimals) ?? "–";
     lines.push(
       "",

@@ -1,9 +1,9 @@
 /** @file What cells have measured, as files. */
-import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { EspalierError, readJson, writeJsonAtomic } from "@espalier/base";
+import { writeJsonAtomic } from "@espalier/base";
 import * as z from "zod";
 import type { Cell } from "./cells.ts";
+import { machine, readStored } from "./stored.ts";
 
 const count = z.int().min(0);
 
@@ -30,12 +30,10 @@ const result = z.strictObject({
   pruned: size,
   /** Of what can be removed, how much was kept and how much of that as implants. */
   components: z.strictObject({ before: count, after: count, implants: count }),
-  machine: z.strictObject({ processor: z.string(), threads: count, runtime: z.string() }),
+  machine,
   /** For each batch size, milliseconds per batch with little disturbance (first quartiles). */
   latency: z.record(z.string(), z.strictObject({ dense: z.number(), pruned: z.number() })),
 });
-
-const stored = z.strictObject({ inputs: z.unknown(), result });
 
 export type CellResult = z.infer<typeof result>;
 
@@ -44,13 +42,7 @@ export function resultPath(directory: string, { table, name }: Cell): string {
 }
 
 /** @throws EspalierError `invalid-file` naming the place that does not fit. */
-export async function readResult(path: string): Promise<CellResult | undefined> {
-  if (!existsSync(path)) return undefined;
-  const { success, data, error } = stored.safeParse(await readJson(path));
-  if (success) return data.result;
-  const [{ message, path: at }] = error.issues;
-  throw new EspalierError("invalid-file", `${path}: ${at.join(".")}: ${message}`, { path });
-}
+export const readResult = (path: string) => readStored(path, result);
 
 export function writeResult(path: string, { inputs }: Cell, measured: CellResult): Promise<void> {
   return writeJsonAtomic(path, { inputs, result: measured });
