@@ -35,6 +35,7 @@ moment and started again, it goes on where it was.
 tables: ${names.join(", ")}
 
   --preset PRESET   smoke (a minute), quick (hours on 2 cores; default) or paper (the full recipe)
+  --cells PATTERN   only cells whose names this regular expression matches, such as 'sst2-.*-seed0'
   --render          only write benchmarks/README.md and its plots from the results there are
   --data NAME:DIR   where a data set is, such as imagefolder:DIR or cifar10:DIR; may be repeated
   --models DIR      where trained models are (default: ../shared/data/cifar10-resnets); may be repeated
@@ -49,6 +50,7 @@ async function main(signal: AbortSignal): Promise<void> {
     allowPositionals: true,
     options: {
       preset: { type: "string", default: "quick" },
+      cells: { type: "string" },
       render: { type: "boolean", default: false },
       data: { type: "string", multiple: true, default: [] },
       models: { type: "string", multiple: true, default: [join(shared, "cifar10-resnets")] },
@@ -104,6 +106,7 @@ async function main(signal: AbortSignal): Promise<void> {
     models: values.models,
     runs: values.runs,
     results,
+    cells: values.cells === undefined ? undefined : patternOf(values.cells),
     signal,
     openTask: (name: string) => openTask(dataSpec(name, values.data, preset), { signal }),
     log,
@@ -116,6 +119,17 @@ async function main(signal: AbortSignal): Promise<void> {
     else await measurePeers(preset, bench, values.python);
   }
   await render();
+}
+
+function patternOf(text: string): RegExp {
+  try {
+    return new RegExp(text);
+  } catch (error) {
+    throw new EspalierError(
+      "invalid-argument",
+      `--cells: expected a regular expression, got ${text}: ${(error as Error).message}`,
+    );
+  }
 }
 
 // Where data sets are looked for that are not said to be elsewhere.

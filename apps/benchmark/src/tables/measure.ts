@@ -37,6 +37,8 @@ export interface Bench {
   readonly runs: string;
   /** Where results go. */
   readonly results: string;
+  /** Of a table, only the cells whose names it matches are measured; default: all. */
+  readonly cells?: RegExp | undefined;
   readonly signal?: AbortSignal | undefined;
   openTask(data: string): Promise<Task>;
   log(line: string): void;
@@ -44,7 +46,7 @@ export interface Bench {
 }
 
 /** A task of which only some samples are taken, the same for all cells. */
-function limit(task: Task, images: Preset["images"]): Task {
+function limit(task: Task, { train, test }: Preset["images"]): Task {
   const some = (all: Samples, count: number | null, name: string) =>
     count === null || count >= all.count
       ? all
@@ -53,11 +55,11 @@ function limit(task: Task, images: Preset["images"]): Task {
   return {
     ...task,
     counts: {
-      train: least(task.counts.train, images.train),
-      test: least(task.counts.test, images.test),
+      train: least(task.counts.train, train),
+      test: least(task.counts.test, test),
     },
-    train: (model) => some(task.train(model), images.train, "train"),
-    test: (model) => some(task.test(model), images.test, "test"),
+    train: (model) => some(task.train(model), train, "train"),
+    test: (model) => some(task.test(model), test, "test"),
   };
 }
 
@@ -83,13 +85,19 @@ async function prepare({ table, inputs }: Cell, task: Task, bench: Bench): Promi
   const start = locate(source, bench);
   if (training === undefined) return start;
   const { families, executor, signal, log } = bench;
-  const directory = join(bench.runs, table, `dense-${hashOf({ source, training, data, images })}`);
+  const { train, test, dense = train } = images;
+  const own = { train: dense, test };
+  const inputsOfDense = { source, training, data, images: own };
+  const directory = join(bench.runs, table, `dense-${hashOf(inputsOfDense)}`);
   const { evaluation } = await trainModel(
     {
       ...{ source: start, settings: training, seed: 0, batchSize: 64, directory },
       ...{ resume: true, overwrite: false },
     },
-    { families, executor, task, signal, onEvent: (event) => bench.onEvent?.(event) },
+    {
+      ...{ families, executor, signal, onEvent: (event) => bench.onEvent?.(event) },
+      task: limit(task, own),
+    },
   );
   log(`dense model on ${data}: ${(100 * evaluation.accuracy).toFixed(2)} %`);
   return directory;
@@ -103,8 +111,9 @@ async function prepare({ table, inputs }: Cell, task: Task, bench: Bench): Promi
 async function measureCell(table: Table, cell: Cell, bench: Bench): Promise<CellResult> {
   const { families, executor, timing, signal } = bench;
   const { inputs } = cell;
-  const task = limit(await bench.openTask(cell.data), inputs.images);
-  const sourceName = await prepare(cell, task, bench);
+  const all = await bench.openTask(cell.data);
+  const sourceName = await prepare(cell, all, bench);
+  const task = limit(all, inputs.images);
   const source = await loadSource(sourceName, families, { signal });
   if (inputs.sha256 !== undefined && !source.sha256.startsWith(inputs.sha256)) {
     throw new EspalierError(
@@ -176,7 +185,14 @@ export async function measureTable(
   bench: Bench,
   onCell: () => Promise<void> = async () => {},
 ): Promise<void> {
-  const cells = cellsOf(table, preset);
+  const all = cellsOf(table, preset);
+  const cells = all.filter(({ name }) => bench.cells?.test(name) ?? true);
+  if (cells.length === 0) {
+    throw new EspalierError(
+      "invalid-argument",
+      `--cells: expected to match a cell of ${table.name} such as ${all[0].name}, got ${bench.cells}`,
+    );
+  }
   for (const [i, cell] of cells.entries()) {
     const path = resultPath(bench.results, cell);
     const place = `${table.name}, cell ${i + 1} of ${cells.length}: ${cell.name}`;

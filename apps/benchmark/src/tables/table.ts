@@ -51,8 +51,13 @@ const preset = z.strictObject({
     .regex(/^[0-9a-f]{8,64}$/)
     .optional(),
   training: training.optional(),
-  /** The first so many samples; null: all. */
-  images: z.strictObject({ train: count.nullable(), test: count.nullable() }),
+  /** So many samples; null: all. */
+  images: z.strictObject({
+    train: count.nullable(),
+    test: count.nullable(),
+    /** Training samples of the dense model, where it is trained; default: `train`. */
+    dense: count.nullable().optional(),
+  }),
   /** Training samples that components are scored on. */
   samples: count,
   /** Training samples that layers are fitted to. */
