@@ -64,21 +64,31 @@ function sgd({ momentum, nesterov, weightDecay }: SgdOptions): Optimizer {
   };
 }
 
+/**
+ * The moments are kept divided by 1 - β, and all that is the same for every element is computed as
+ * scalars: a step over millions of elements takes as long as the passes over them.
+ */
 function adamW({ betas: [beta1, beta2], epsilon, weightDecay }: AdamWOptions): Optimizer {
-  const average = (old: Value, now: Value, beta: number) =>
-    add(multiply(old, scalar(beta)), multiply(now, scalar(1 - beta)));
+  const accumulate = (old: Value, now: Value, beta: number) =>
+    add(multiply(old, scalar(beta)), now);
   return {
     state: ["first moment", "second moment"],
     update: (parameter, gradient, [first, second], kind, { learningRate, corrections }) => {
-      const m = average(first, gradient, beta1);
-      const v = average(second, square(gradient), beta2);
-      const step = divide(
-        multiply(m, corrections[0]),
-        add(sqrt(multiply(v, corrections[1])), scalar(epsilon)),
+      const m = accumulate(first, gradient, beta1);
+      const v = accumulate(second, square(gradient), beta2);
+      // sqrt(v̂) = deviation · sqrt(v)
+      const deviation = sqrt(multiply(corrections[1], scalar(1 - beta2)));
+      const rate = divide(
+        multiply(learningRate, multiply(corrections[0], scalar(1 - beta1))),
+        deviation,
       );
+      const step = divide(multiply(m, rate), add(sqrt(v), divide(scalar(epsilon), deviation)));
       const decay = kind === "weight" ? weightDecay : 0;
-      const total = decay === 0 ? step : add(step, multiply(parameter, scalar(decay)));
-      return { parameter: subtract(parameter, multiply(total, learningRate)), state: [m, v] };
+      const decayed =
+        decay === 0
+          ? parameter
+          : multiply(parameter, subtract(scalar(1), multiply(learningRate, scalar(decay))));
+      return { parameter: subtract(decayed, step), state: [m, v] };
     },
   };
 }
