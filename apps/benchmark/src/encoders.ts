@@ -27,7 +27,7 @@ import {
   undisturbed,
 } from "@espalier/pipeline";
 import { createOnnxExecutor, onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
-import { compileTrainingStep } from "@espalier/train";
+import { compileTrainingStep, type DeviceState, type TrainingState } from "@espalier/train";
 import { encoderSizes, freshEncoder, LENGTH, randomSequences } from "./fresh-encoder.ts";
 import { type LengthsOptions, type LengthsRow, measureLengths } from "./lengths.ts";
 import {
@@ -181,7 +181,7 @@ async function speedOf(model: Model, samples: Samples, executor: Executor): Prom
     ...{ batchSize: BATCH, length, optimizer, clip, statisticsMomentum: 0 },
   });
   const targets = oneHot(labels, model.classes.length);
-  let state = step.initialState;
+  let state: TrainingState | DeviceState = step.initialState;
   const times: number[] = [];
   const losses: number[] = [];
   // The first step lays out memory; the last tells the loss after those that are timed.

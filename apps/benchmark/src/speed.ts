@@ -25,7 +25,7 @@ import {
   openTask,
 } from "@espalier/pipeline";
 import { createOnnxExecutor, onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
-import { compileTrainingStep } from "@espalier/train";
+import { compileTrainingStep, type DeviceState, type TrainingState } from "@espalier/train";
 import { cifarResNet } from "@espalier/vision";
 import {
   median,
@@ -115,7 +115,7 @@ export async function measureSpeed(options: SpeedOptions) {
       const few = await secondsOf(() => estimate(model, groups, { ...draws, draws: 2 }));
       const more = await secondsOf(() => estimate(model, groups, { ...draws, draws: 8 }));
       ours.hutchinson.push((more - few) / 6);
-      let state = step.initialState;
+      let state: TrainingState | DeviceState = step.initialState;
       const times: number[] = [];
       for (let n = 1; n <= 12; n++) {
         times.push(

@@ -8,7 +8,7 @@ import {
   deviationOf,
 } from "@espalier/graph/testing";
 import { bert } from "@espalier/nlp";
-import { compileTrainingStep } from "@espalier/train";
+import { compileTrainingStep, disposeState, readState } from "@espalier/train";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
 
 const BATCH = 2;
@@ -97,8 +97,10 @@ async function trainingStep(network: Network, executor: Executor): Promise<Resul
     learningRate: 0.1,
     step: 1,
   });
+  const reached = await readState(state);
+  disposeState(state);
   await step.dispose();
-  return new Map<string, ArrayLike<number>>([["loss", [loss]], ["logits", logits], ...state]);
+  return new Map<string, ArrayLike<number>>([["loss", [loss]], ["logits", logits], ...reached]);
 }
 
 /** The trace of every component, and with them first and second stage, backward passes and norms. */

@@ -9,14 +9,29 @@ export interface Tensor {
   readonly data: TensorData;
 }
 
-export interface ProgramSource<Output extends string = string> {
+/** A tensor that stays where it was computed. It must not outlive the program that computed it. */
+export interface DeviceTensor {
+  readonly dtype: DType;
+  readonly shape: Shape;
+  /** Its elements, which belong to the receiver if the device has memory of its own. */
+  read(): Promise<TensorData>;
+  /** Frees it: it can be neither read nor fed afterwards. */
+  dispose(): void;
+}
+
+/** What programs are given; a tensor of another executor's device is read first. */
+export type Feed = TensorData | DeviceTensor;
+
+export interface ProgramSource<Output extends string = string, Kept extends string = never> {
   /** What to compute, under the names that `run` returns it by. */
   readonly outputs: Readonly<Record<Output, Value>>;
+  /** What to compute for later runs, under names of its own: it stays on the device. */
+  readonly kept?: Readonly<Record<Kept, Value>> | undefined;
   /** Inputs whose tensors never change: the executor may rearrange them once for speed. */
   readonly constants?: ReadonlyMap<Value, TensorData>;
 }
 
-export interface Program<Output extends string = string> {
+export interface Program<Output extends string = string, Kept extends string = never> {
   /** The inputs that `run` must be given: those the outputs use, less the constants. */
   readonly inputs: readonly {
     readonly name: string;
@@ -30,7 +45,9 @@ export interface Program<Output extends string = string> {
    * @throws EspalierError `invalid-argument` for a missing feed or one of the wrong length;
    *   `runtime` if the executor fails.
    */
-  run(feeds: Readonly<Record<string, TensorData>>): Promise<Record<Output, Tensor>>;
+  run(
+    feeds: Readonly<Record<string, Feed>>,
+  ): Promise<Record<Output, Tensor> & Record<Kept, DeviceTensor>>;
   /** Frees the program's memory. It cannot run afterwards. */
   dispose(): Promise<void>;
 }
@@ -44,7 +61,19 @@ export interface Executor {
    * @throws EspalierError `out-of-memory` if the program would exceed the memory limit; `runtime` if
    *   the executor does not accept it.
    */
-  compile<Output extends string>(source: ProgramSource<Output>): Promise<Program<Output>>;
+  compile<Output extends string, Kept extends string = never>(
+    source: ProgramSource<Output, Kept>,
+  ): Promise<Program<Output, Kept>>;
+}
+
+/** Whether `feed` lies on a device. */
+export function isDeviceTensor(feed: Feed | undefined): feed is DeviceTensor {
+  return typeof (feed as DeviceTensor | undefined)?.read === "function";
+}
+
+/** A tensor of a device that computes in the machine's own memory: it is only handed on. */
+export function memoryTensor({ dtype, shape, data }: Tensor): DeviceTensor {
+  return { dtype, shape, read: async () => data, dispose: () => {} };
 }
 
 /** @throws EspalierError `out-of-memory` if a program needs more than it may take. */

@@ -17,9 +17,13 @@ export {
   type Slice,
 } from "./coupling.ts";
 export {
+  type DeviceTensor,
   type Executor,
   expectMemory,
+  type Feed,
   float32Data,
+  isDeviceTensor,
+  memoryTensor,
   type Program,
   type ProgramSource,
   type Tensor,

@@ -21,7 +21,12 @@ import {
   type TensorData,
   type Value,
 } from "@espalier/graph";
-import { compileTrainingStep } from "@espalier/train";
+import {
+  compileTrainingStep,
+  type DeviceState,
+  disposeState,
+  type TrainingState,
+} from "@espalier/train";
 
 export interface MeasureOptions {
   readonly executor: Executor;
@@ -166,10 +171,17 @@ export async function measureOperations(
           optimizer: { name: "sgd", momentum: 0.9, nesterov: true, weightDecay: 5e-4 },
           statisticsMomentum: 0.1,
         });
-        try {
+        let state: TrainingState | DeviceState = step.initialState;
+        const advance = async () => {
           const inputs = { feeds, targets, learningRate: 0.01, step: 1 };
-          return await medianSeconds(() => step.run(step.initialState, inputs), rounds, signal);
+          const next = (await step.run(state, inputs)).state;
+          disposeState(state);
+          state = next;
+        };
+        try {
+          return await medianSeconds(advance, rounds, signal);
         } finally {
+          disposeState(state);
           await step.dispose();
         }
       },

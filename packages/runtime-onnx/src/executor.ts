@@ -5,11 +5,15 @@ import { dirname, join } from "node:path";
 import { EspalierError } from "@espalier/base";
 import {
   cost,
+  type DeviceTensor,
   type Executor,
   encodeOnnx,
   expectMemory,
+  input,
+  isDeviceTensor,
   lowerToOnnx,
   makePortable,
+  memoryTensor,
   type OnnxGraph,
   type Program,
   type ProgramSource,
@@ -17,6 +21,7 @@ import {
   sizeOf,
   type Tensor,
   type TensorData,
+  type Value,
 } from "@espalier/graph";
 import {
   env,
@@ -90,9 +95,11 @@ export function createOnnxExecutor(options: OnnxExecutorOptions = {}): Executor 
   return {
     name: `onnx:${device}`,
     memoryLimit,
-    compile: async <Output extends string>(source: ProgramSource<Output>) => {
-      const names = Object.keys(source.outputs) as Output[];
-      const wanted = names.map((name) => source.outputs[name]);
+    compile: async <Output extends string, Kept extends string>(
+      source: ProgramSource<Output, Kept>,
+    ) => {
+      const { outputs, kept = {} } = source;
+      const wanted = [...Object.values<Value>(outputs), ...Object.values<Value>(kept)];
       // Some providers lack operators, such as maxima with their positions.
       const values = simplify(device === "cpu" ? wanted : makePortable(wanted));
       expectMemory(memoryLimit, cost(values).peakBytes);
@@ -103,7 +110,8 @@ export function createOnnxExecutor(options: OnnxExecutorOptions = {}): Executor 
         ...source,
         emitConv: block === undefined ? undefined : blockedConv(block),
       });
-      return openProgram(graph, names, options);
+      const names = { outputs: Object.keys(outputs), kept: Object.keys(kept) };
+      return (await openProgram(graph, names, options)) as Program<Output, Kept>;
     },
   };
 }
@@ -124,18 +132,58 @@ export function sessionOptions({
   };
 }
 
+/** A result in the memory of a GPU. */
+class GpuTensor implements DeviceTensor {
+  readonly tensor: OrtTensor;
+  readonly #copy: (tensor: GpuTensor) => Promise<TensorData>;
+
+  constructor(tensor: OrtTensor, copy: (tensor: GpuTensor) => Promise<TensorData>) {
+    this.tensor = tensor;
+    this.#copy = copy;
+  }
+
+  get dtype(): DeviceTensor["dtype"] {
+    return this.tensor.type as DeviceTensor["dtype"];
+  }
+
+  get shape(): readonly number[] {
+    return this.tensor.dims;
+  }
+
+  read(): Promise<TensorData> {
+    return this.#copy(this);
+  }
+
+  dispose(): void {
+    this.tensor.dispose();
+  }
+}
+
+// Only for this provider does onnxruntime-node leave results where they are.
+const KEEPING_DEVICE = "webgpu";
+
 /** Loads `graph`, whose outputs are called `result.0` and so on, in a session of its own. */
-async function openProgram<Output extends string>(
+async function openProgram(
   graph: OnnxGraph,
-  names: readonly Output[],
+  names: { readonly outputs: readonly string[]; readonly kept: readonly string[] },
   options: OnnxExecutorOptions,
-): Promise<Program<Output>> {
+): Promise<Program<string, string>> {
+  const keeps = options.device === KEEPING_DEVICE && names.kept.length > 0;
+  const isKept = (i: number) => i >= names.outputs.length;
+  const all = [...names.outputs, ...names.kept];
   const session = await attempt("compile", () =>
     InferenceSession.create(encodeOnnx(graph), {
       ...sessionOptions(options),
       // A pattern planned in the first run asks for all its memory anew in the second, while the
       // first run's is kept: it doubles what a program takes, and our programs run no faster by it.
       enableMemPattern: false,
+      ...(keeps
+        ? {
+            preferredOutputLocation: Object.fromEntries(
+              all.map((_, i) => [`result.${i}`, isKept(i) ? "gpu-buffer" : "cpu"] as const),
+            ),
+          }
+        : {}),
     }),
   );
   const inputs = graph.inputs.map(({ name, dtype, shape }) => ({
@@ -143,21 +191,44 @@ async function openProgram<Output extends string>(
     dtype,
     shape: shape as readonly number[],
   }));
+  // `OrtTensor.getData` of a GPU's tensor ends the process (onnxruntime-node 1.30), so that tensors
+  // are read as the results of programs that do nothing.
+  const readers = new Map<string, Promise<Program<"copy">>>();
+  const copy = async (tensor: GpuTensor): Promise<TensorData> => {
+    const { dtype, shape } = tensor;
+    const key = `${dtype} ${shape}`;
+    const reader =
+      readers.get(key) ??
+      createOnnxExecutor(options).compile({ outputs: { copy: input("tensor", shape, dtype) } });
+    readers.set(key, reader);
+    return (await (await reader).run({ tensor })).copy.data;
+  };
   return {
     inputs,
     run: async (feeds) => {
       const tensors: Record<string, OrtTensor> = {};
       for (const { name, dtype, shape } of inputs) {
-        tensors[name] = new OrtTensor(dtype, checkFeed(name, feeds[name], sizeOf(shape)), shape);
+        const feed = feeds[name];
+        if (feed instanceof GpuTensor) {
+          tensors[name] = feed.tensor;
+          continue;
+        }
+        const data = isDeviceTensor(feed) ? await feed.read() : feed;
+        tensors[name] = new OrtTensor(dtype, checkFeed(name, data, sizeOf(shape)), shape);
       }
       const results = await attempt("run", () => session.run(tensors));
-      const output = {} as Record<Output, Tensor>;
-      names.forEach((name, i) => {
-        output[name] = fromOrt(results[`result.${i}`]);
-      });
-      return output;
+      return Object.fromEntries(
+        all.map((name, i) => {
+          const result = results[`result.${i}`];
+          if (result.location === "gpu-buffer") return [name, new GpuTensor(result, copy)];
+          return [name, isKept(i) ? memoryTensor(fromOrt(result)) : fromOrt(result)];
+        }),
+      ) as Record<string, Tensor & DeviceTensor>;
     },
-    dispose: () => session.release(),
+    dispose: async () => {
+      for (const reader of readers.values()) await (await reader).dispose();
+      await session.release();
+    },
   };
 }
 

@@ -3,9 +3,11 @@ import { setImmediate } from "node:timers/promises";
 import { EspalierError } from "@espalier/base";
 import {
   cost,
+  type DeviceTensor,
   type Executor,
   expectMemory,
   isConstant,
+  isDeviceTensor,
   isInput,
   makePortable,
   type Program,
@@ -68,11 +70,18 @@ export async function createTfjsExecutor(options: TfjsExecutorOptions = {}): Pro
   return {
     name: `tfjs:${chosen.device.slice("tfjs-".length)}`,
     memoryLimit: limit,
-    compile: async <Output extends string>(source: ProgramSource<Output>) => {
-      const names = Object.keys(source.outputs) as Output[];
-      const values = simplify(makePortable(names.map((name) => source.outputs[name])));
+    compile: async <Output extends string, Kept extends string>(
+      source: ProgramSource<Output, Kept>,
+    ) => {
+      const { outputs, kept = {} } = source;
+      const names = { outputs: Object.keys(outputs), kept: Object.keys(kept) };
+      const wanted = [...Object.values<Value>(outputs), ...Object.values<Value>(kept)];
+      const values = simplify(makePortable(wanted));
       expectMemory(limit, cost(values).peakBytes);
-      return attempt("compile", () => compile(names, values, source.constants, chosen));
+      return attempt("compile", () => compile(names, values, source.constants, chosen)) as Program<
+        Output,
+        Kept
+      >;
     },
   };
 }
@@ -85,12 +94,37 @@ interface Step {
   readonly released: readonly number[];
 }
 
-function compile<Output extends string>(
-  names: readonly Output[],
+/** A result in the memory of a backend. */
+class BackendTensor implements DeviceTensor {
+  readonly tensor: TfTensor;
+  readonly backend: TfjsBackend;
+  readonly dtype: DeviceTensor["dtype"];
+  readonly shape: readonly number[];
+
+  constructor(tensor: TfTensor, backend: TfjsBackend, { dtype, shape }: Value) {
+    this.tensor = tensor;
+    this.backend = backend;
+    this.dtype = dtype;
+    this.shape = shape;
+  }
+
+  async read(): Promise<TensorData> {
+    activate(this.backend);
+    return fromTfjs(this.tensor, this).data;
+  }
+
+  dispose(): void {
+    activate(this.backend);
+    this.tensor.dispose();
+  }
+}
+
+function compile(
+  names: { readonly outputs: readonly string[]; readonly kept: readonly string[] },
   values: readonly Value[],
   constants: ReadonlyMap<Value, TensorData> = new Map(),
   backend: TfjsBackend,
-): Program<Output> {
+): Program<string, string> {
   const order = topologicalOrder(values);
   const slots = new Map(order.map((value, slot) => [value, slot]));
   const results = values.map((value) => slots.get(value)!);
@@ -99,16 +133,16 @@ function compile<Output extends string>(
   );
   activate(backend);
   // Constants stay with the backend from run to run.
-  const kept = new Map<number, TfTensor>();
+  const bound = new Map<number, TfTensor>();
   order.forEach((value, slot) => {
     const data = isConstant(value) ? value.attributes.data : constants.get(value);
-    if (data !== undefined) kept.set(slot, toTfjs(data, value.shape));
+    if (data !== undefined) bound.set(slot, toTfjs(data, value.shape));
   });
   const lastUse = new Map<number, number>();
   order.forEach((value, slot) => {
     for (const operand of value.inputs) lastUse.set(slots.get(operand)!, slot);
   });
-  const held = new Set([...results, ...kept.keys()]);
+  const held = new Set([...results, ...bound.keys()]);
   const released = order.map((): number[] => []);
   for (const [slot, last] of lastUse) if (!held.has(slot)) released[last].push(slot);
   const steps = order.flatMap((value, slot): (Step & { slot: number })[] => {
@@ -119,8 +153,8 @@ function compile<Output extends string>(
     ];
   });
 
-  const run = (feeds: Readonly<Record<string, TensorData>>): Record<Output, Tensor> => {
-    const alive = new Map(kept);
+  const run = (feeds: Readonly<Record<string, TensorData | BackendTensor>>) => {
+    const alive = new Map(bound);
     const release = (slot: number) => {
       alive.get(slot)!.dispose();
       alive.delete(slot);
@@ -128,7 +162,13 @@ function compile<Output extends string>(
     activate(backend);
     try {
       for (const { name, shape, slot } of inputs) {
-        alive.set(slot, toTfjs(checkFeed(name, feeds[name], sizeOf(shape)), shape));
+        const feed = feeds[name];
+        alive.set(
+          slot,
+          feed instanceof BackendTensor
+            ? feed.tensor.clone()
+            : toTfjs(checkFeed(name, feed, sizeOf(shape)), shape),
+        );
       }
       for (const { slot, value, kernel, operands, released } of steps) {
         const given = operands.map((operand) => alive.get(operand)!);
@@ -140,24 +180,40 @@ function compile<Output extends string>(
         alive.set(slot, result);
         released.forEach(release);
       }
+      const all = [...names.outputs, ...names.kept];
       return Object.fromEntries(
-        names.map((name, i) => [name, fromTfjs(alive.get(results[i])!, values[i])]),
-      ) as Record<Output, Tensor>;
+        all.map((name, i) => {
+          const result = alive.get(results[i])!;
+          const keeps = i >= names.outputs.length;
+          return [
+            name,
+            keeps
+              ? new BackendTensor(result.clone(), backend, values[i])
+              : fromTfjs(result, values[i]),
+          ];
+        }),
+      ) as Record<string, Tensor & DeviceTensor>;
     } finally {
-      for (const slot of alive.keys()) if (!kept.has(slot)) alive.get(slot)!.dispose();
+      for (const slot of alive.keys()) if (!bound.has(slot)) alive.get(slot)!.dispose();
     }
   };
 
   return {
     inputs: inputs.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
     run: async (feeds) => {
+      const near: Record<string, TensorData | BackendTensor> = {};
+      for (const { name } of inputs) {
+        const feed = feeds[name];
+        const own = feed instanceof BackendTensor && feed.backend === backend;
+        near[name] = isDeviceTensor(feed) && !own ? await feed.read() : feed;
+      }
       // The run itself never waits: between runs, signals and timers get their turn.
       await setImmediate();
-      return attempt("run", () => run(feeds));
+      return attempt("run", () => run(near));
     },
     dispose: async () => {
-      for (const constant of kept.values()) constant.dispose();
-      kept.clear();
+      for (const constant of bound.values()) constant.dispose();
+      bound.clear();
     },
   };
 }
@@ -186,7 +242,7 @@ function toTfjs(data: TensorData, shape: readonly number[]): TfTensor {
   return tensor(narrow, [...shape], "int32");
 }
 
-function fromTfjs(result: TfTensor, { dtype, shape }: Value): Tensor {
+function fromTfjs(result: TfTensor, { dtype, shape }: Pick<Value, "dtype" | "shape">): Tensor {
   const data = result.dataSync();
   // On the cpu backend, the memory may be that of a feed.
   if (dtype === "float32") return { dtype, shape, data: Float32Array.from(data) };

@@ -6,8 +6,12 @@ export { type ReestimateOptions, reestimateStatistics } from "./reestimate.ts";
 export { learningRateAt, type Schedule } from "./schedule.ts";
 export {
   compileTrainingStep,
+  type DeviceState,
   type Distillation,
+  disposeState,
   expectHidden,
+  parametersIn,
+  readState,
   type StepInputs,
   type StepOptions,
   type StepResult,

@@ -9,16 +9,18 @@ import {
 } from "@espalier/core";
 import {
   add,
+  type DeviceTensor,
   divide,
   type Executor,
+  type Feed,
   float32Data,
   gradient,
   input,
+  isDeviceTensor,
   logSoftmax,
   mean,
   minimum,
   multiply,
-  type Program,
   scalar,
   softmax,
   sqrt,
@@ -57,6 +59,24 @@ export interface StepOptions {
 /** All that a step changes. Keys: parameters by name, and `NAME/STATE` of the optimiser. */
 export type TrainingState = ReadonlyMap<string, Float32Array>;
 
+/** The same where it was computed. */
+export type DeviceState = ReadonlyMap<string, DeviceTensor>;
+
+/** A state in memory, copied from the device if it lies there. */
+export async function readState(state: TrainingState | DeviceState): Promise<TrainingState> {
+  const copied = new Map<string, Float32Array>();
+  for (const [name, tensor] of state) {
+    const near = isDeviceTensor(tensor) ? await tensor.read() : tensor;
+    copied.set(name, near as Float32Array);
+  }
+  return copied;
+}
+
+/** Frees what is on a device; states in memory are left as they are. */
+export function disposeState(state: TrainingState | DeviceState): void {
+  for (const tensor of state.values()) if (isDeviceTensor(tensor)) tensor.dispose();
+}
+
 export interface StepInputs {
   /** The model's own inputs, by name. */
   readonly feeds: Readonly<Record<string, TensorData>>;
@@ -77,7 +97,8 @@ export interface TeacherOutputs {
 }
 
 export interface StepResult {
-  readonly state: TrainingState;
+  /** To be disposed of when it is no longer needed, and before the program is. */
+  readonly state: DeviceState;
   /** Mean over the batch. */
   readonly loss: number;
   /** [batch, classes], before the step. */
@@ -87,9 +108,7 @@ export interface StepResult {
 export interface TrainingStep {
   /** The state in which training of `model` begins. */
   readonly initialState: TrainingState;
-  run(state: TrainingState, inputs: StepInputs): Promise<StepResult>;
-  /** The parameters in `state`, as those of a model. */
-  parametersOf(state: TrainingState): Map<string, Parameter>;
+  run(state: TrainingState | DeviceState, inputs: StepInputs): Promise<StepResult>;
   dispose(): Promise<void>;
 }
 
@@ -186,6 +205,8 @@ function clipped(gradients: readonly Value[], most: number | undefined): readonl
   return gradients.map((value) => multiply(value, factor));
 }
 
+const nextOf = (name: string) => `next ${name}`;
+
 /** Compiles the training step of `model` for batches of one size and length. */
 export async function compileTrainingStep(
   model: Model,
@@ -200,7 +221,7 @@ export async function compileTrainingStep(
   const corrections = [input("correction 1", []), input("correction 2", [])] as const;
   const loss = mean(lossOf(model, graph, targets, options.distillation));
 
-  const outputs: Record<string, Value> = { loss, logits: graph.logits };
+  const next: Record<string, Value> = {};
   const initialState = new Map<string, Float32Array>();
   const trained = [...graph.parameters].filter(([name]) => !graph.statistics.has(name));
   const gradients = clipped(
@@ -219,20 +240,20 @@ export async function compileTrainingStep(
       learningRate,
       corrections,
     });
-    outputs[`next ${name}`] = update.parameter;
+    next[nextOf(name)] = update.parameter;
     stateNames.forEach((stateName, k) => {
       initialState.set(stateName, new Float32Array(data.length));
-      outputs[`next ${stateName}`] = update.state[k];
+      next[nextOf(stateName)] = update.state[k];
     });
   });
   for (const [name, observed] of graph.statistics) {
     const before = graph.parameters.get(name)!;
     initialState.set(name, model.parameters.get(name)!.data);
     const moved = add(before, multiply(subtract(observed, before), scalar(statisticsMomentum)));
-    outputs[`next ${name}`] = moved;
+    next[nextOf(name)] = moved;
   }
 
-  const program: Program = await executor.compile({ outputs });
+  const program = await executor.compile({ outputs: { loss, logits: graph.logits }, kept: next });
   const wanted = new Set(program.inputs.map(({ name }) => name));
   const betas = options.optimizer.name === "adamw" ? options.optimizer.betas : undefined;
   return {
@@ -250,21 +271,19 @@ export async function compileTrainingStep(
       betas?.forEach((beta, i) => {
         given[`correction ${i + 1}`] = Float32Array.of(1 / (1 - beta ** inputs.step));
       });
-      const feeds: Record<string, TensorData> = {};
+      const feeds: Record<string, Feed> = {};
       for (const name of wanted) {
         const data = state.get(name) ?? given[name];
         if (data !== undefined) feeds[name] = data;
       }
       const results = await program.run(feeds);
-      const next = new Map<string, Float32Array>();
-      for (const name of initialState.keys()) next.set(name, float32Data(results[`next ${name}`]));
+      const names = [...initialState.keys()];
       return {
-        state: next,
+        state: new Map(names.map((name) => [name, results[nextOf(name)]])),
         loss: float32Data(results.loss)[0],
         logits: float32Data(results.logits),
       };
     },
-    parametersOf: (state) => parametersIn(model, state),
     dispose: () => program.dispose(),
   };
 }

@@ -8,8 +8,11 @@ import {
   compileTrainingStep,
   evaluate,
   type OptimizerOptions,
+  parametersIn,
+  readState,
   reestimateStatistics,
   type TrainingCheckpoint,
+  type TrainingState,
   type TrainOptions,
   train,
 } from "./index.ts";
@@ -85,12 +88,12 @@ describe("one step", () => {
     });
     const batch = await data.batch([...Array(8).keys()]);
     const inputs = { feeds: batch.feeds, targets: oneHot(batch.labels, 3), learningRate: rate };
-    let state = step.initialState;
+    let state: TrainingState = step.initialState;
     let current = model;
     const memory = new Map<string, [Float64Array, Float64Array]>();
     for (const n of [1, 2]) {
       const gradients = await gradientsOf(current, data);
-      state = (await step.run(state, { ...inputs, step: n })).state;
+      state = await readState((await step.run(state, { ...inputs, step: n })).state);
       for (const [name, g] of gradients) {
         const { data: before, kind } = current.parameters.get(name)!;
         const [first, second] = memory.get(name) ?? [
@@ -115,7 +118,7 @@ describe("one step", () => {
           expect(state.get(name)![i]).toBeCloseTo(expected, 4);
         });
       }
-      current = current.withParameters(step.parametersOf(state));
+      current = current.withParameters(parametersIn(model, state));
     }
   });
 
@@ -126,12 +129,13 @@ describe("one step", () => {
       statisticsMomentum: 0.1,
     });
     const batch = await samples.batch([0, 1, 2, 3, 4, 5, 6, 7]);
-    const { state } = await step.run(step.initialState, {
+    const result = await step.run(step.initialState, {
       feeds: batch.feeds,
       targets: oneHot(batch.labels, 3),
       learningRate: 0,
       step: 1,
     });
+    const state = await readState(result.state);
     const { graph, constants } = bindParameters(model, 8, "training");
     const program = await executor.compile({
       outputs: Object.fromEntries(graph.statistics),

@@ -18,8 +18,11 @@ import { trainingOrder } from "./order.ts";
 import { learningRateAt, type Schedule } from "./schedule.ts";
 import {
   compileTrainingStep,
+  type DeviceState,
   type Distillation,
+  disposeState,
   parametersIn,
+  readState,
   type TeacherOutputs,
   type TrainingState,
 } from "./step.ts";
@@ -122,13 +125,16 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
     new PerLength((length) => compileTeacher(distillation, executor, batchSize, length));
   const objective = objectiveOf(model);
   const { resume } = options;
-  let state = resume?.state;
+  let state: TrainingState | DeviceState | undefined = resume?.state;
   const history = [...(resume?.history ?? [])];
   let partial: PartialEpoch = resume?.partial ?? { loss: 0, correct: 0, count: 0 };
   let done = resume?.step ?? 0;
   const checkpoint = async () => {
-    if (state !== undefined) await options.onCheckpoint?.({ step: done, state, history, partial });
+    if (state === undefined) return;
+    await options.onCheckpoint?.({ step: done, state: await readState(state), history, partial });
   };
+  const trained = async () =>
+    state === undefined ? model : model.withParameters(parametersIn(model, await readState(state)));
 
   const prepare = (step: number): Promise<Batch> => {
     const epoch = Math.floor(step / stepsPerEpoch);
@@ -169,6 +175,8 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
         learningRate,
         step: done + 1,
       });
+      if (state !== undefined) disposeState(state);
+      state = result.state;
       if (!Number.isFinite(result.loss)) {
         throw new EspalierError(
           "not-finite",
@@ -176,7 +184,6 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
           { step: done + 1, loss: result.loss },
         );
       }
-      state = result.state;
       done++;
       const score = new Score(model);
       score.add(result.logits, { labels: batch.labels }, batchSize);
@@ -188,9 +195,9 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       onEvent?.({ type: "step-end", step: done, steps, loss: result.loss });
       if (done % stepsPerEpoch !== 0) continue;
 
-      const trained = model.withParameters(parametersIn(model, state));
+      const reached = validation || test ? await trained() : model;
       const accuracyOn = async (held: Samples) =>
-        (await evaluate(trained, held, { executor, batchSize })).accuracy;
+        (await evaluate(reached, held, { executor, batchSize })).accuracy;
       const record: EpochRecord = {
         epoch: epoch + 1,
         learningRate,
@@ -204,11 +211,9 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       await checkpoint();
       onEvent?.({ type: "epoch-end", epochs, ...record });
     }
-    return {
-      model: state === undefined ? model : model.withParameters(parametersIn(model, state)),
-      history,
-    };
+    return { model: await trained(), history };
   } finally {
+    if (state !== undefined) disposeState(state);
     await programs.dispose();
     await teachers?.dispose();
   }

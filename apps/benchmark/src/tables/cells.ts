@@ -50,6 +50,15 @@ export function tuningOf(training: Training): TuneSettings {
   return { ...defaultTuning, ...training, validation: 0, testEpochs: true };
 }
 
+function withEstimator(
+  estimator: Preset["traceEstimator"],
+  settings: PruneSettings,
+): PruneSettings {
+  const { sensitivity } = settings;
+  if (estimator === undefined || sensitivity.metric !== "hessian-trace") return settings;
+  return { ...settings, sensitivity: { ...sensitivity, estimator } };
+}
+
 /** The cells of a preset, the most telling first: all methods at one budget, other budgets, other seeds. */
 export function cellsOf(table: Table, presetName: PresetName): Cell[] {
   const preset = table.presets[presetName];
@@ -65,17 +74,20 @@ export function cellsOf(table: Table, presetName: PresetName): Cell[] {
             ...(preset.training === undefined ? {} : { training: tuningOf(preset.training) }),
             data,
             images: preset.images,
-            settings: methods[method].apply({
-              ...base,
-              sensitivity: {
-                ...base.sensitivity,
-                ...(table.kinds === undefined ? {} : { kinds: table.kinds }),
-                samples: preset.samples,
-              },
-              calibration: preset.calibration,
-              tune: tuningOf(preset.tune),
-              seed,
-            }),
+            settings: withEstimator(
+              preset.traceEstimator,
+              methods[method].apply({
+                ...base,
+                sensitivity: {
+                  ...base.sensitivity,
+                  ...(table.kinds === undefined ? {} : { kinds: table.kinds }),
+                  samples: preset.samples,
+                },
+                calibration: preset.calibration,
+                tune: tuningOf(preset.tune),
+                seed,
+              }),
+            ),
           };
           const words = [presetName, ...(table.data.length > 1 ? [data] : []), method, keep];
           const label = words.join("-").replace(/[^a-z0-9.]+/gi, "-");

@@ -2,7 +2,12 @@
 import { readdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { EspalierError, readJson } from "@espalier/base";
-import { type ComponentKind, componentKinds } from "@espalier/core";
+import {
+  type ComponentKind,
+  componentKinds,
+  type EstimatorChoice,
+  estimatorChoices,
+} from "@espalier/core";
 import * as z from "zod";
 import { type CountedOperation, countedOperations } from "./hap-flops.ts";
 import { methodNames } from "./methods.ts";
@@ -60,6 +65,8 @@ const preset = z.strictObject({
   }),
   /** Training samples that components are scored on. */
   samples: count,
+  /** What estimates the Hessian's trace, where that is the metric; default: `auto`. */
+  traceEstimator: z.enum(estimatorChoices as [EstimatorChoice, ...EstimatorChoice[]]).optional(),
   /** Training samples that layers are fitted to. */
   calibration: z.int().min(0),
   /** Shares of the budget to keep, the most telling first. */

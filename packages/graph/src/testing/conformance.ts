@@ -1,9 +1,10 @@
 /** @file What must hold of every executor, as comparisons with float64. */
 import { EspalierError } from "@espalier/base";
-import type { Executor, Tensor } from "../executor.ts";
+import type { DeviceTensor, Executor, Tensor } from "../executor.ts";
 import { interpret } from "../interpret.ts";
-import { add } from "../ops/elementwise.ts";
-import { input } from "../ops/leaf.ts";
+import { add, multiply } from "../ops/elementwise.ts";
+import { input, scalar } from "../ops/leaf.ts";
+import { sum } from "../ops/shape.ts";
 import { type DType, type NdArray, sameShape } from "../value.ts";
 import { conformanceCases, conformanceProblem } from "./cases.ts";
 
@@ -101,6 +102,33 @@ const contractChecks: readonly ConformanceCheck[] = [
     },
   },
   {
+    name: "what is kept is fed to other programs, and read",
+    tolerance,
+    run: async (executor) => {
+      const a = input("a", [2]);
+      const doubling = await executor.compile({
+        outputs: { sum: sum(a) },
+        kept: { same: a, twice: add(a, a) },
+      });
+      const halving = await executor.compile({ outputs: { half: multiply(a, scalar(0.5)) } });
+      const first = await doubling.run({ a: Float32Array.of(1, 2) });
+      const second = await doubling.run({ a: first.twice });
+      const { half } = await halving.run({ a: second.twice });
+      const found: readonly [string, Tensor, readonly number[]][] = [
+        ["result beside it", second.sum, [6]],
+        ["fed twice", half, [2, 4]],
+        ["read", await inMemory(second.twice), [4, 8]],
+        ["handed through", await inMemory(first.same), [1, 2]],
+      ];
+      for (const { same, twice } of [first, second])
+        for (const each of [same, twice]) each.dispose();
+      for (const program of [doubling, halving]) await program.dispose();
+      return found.map(([what, tensor, data]) =>
+        deviationOf(what, tensor, { shape: tensor.shape, data: Float64Array.from(data) }),
+      );
+    },
+  },
+  {
     name: "feeds that are missing or too long are named",
     tolerance,
     run: async (executor) => {
@@ -124,6 +152,11 @@ const contractChecks: readonly ConformanceCheck[] = [
     },
   },
 ];
+
+async function inMemory(tensor: DeviceTensor): Promise<Tensor> {
+  const { dtype, shape } = tensor;
+  return { dtype, shape, data: await tensor.read() };
+}
 
 function expectEqual(what: string, actual: unknown, expected: string): void {
   if (actual !== expected) throw new Error(`${what}: expected "${expected}", got "${actual}"`);

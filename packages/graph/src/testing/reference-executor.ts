@@ -1,6 +1,12 @@
 /** @file An executor that interprets in float64: slow, exact, without any runtime. */
 import { EspalierError } from "@espalier/base";
-import type { Executor } from "../executor.ts";
+import {
+  type Executor,
+  type Feed,
+  isDeviceTensor,
+  memoryTensor,
+  type ProgramSource,
+} from "../executor.ts";
 import { interpret } from "../interpret.ts";
 import { isInput } from "../ops/leaf.ts";
 import { sizeOf, type TensorData, topologicalOrder, type Value } from "../value.ts";
@@ -9,12 +15,13 @@ import { sizeOf, type TensorData, topologicalOrder, type Value } from "../value.
 export function createReferenceExecutor(): Executor {
   return {
     name: "reference",
-    compile: async <Output extends string>({
+    compile: async <Output extends string, Kept extends string>({
       outputs,
+      kept,
       constants = new Map<Value, TensorData>(),
-    }: Parameters<Executor["compile"]>[0]) => {
-      const names = Object.keys(outputs) as Output[];
-      const values = Object.values(outputs);
+    }: ProgramSource<Output, Kept>) => {
+      const results = Object.entries<Value>({ ...outputs, ...kept });
+      const values = results.map(([, value]) => value);
       const bound = [...constants].map(
         ([value, data]) => [value, Array.from(data, Number)] as const,
       );
@@ -23,9 +30,10 @@ export function createReferenceExecutor(): Executor {
         .filter((value) => !constants.has(value));
       return {
         inputs: inputs.map(({ attributes }) => attributes),
-        run: async (feeds: Readonly<Record<string, TensorData>>) => {
-          const given = inputs.map((value) => {
-            const data = feeds[value.attributes.name];
+        run: async (feeds: Readonly<Record<string, Feed>>) => {
+          const read = inputs.map(async (value) => {
+            const feed = feeds[value.attributes.name];
+            const data = isDeviceTensor(feed) ? await feed.read() : feed;
             if (data?.length !== sizeOf(value.shape)) {
               throw new EspalierError(
                 "invalid-argument",
@@ -34,16 +42,14 @@ export function createReferenceExecutor(): Executor {
             }
             return [value, Array.from(data, Number)] as const;
           });
-          const results = interpret(values, new Map([...bound, ...given]));
+          const given = await Promise.all(read);
+          const computed = interpret(values, new Map([...bound, ...given]));
           return Object.fromEntries(
-            names.map((name, i) => [
-              name,
-              {
-                dtype: values[i].dtype,
-                shape: results[i].shape,
-                data: Float32Array.from(results[i].data),
-              },
-            ]),
+            results.map(([name, { dtype }], i) => {
+              const { shape, data } = computed[i];
+              const tensor = { dtype, shape, data: Float32Array.from(data) };
+              return [name, kept !== undefined && name in kept ? memoryTensor(tensor) : tensor];
+            }),
           ) as never;
         },
         dispose: async () => {},
