@@ -13,7 +13,7 @@ const networks = networkChecks();
 
 // Software drivers of GPUs take seconds to compile a convolution: each kind once.
 const few =
-  /^(exp|where|sum, kept|transpose|concat|gather$|softmax|matmul$|linear$|batchNormTraining$|maxPool, 2x2|inputs bound|conv\w*, 3x3, stride 2, padding 1$)/;
+  /^(exp|where|sum, kept|what is kept is fed|transpose|concat|gather$|softmax|matmul$|linear$|batchNormTraining$|maxPool, 2x2|inputs bound|conv\w*, 3x3, stride 2, padding 1$)/;
 
 const states = (await listDevices()).filter(({ device }) => wanted?.includes(device) ?? true);
 const variants = states.flatMap((state) =>

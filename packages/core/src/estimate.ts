@@ -9,6 +9,7 @@
 import { EspalierError, throwIfAborted } from "@espalier/base";
 import {
   cost,
+  type DeviceTensor,
   type Executor,
   float32Data,
   hessianQuadraticForms,
@@ -176,13 +177,17 @@ function stagesOf(
   };
 }
 
-/** Two programs, the first of which runs once per batch, the second once per pass. */
+/**
+ * Two programs, the first of which runs once per batch, the second once per pass. What the first hands
+ * on stays on the device.
+ */
 class TwoStages {
-  readonly #first: Program | undefined;
+  readonly #first: Program<never, string> | undefined;
   readonly #second: Program;
-  #carried: Record<string, TensorData> = {};
+  #carried: Readonly<Record<string, DeviceTensor>> = {};
+  #feeds: Readonly<Record<string, TensorData>> = {};
 
-  private constructor(first: Program | undefined, second: Program) {
+  private constructor(first: Program<never, string> | undefined, second: Program) {
     this.#first = first;
     this.#second = second;
   }
@@ -194,28 +199,34 @@ class TwoStages {
   ): Promise<TwoStages> {
     const carries = Object.keys(first).length > 0;
     return new TwoStages(
-      carries ? await executor.compile({ outputs: first, constants }) : undefined,
+      carries ? await executor.compile({ outputs: {}, kept: first, constants }) : undefined,
       await executor.compile({ outputs: second, constants }),
     );
   }
 
   async begin(feeds: Readonly<Record<string, TensorData>>): Promise<void> {
-    this.#carried = { ...feeds };
-    const results = await this.#first?.run(feeds);
-    for (const [name, { data }] of Object.entries(results ?? {})) this.#carried[name] = data;
+    this.#free();
+    this.#feeds = feeds;
+    this.#carried = (await this.#first?.run(feeds)) ?? {};
   }
 
   async pass(varying: Readonly<Record<string, TensorData>>): Promise<Record<string, Float32Array>> {
-    const results = await this.#second.run({ ...this.#carried, ...varying });
+    const results = await this.#second.run({ ...this.#feeds, ...this.#carried, ...varying });
     return Object.fromEntries(
       Object.entries(results).map(([name, tensor]) => [name, float32Data(tensor)]),
     );
   }
 
   async dispose(): Promise<void> {
-    this.#carried = {};
+    this.#free();
     await this.#first?.dispose();
     await this.#second.dispose();
+  }
+
+  #free(): void {
+    for (const tensor of Object.values(this.#carried)) tensor.dispose();
+    this.#carried = {};
+    this.#feeds = {};
   }
 }
 
