@@ -54,6 +54,7 @@ select{font:inherit;font-size:1rem;color:var(--ink);background:var(--panel);bord
 .plots .marks{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:.5rem 2rem}
 .plots .chart{padding:0 .6rem 0 3.7rem}
 .plots .chart h3{margin:.6rem 0 .5rem -3.7rem}
+#tip{max-width:min(27rem,95vw)}
 @media print{.choices{display:none}}
 `;
 
@@ -85,10 +86,11 @@ choices.hidden = sections.length === 0;
 choices.addEventListener("change", follow);
 follow();
 
-// Series are switched off wherever they are shown.
+// Series are switched off wherever they are shown. Marks are numbered among those that are shown.
 const off = new Set();
 const buttons = [];
 function toggle(name) {
+  for (const figure of document.querySelectorAll(".marks")) figure.dispatchEvent(new Event("blur"));
   if (!off.delete(name)) off.add(name);
   for (const series of document.querySelectorAll("[data-series]")) {
     series.toggleAttribute("hidden", off.has(series.dataset.series));
