@@ -131,4 +131,5 @@ def main():
     )
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -140,7 +140,7 @@ export function addSensitivityOptions(command: Command): Command {
     )
     .option(
       "--draws <n>",
-      "random probes of probe (default 3), hutchinson (300), flipout (30), control-variate (10)",
+      "random probes of probe (default 3), hutchinson (300), control-variate (10)",
       integer(1),
     )
     .option(

@@ -38,7 +38,7 @@ import {
 import { fitBatch } from "./fit-batch.ts";
 import type { Model, ModelGraph } from "./model.ts";
 import { Moments } from "./moments.ts";
-import { type Objective, objectiveOf } from "./objective.ts";
+import { objectiveOf } from "./objective.ts";
 import { PerLength } from "./per-length.ts";
 import type { Random } from "./random.ts";
 import { longest, type Samples } from "./samples.ts";
@@ -53,12 +53,12 @@ export type Quantity = "trace" | "removal";
  *   independent for every sample and class.
  * - `hutchinson`: the Hessian's own value, from `draws` products with random sign vectors over all
  *   components, shared by all samples (as HAP's code does).
- * - `flipout`: the same, but rows have random signs of their own for every sample, so that what rows
- *   have to do with each other averages out over the samples too.
  * - `control-variate`: the Gauss-Newton part as `exact` or `probe` give it, whichever takes fewer
- *   passes for `draws`, and only the rest of the Hessian as `flipout` does.
+ *   passes for `draws`, and only the rest of the Hessian from `draws` products. Rows have random signs
+ *   of their own for every sample in them, so that what rows have to do with each other averages out
+ *   over the samples too.
  */
-export type Estimator = "exact" | "probe" | "hutchinson" | "flipout" | "control-variate";
+export type Estimator = "exact" | "probe" | "hutchinson" | "control-variate";
 
 export interface EstimateOptions {
   readonly executor: Executor;
@@ -123,10 +123,7 @@ export async function estimate(
     );
   }
   if (estimator === "hutchinson") return estimateHutchinson(model, groups, options);
-  if (estimator === "flipout") {
-    return averageOf(await flipout(model, groups, options, wholeLoss), passes);
-  }
-  const curved = await flipout(model, groups, options, heldResidual);
+  const curved = await residualCurvature(model, groups, options);
   const straight = await gaussNewton(model, groups, {
     ...options,
     estimator: model.classes.length <= options.draws ? "exact" : "probe",
@@ -403,27 +400,6 @@ async function gaussNewton(
   return values;
 }
 
-/** A function of the parameters whose Hessian is estimated. */
-interface Differentiated {
-  /** Its value, from outputs [batch, outputs] and what is held: [batch, outputs]. */
-  value(outputs: Value, held: Value, objective: Objective): Value;
-  /** What is held, from outputs and targets [batch, outputs]; default: the targets. */
-  held?(outputs: Value, targets: Value, objective: Objective): Value;
-}
-
-const wholeLoss: Differentiated = {
-  value: (outputs, targets, objective) => sum(objective.loss(outputs, targets)),
-};
-
-/**
- * ⟨r, f(w)⟩ with the loss's gradient r in the outputs f held as it is. Its Hessian Σ r_j ∇²f_j is
- * what the loss's has beyond the Gauss-Newton matrix (Schraudolph 2002, equation 2).
- */
-const heldResidual: Differentiated = {
-  value: (outputs, residual) => sum(multiply(outputs, residual)),
-  held: (outputs, targets, objective) => objective.residual(outputs, targets),
-};
-
 /** Random signs for all parameters `names`, as the inputs `direction.0`, `direction.1`, … */
 function drawDirections(
   model: Model,
@@ -440,12 +416,15 @@ function drawDirections(
   );
 }
 
-/** What each sample contributes to the trace of each component's block, of the Hessian of `value`. */
-async function flipout(
+/**
+ * What each sample contributes to the trace of each component's block, of the Hessian of ⟨r, f(w)⟩ with
+ * the loss's gradient r in the outputs f held as it is: Σ r_j ∇²f_j is what the loss's Hessian has
+ * beyond the Gauss-Newton matrix (Schraudolph 2002, equation 2).
+ */
+async function residualCurvature(
   model: Model,
   groups: readonly ComponentGroup[],
   options: EstimateOptions,
-  { value, held }: Differentiated,
 ): Promise<Float64Array[]> {
   const { executor, samples, draws, random } = options;
   const names = parametersOf(groups);
@@ -457,10 +436,10 @@ async function flipout(
     const directions = parameters.map(({ shape }, i) => input(`direction.${i}`, shape));
     const signs = parameters.map(({ shape }, i) => input(`signs.${i}`, [batchSize, shape[0]]));
     const targets = input("targets", graph.logits.shape);
-    const differentiated = value(graph.logits, input("held", targets.shape), objective);
-    const forms = sampleQuadraticForms(differentiated, parameters, directions, signs);
+    const value = sum(multiply(graph.logits, input("residual", targets.shape)));
+    const forms = sampleQuadraticForms(value, parameters, directions, signs);
     const outputs = Object.fromEntries(names.map((name, i) => [name, forms[i]]));
-    const before = { held: held?.(graph.logits, targets, objective) ?? targets };
+    const before = { residual: objective.residual(graph.logits, targets) };
     const varying = [...directions, ...signs];
     return { batchSize, constants, directions, before, ...stagesOf(outputs, varying, draws) };
   };
@@ -493,8 +472,8 @@ async function flipout(
       const { before, forms } = await programs.for(batch);
       // Rows that only fill up a batch have targets of zero, and no loss.
       const targets = objective.targets(batch.labels, model.classes.length, count);
-      const known = float32Data((await before.run({ ...batch.feeds, targets })).held);
-      await forms.begin({ ...batch.feeds, held: known });
+      const { residual } = await before.run({ ...batch.feeds, targets });
+      await forms.begin({ ...batch.feeds, residual: float32Data(residual) });
       const totals = Array.from({ length: count }, () => new Float64Array(total));
       for (let draw = 0; draw < draws; draw++) {
         throwIfAborted(options.signal);

@@ -2,36 +2,15 @@
 import { Random } from "@espalier/core";
 import { describe, expect, test } from "vitest";
 import { bert, distilbert, roberta } from "./bert.ts";
-import { tinyModel } from "./testing/tiny-model.ts";
+import { tinyConfig, tinyModel } from "./testing/tiny-model.ts";
 
 /** The tensors of a tiny model, loaded with another configuration than its own. */
 function reload(changes: object, family = bert) {
-  const config = { ...sizesOf[family.name], model_type: family.name };
+  const config = { ...tinyConfig(family), num_labels: 2 };
   const { parameters } = family.initialize(config, new Random(0));
   const changed = { ...config, ...changes };
   return family.load({ config: changed, tensors: parameters, path: "a.safetensors" }, changed);
 }
-
-const common = { head: { hidden: true, output: true }, num_labels: 2, vocab_size: 20 };
-const bertLike = {
-  ...common,
-  hidden_size: 6,
-  num_hidden_layers: 2,
-  num_attention_heads: 3,
-  intermediate_size: 5,
-  max_position_embeddings: 12,
-  type_vocab_size: 2,
-  hidden_act: "gelu",
-};
-const sizesOf: Readonly<Record<string, object>> = {
-  bert: bertLike,
-  roberta: bertLike,
-  distilbert: {
-    ...common,
-    ...{ dim: 6, n_layers: 2, n_heads: 3, hidden_dim: 5 },
-    ...{ max_position_embeddings: 12, activation: "gelu" },
-  },
-};
 
 describe("a checkpoint whose config.json contradicts its tensors", () => {
   test.each([

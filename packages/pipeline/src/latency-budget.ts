@@ -237,13 +237,13 @@ const checkSchema = z.strictObject({
 async function checkLatency(
   run: RunDirectory,
   name: string,
-  { dense, table, timing }: LatencyPlanRequest,
+  { dense, table, timing, signal }: LatencyPlanRequest,
   planned: Model,
 ): Promise<{ readonly dense: Latency; readonly pruned: Latency }> {
   const model = digest(planned.config);
   const measure = async () => {
     const models = [dense, planned].map((each) => timedModel(each, table.batch));
-    const [whole, pruned] = await timing.measure(models, SECONDS_PER_CHECK);
+    const [whole, pruned] = await timing.measure(models, SECONDS_PER_CHECK, signal);
     return { model, dense: whole, pruned };
   };
   const path = run.file(name);

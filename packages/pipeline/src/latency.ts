@@ -1,5 +1,6 @@
 /** @file How long models take, measured side by side. */
 import { setTimeout } from "node:timers/promises";
+import { throwIfAborted } from "@espalier/base";
 import { sizeOf, type Tensor, type Value } from "@espalier/graph";
 import { z } from "zod";
 
@@ -49,8 +50,16 @@ export interface TimedModel {
 /** How ONNX models are timed. */
 export interface Timing {
   readonly machine: Machine;
-  /** Times models in turn, as `measureLatencies` does, for about `seconds` in all. */
-  measure(models: readonly TimedModel[], seconds: number): Promise<readonly Latency[]>;
+  /**
+   * Times models in turn, as `measureLatencies` does, for about `seconds` in all.
+   *
+   * @throws EspalierError `aborted` after the run during which `signal` was given.
+   */
+  measure(
+    models: readonly TimedModel[],
+    seconds: number,
+    signal?: AbortSignal,
+  ): Promise<readonly Latency[]>;
 }
 
 /** What opens ONNX models. */
@@ -63,17 +72,20 @@ export type OpenModel = (onnx: Uint8Array) => Promise<{
 export function createTiming(machine: Machine, open: OpenModel): Timing {
   return {
     machine,
-    measure: async (models, seconds) => {
+    measure: async (models, seconds, signal) => {
       const opened: Awaited<ReturnType<OpenModel>>[] = [];
       try {
-        for (const { onnx } of models) opened.push(await open(onnx));
+        for (const { onnx } of models) {
+          throwIfAborted(signal);
+          opened.push(await open(onnx));
+        }
         const candidates = models.map(({ inputs }, i) => {
           const feeds = Object.fromEntries(
             Object.entries(inputs).map(([name, input]) => [name, feedFor(input)]),
           );
           return { run: () => opened[i].run(feeds) };
         });
-        return await measureLatencies(candidates, seconds);
+        return await measureLatencies(candidates, seconds, signal);
       } finally {
         for (const model of opened) await model.dispose();
       }
@@ -105,28 +117,55 @@ const PAUSE_MILLISECONDS = 20;
 // Short runs are timed more often, since the clock's and the scheduler's errors weigh more.
 const RUNS_PER_TURN = 2;
 const MILLISECONDS_PER_TURN = 5;
+// Beside a run of a second nothing that precedes it weighs, and one is a turn.
+const LONG_MILLISECONDS = 1000;
+
+// One sample at a time, as in an application, and many, as in a service.
+const MANY_SAMPLES = 64;
+// What a few cores compute in a second or two.
+const MACS_PER_BATCH = 1e11;
+
+/**
+ * How many samples at a time a model is timed on: 1, and 64 or the power of two that keeps a run short.
+ * It depends on the model alone, so that times of several runs can be compared.
+ *
+ * @param macs The model's multiply-accumulates of a sample.
+ */
+export function timedBatches(macs: number): readonly [number, number] {
+  const most = 2 ** Math.floor(Math.log2(MACS_PER_BATCH / macs));
+  return [1, Math.min(MANY_SAMPLES, Math.max(2, most))];
+}
 
 /**
  * Times several candidates in turn, a few runs of each, so that a machine whose speed drifts is fair
- * to all. Before each turn comes a pause and a run that does not count.
+ * to all. Before each turn comes a pause and, unless runs are long, a run that does not count.
  *
  * @param seconds How long to go on, in all; at least 3 turns of each.
+ * @throws EspalierError `aborted` after the run during which `signal` was given.
  */
 export async function measureLatencies(
   candidates: readonly Timed[],
   seconds: number,
+  signal?: AbortSignal,
 ): Promise<Latency[]> {
+  const runOnce = async (candidate: Timed) => {
+    throwIfAborted(signal);
+    const start = performance.now();
+    await candidate.run();
+    return performance.now() - start;
+  };
   const times = candidates.map((): number[] => []);
   const end = performance.now() + seconds * 1000;
   for (let turn = 0; turn < 3 || performance.now() < end; turn++) {
     for (const [i, candidate] of candidates.entries()) {
       await setTimeout(PAUSE_MILLISECONDS);
-      await candidate.run();
+      const known = times[i].at(-1) ?? (await runOnce(candidate));
+      const isLong = known > LONG_MILLISECONDS;
+      if (turn > 0 && !isLong) await runOnce(candidate);
+      const runs = isLong ? 1 : RUNS_PER_TURN;
       const begin = performance.now();
-      for (let run = 0; run < RUNS_PER_TURN || withinTurn(begin); run++) {
-        const start = performance.now();
-        await candidate.run();
-        times[i].push(performance.now() - start);
+      for (let run = 0; run < runs || withinTurn(begin); run++) {
+        times[i].push(await runOnce(candidate));
       }
     }
   }

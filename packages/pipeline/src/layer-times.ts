@@ -36,12 +36,12 @@ export class LayerTimer {
     this.#more = Math.min(MOST_COPIES, Math.max(1, Math.ceil(ENOUGH_MULTIPLY_ACCUMULATES / macs)));
   }
 
-  async measure(timing: Timing): Promise<void> {
+  async measure(timing: Timing, signal?: AbortSignal): Promise<void> {
     // Not kept from pass to pass, since the weights of all widths of a network are many.
     const models = [1, 1 + this.#more].map((count) =>
       copies(this.#layer, this.#inputs, this.#outputs, count),
     );
-    this.#passes.push(await timing.measure(models, SECONDS));
+    this.#passes.push(await timing.measure(models, SECONDS, signal));
   }
 
   /**

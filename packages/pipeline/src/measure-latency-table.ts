@@ -83,6 +83,7 @@ export async function measureLatencyTable(
   const measured = await timing.measure(
     models.map((each) => timedModel(each, batch)),
     SECONDS_FOR_MODELS,
+    signal,
   );
   const features = models.map((each) => {
     const parts = partsOf(each, batch);
@@ -111,7 +112,7 @@ export async function measureLatencyTable(
     for (let pass = 0; pass < PASSES; pass++) {
       for (const [done, at] of random.stream("order", pass).permutation(list.length).entries()) {
         throwIfAborted(signal);
-        await list[at].measure(timing);
+        await list[at].measure(timing, signal);
         report?.(pass * list.length + done + 1, PASSES * list.length);
       }
     }

@@ -25,7 +25,7 @@ import { type EpochRecord, type Evaluation, evaluate, expectHidden } from "@espa
 import { applyPlan } from "./apply-plan.ts";
 import type { OnPipelineEvent, Stage } from "./events.ts";
 import { CALIBRATION_SAMPLES, exportModel, fileName } from "./export.ts";
-import type { Latency, Machine, Timing } from "./latency.ts";
+import { type Latency, type Machine, type Timing, timedBatches } from "./latency.ts";
 import {
   keepLatency,
   type LatencyPromise,
@@ -235,7 +235,9 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
     timing === undefined
       ? undefined
       : await stage("latency", run, "latency.json", context, () =>
-          run.json("latency.json", () => compareLatencies(run, executor.name, request, timing)),
+          run.json("latency.json", () =>
+            compareLatencies(run, executor.name, request, timing, context.signal),
+          ),
         );
   return { directory: run.path, plan, evaluation, sizes, history, latency };
 }
@@ -532,8 +534,6 @@ async function sizeRecord(model: Model, directory: string): Promise<SizeRecord> 
   };
 }
 
-// One sample at a time, as in an application, and many, as in a service.
-const TIMED_BATCHES = [1, 64];
 const SECONDS_PER_BATCH = 3;
 
 async function compareLatencies(
@@ -541,17 +541,24 @@ async function compareLatencies(
   executor: string,
   { source, settings }: PruneRequest,
   timing: Timing,
+  signal: AbortSignal | undefined,
 ): Promise<LatencyRecord> {
   const batches: Record<string, { dense: Latency; pruned: Latency }> = {};
   const { latencyBatch = 1 } = settings;
-  const sizes = [...new Set([...TIMED_BATCHES, latencyBatch])].sort((a, b) => a - b);
+  const sizes = [...new Set([...timedBatches(sizeOfModel(source.model).macs), latencyBatch])].sort(
+    (a, b) => a - b,
+  );
   for (const batch of sizes) {
     const { inputs } = source.model.build(batch, "evaluation");
     const models = ["dense", "pruned"].map(async (name) => ({
       onnx: await readBytes(run.file(`export/${name}/onnx/model.onnx`)),
       inputs,
     }));
-    const [dense, pruned] = await timing.measure(await Promise.all(models), SECONDS_PER_BATCH);
+    const [dense, pruned] = await timing.measure(
+      await Promise.all(models),
+      SECONDS_PER_BATCH,
+      signal,
+    );
     batches[batch] = { dense, pruned };
   }
   return { executor, machine: timing.machine, batches };

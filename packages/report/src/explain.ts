@@ -54,10 +54,8 @@ export function explainEstimator({
       return `Scores were estimated ${on} from ${draws} backward ${draws === 1 ? "pass" : "passes"} with random signs for every sample and class (probes).`;
     case "hutchinson":
       return `Scores were estimated ${on} with Hutchinson's method: ${draws} products of the Hessian with random signs.`;
-    case "flipout":
-      return `Scores were estimated ${on} from ${draws} products of each sample's Hessian with random signs of its own (Flipout).`;
     case "control-variate":
-      return `Scores were estimated ${on}: the Gauss-Newton part of the Hessian by backward passes, the rest from ${draws} products with random signs for every sample (Flipout).`;
+      return `Scores were estimated ${on}: the Gauss-Newton part of the Hessian by backward passes, the rest from ${draws} products with random signs for every sample.`;
     case undefined:
       return metric === "gradient"
         ? `Scores were measured ${on}.`

@@ -1,7 +1,7 @@
 /** @file The page of a run: one HTML file that needs nothing else. */
 
-import { createHash } from "node:crypto";
 import { fileName } from "@espalier/pipeline";
+import { chartScript } from "./chart-script.ts";
 import {
   budgetNames,
   describeAccuracyChange,
@@ -12,7 +12,8 @@ import {
   epochsOf,
 } from "./explain.ts";
 import { formatCount, formatLarge, formatPercent, formatRatio } from "./format.ts";
-import { type Content, Html, html } from "./html.ts";
+import { type Content, type Html, html } from "./html.ts";
+import { htmlDocument } from "./html-document.ts";
 import { sampleName } from "./instructions.ts";
 import { embedJson, pageData } from "./page-data.ts";
 import { script } from "./script.ts";
@@ -25,18 +26,11 @@ export function renderPage(summary: Summary, files: readonly RunFile[]): string 
   const sections = sectionsOf(summary, files);
   const { title, lead } = headline(summary);
   const data = pageData(summary);
-  const page = html`<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; base-uri 'none'; form-action 'none'; style-src '${hashOf(style)}'; script-src '${hashOf(script)}'">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta name="generator" content="Espalier">
-<title>${title} · ${summary.run}</title>
-<style>${new Html(style)}</style>
-</head>
-<body>
-<header>
+  return htmlDocument({
+    title: `${title} · ${summary.run}`,
+    style,
+    script: chartScript + script,
+    body: html`<header>
 <p class="overline">Espalier · run ${summary.run}</p>
 <h1>${title}</h1>
 <p class="lead">${lead}</p>
@@ -47,17 +41,8 @@ ${tiles(summary)}
 ${sections.map(({ id, title, body }) => html`<section id="${id}" aria-labelledby="${id}-heading">\n<h2 id="${id}-heading">${title}</h2>\n${body}\n</section>\n`)}
 </main>
 <footer><p>Every number of this page is in <a href="summary.json">summary.json</a>, unrounded. The page was made from the files of the run alone and can be made again with <code>espalier report</code>.</p></footer>
-${data && embedJson("data", data)}
-<script>${new Html(script)}</script>
-</body>
-</html>
-`;
-  return page.text;
-}
-
-/** How a content security policy names an inline script or style. */
-function hashOf(text: string): string {
-  return `sha256-${createHash("sha256").update(text).digest("base64")}`;
+${data && embedJson("data", data)}`,
+  });
 }
 
 function headline(summary: Summary): { title: string; lead: Html } {

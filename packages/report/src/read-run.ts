@@ -246,7 +246,7 @@ const group = object<GroupRecord>({
 
 const sensitivity = object<SensitivityRecord>({
   metric: oneOf(metrics),
-  estimator: optional(oneOf(["exact", "probe", "hutchinson", "flipout", "control-variate"])),
+  estimator: optional(oneOf(["exact", "probe", "hutchinson", "control-variate"])),
   temperature: number,
   coupling: oneOf(["together", "apart"]),
   samples: count,

@@ -1,9 +1,8 @@
 /**
  * @file What the page can do where JavaScript runs: it reads out single scores, and shows what other
- * budgets would do. Plain JavaScript of today's browsers.
+ * budgets would do. Runs after the script of charts.
  */
 export const script = `
-"use strict";
 const data = JSON.parse(document.getElementById("data")?.textContent ?? '{"groups":[],"budgets":[]}');
 const SVG = "http://www.w3.org/2000/svg";
 function shape(name, attributes) {
@@ -11,18 +10,6 @@ function shape(name, attributes) {
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   return element;
 }
-const tip = Object.assign(document.createElement("div"), { id: "tip", role: "status", hidden: true });
-document.body.append(tip);
-function show(text, x, y) {
-  tip.hidden = text === undefined;
-  if (tip.hidden) return;
-  tip.textContent = text;
-  const { width, height } = tip.getBoundingClientRect();
-  const edge = document.documentElement.clientWidth - width - 8;
-  tip.style.left = Math.max(8, Math.min(edge, x - width / 2)) + "px";
-  tip.style.top = (y > height + 24 ? y - height - 14 : y + 18) + "px";
-}
-
 // What happens to the component at a place in its group: runs are removed, implants, kept in turn.
 function fateAt(runs, place) {
   for (let i = 0, end = 0; i < runs.length; i++) if (place < (end += runs[i])) return i % 3;
@@ -30,8 +17,7 @@ function fateAt(runs, place) {
 // The decisions on each group that strips show.
 let shown = data.groups.map(({ decisions }) => decisions);
 
-// A chart has parts, each with a text and a place; charts of components know them from the data.
-const charts = new Map();
+// Charts of components know their parts from the data.
 function componentChart(plot, group, decisions) {
   const count = group.components.length;
   const cursor = shape("rect", { class: "cursor", height: "100%", width: 100 / count + "%", visibility: "hidden" });
@@ -55,27 +41,6 @@ function componentChart(plot, group, decisions) {
     at({ clientX }) {
       const { left, width } = plot.getBoundingClientRect();
       return Math.max(0, Math.min(count - 1, Math.floor(((clientX - left) / width) * count)));
-    },
-  });
-}
-function markChart(plot) {
-  const marks = [...plot.querySelectorAll(".mark")];
-  const texts = marks.map((mark) => {
-    const title = mark.querySelector("title");
-    title.remove();
-    return title.textContent;
-  });
-  charts.set(plot, {
-    count: marks.length,
-    text: (i) => texts[i],
-    choose: (i) => marks.forEach((mark, k) => mark.classList.toggle("chosen", k === i)),
-    place(i) {
-      const { left, top, width } = marks[i].getBoundingClientRect();
-      return [left + width / 2, top];
-    },
-    at({ target }) {
-      const i = marks.indexOf(target.closest(".mark"));
-      return i < 0 ? undefined : i;
     },
   });
 }
@@ -113,16 +78,10 @@ function countOf(runs, fate) {
 }
 
 for (const plot of document.querySelectorAll("svg.plot")) {
-  // The title of a whole chart would cover those of its parts.
-  const title = plot.querySelector(":scope > title");
-  plot.setAttribute("aria-label", title.textContent);
-  plot.removeAttribute("aria-labelledby");
-  plot.setAttribute("aria-describedby", plot.querySelector(":scope > desc").id);
-  title.remove();
   const { scores, strip } = plot.dataset;
   const group = data.groups[scores ?? strip];
-  if (group === undefined) markChart(plot);
-  else if (strip === undefined) componentChart(plot, group, () => group.decisions);
+  if (group === undefined) continue;
+  if (strip === undefined) componentChart(plot, group, () => group.decisions);
   else {
     for (const mark of plot.querySelectorAll(".mark")) mark.remove();
     drawStrip(plot, group, group.decisions);
@@ -130,62 +89,6 @@ for (const plot of document.querySelectorAll("svg.plot")) {
   }
 }
 if (data.groups.length > 0) for (const text of document.querySelectorAll(".scripted")) text.hidden = false;
-
-// Parts say their texts at once, to the pointer and to the keys.
-for (const figure of document.querySelectorAll(".marks")) {
-  let chosen;
-  const choose = (plot, part) => {
-    if (chosen) charts.get(chosen.plot).choose();
-    chosen = plot && { plot, part };
-    if (!plot) return show();
-    const chart = charts.get(plot);
-    chart.choose(part);
-    plot.scrollIntoView({ block: "nearest" });
-    show(chart.text(part), ...chart.place(part));
-  };
-  figure.tabIndex = 0;
-  figure.setAttribute("role", "group");
-  figure.setAttribute("aria-label", "Figure: arrow keys, Page Up and Down, Home and End read its parts");
-  figure.addEventListener("pointermove", (event) => {
-    const plot = event.target.closest("svg.plot");
-    const part = plot ? charts.get(plot).at(event) : undefined;
-    if (part === undefined) return choose();
-    if (chosen) charts.get(chosen.plot).choose();
-    chosen = { plot, part };
-    charts.get(plot).choose(part);
-    show(charts.get(plot).text(part), event.clientX, event.clientY);
-  });
-  figure.addEventListener("pointerleave", () => choose());
-  figure.addEventListener("blur", () => choose());
-  figure.addEventListener("keydown", (event) => {
-    if (event.target !== figure) return;
-    if (event.key === "Escape") return choose();
-    const plots = [...figure.querySelectorAll("svg.plot")];
-    const at = plots.indexOf(chosen?.plot);
-    const last = chosen ? charts.get(chosen.plot).count - 1 : 0;
-    const page = Math.max(1, Math.round(last / 10));
-    const step = (by) => {
-      if (!chosen) return by > 0 && [plots[0], 0];
-      const part = chosen.part + by;
-      if (part >= 0 && part <= last) return [chosen.plot, part];
-      const next = plots[at + Math.sign(by)];
-      return next && [next, by > 0 ? 0 : charts.get(next).count - 1];
-    };
-    const next = {
-      ArrowRight: () => step(1),
-      ArrowLeft: () => step(-1),
-      PageDown: () => step(page),
-      PageUp: () => step(-page),
-      Home: () => chosen && [chosen.plot, 0],
-      End: () => chosen && [chosen.plot, last],
-      ArrowDown: () => plots[at + 1] && [plots[at + 1], 0],
-      ArrowUp: () => plots[at - 1] && [plots[at - 1], 0],
-    }[event.key]?.();
-    if (!next) return;
-    event.preventDefault();
-    choose(...next);
-  });
-}
 
 // The slider shows the plans of other budgets.
 const budget = document.getElementById("budget");

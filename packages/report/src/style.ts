@@ -185,7 +185,7 @@ details{margin:0 0 1rem}
 summary{cursor:pointer;color:var(--link);font-size:.92rem}
 details[open] summary{margin-bottom:.6rem}
 footer{margin-top:3.2rem;padding-top:1.2rem;border-top:1px solid var(--line);font-size:.88rem;color:var(--quiet)}
-#tip{position:fixed;z-index:1;max-width:20rem;padding:.35rem .6rem;font-size:.82rem;line-height:1.35;color:var(--paper);background:var(--ink);border-radius:5px;pointer-events:none}
+#tip{position:fixed;z-index:1;max-width:20rem;padding:.35rem .6rem;font-size:.82rem;line-height:1.35;color:var(--paper);background:var(--ink);border-radius:5px;pointer-events:none;white-space:pre-line}
 @media (min-height:40rem){
 .budget{position:sticky;top:0;z-index:1}
 .budgets :is(.marks,[data-strip],button){scroll-margin-top:17rem}

@@ -152,7 +152,14 @@ test("measures every cell once, and shows means and spreads beside what is publi
     ),
   );
   for (const plot of plots) expect(page).toContain(`](${plot})`);
-  expect(pages.get("results/tiny/quick-accuracy-macs.svg")).toContain("theirs: 50.00");
+  expect(pages.get("results/tiny/quick-accuracy-macs.svg")).toContain(
+    "theirs, as published\n50.00 %; dense 51.25 %\n2.00 times fewer MACs\nthem",
+  );
+  // Every method and seed is in the page of curves, as tuned and as pruned.
+  const curves = pages.get("results/index.html")!;
+  expect(curves).toContain(`${mean.toFixed(2)} ± ${spread.toFixed(2)} % tuned`);
+  expect(curves.match(/data-variant="tuned"/g)).toHaveLength(2);
+  expect(curves.match(/data-variant="pruned|data-variant="as pruned"/g)).toHaveLength(2);
 });
 
 test("a cell that was stopped goes on, and ends in the same result", async () => {

@@ -8,25 +8,34 @@ import {
   type Samples,
 } from "@espalier/core";
 import { type Executor, float32Data } from "@espalier/graph";
-import { bert } from "../bert.ts";
+import { bert, distilbert } from "../bert.ts";
 
-const sizes = {
-  vocab_size: 20,
+const bertSizes = {
   hidden_size: 6,
   num_hidden_layers: 2,
   num_attention_heads: 3,
   intermediate_size: 5,
-  max_position_embeddings: 12,
   type_vocab_size: 2,
   hidden_act: "gelu",
-  head: { hidden: true, output: true },
-  num_labels: 3,
 };
+const distilbertSizes = { dim: 6, n_layers: 2, n_heads: 3, hidden_dim: 5, activation: "gelu" };
+
+/** The configuration of a tiny model: two layers of three heads and five neurons. */
+export function tinyConfig(family = bert): ModelConfig {
+  return {
+    model_type: family.name,
+    ...(family === distilbert ? distilbertSizes : bertSizes),
+    vocab_size: 20,
+    max_position_embeddings: 12,
+    head: { hidden: true, output: true },
+    num_labels: 3,
+  };
+}
 
 /** A fresh model whose weights are as large as trained ones, so that attention is not even. */
 export function tinyModel(changes: Partial<ModelConfig> = {}, family = bert): Model {
   const random = new Random(3);
-  const fresh = family.initialize({ model_type: family.name, ...sizes, ...changes }, random);
+  const fresh = family.initialize({ ...tinyConfig(family), ...changes }, random);
   return fresh.withParameters(
     new Map(
       [...fresh.parameters].map(([name, parameter]): [string, Parameter] => {
