@@ -50,12 +50,11 @@ class Network(nn.Module):
         return self.fc(self.flatten(self.pool(x)))
 
 
-def load(directory):
-    """The network in evaluation mode, images and labels."""
-    directory = Path(directory)
+def load_network(directory):
+    """The network in evaluation mode."""
     parameters = {
         path.stem: torch.from_numpy(np.load(path)).clone()
-        for path in sorted((directory / "parameters").glob("*.npy"))
+        for path in sorted((Path(directory) / "parameters").glob("*.npy"))
     }
     widths = [parameters[f"layer{stage}.0.conv1.weight"].shape[0] for stage in (1, 2, 3)]
     blocks = sum(1 for name in parameters if name.startswith("layer1.") and name.endswith(".conv1.weight"))
@@ -64,6 +63,10 @@ def load(directory):
     wrong = [name for name in missing if not name.endswith("num_batches_tracked")] + unexpected
     if wrong:
         raise SystemExit(f"{directory}: expected the parameters of a ResNet for CIFAR, got others: {wrong[:3]}")
-    images = torch.from_numpy(np.load(directory / "images.npy"))
-    labels = torch.from_numpy(np.load(directory / "labels.npy")).long()
-    return network.eval(), images, labels
+    return network.eval()
+
+
+def load_batch(directory):
+    """Images and labels."""
+    images, labels = (torch.from_numpy(np.load(Path(directory) / f"{name}.npy")) for name in ("images", "labels"))
+    return images, labels.long()

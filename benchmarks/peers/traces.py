@@ -5,6 +5,7 @@ row of every convolution; or which package is missing.
 
 usage: python3 traces.py METHOD DIRECTORY THREADS DRAWS
 """
+import importlib
 import importlib.util
 import json
 import resource
@@ -18,7 +19,7 @@ if importlib.util.find_spec("torch") is None:
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
-from network import load  # noqa: E402
+from network import load_batch, load_network  # noqa: E402
 
 
 def convolutions(network):
@@ -65,18 +66,25 @@ def backpack(network, images, labels, draws):
     }
 
 
-methods = {"hap": (hap, None), "pyhessian": (pyhessian, "pyhessian"), "backpack": (backpack, "backpack")}
+# What each imports is imported before the clock runs.
+methods = {
+    "hap": (hap, []),
+    "pyhessian": (pyhessian, ["pyhessian"]),
+    "backpack": (backpack, ["backpack", "backpack.extensions"]),
+}
 
 
 def main():
     name, directory, threads, draws = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:5])
-    method, package = methods[name]
-    if package is not None and importlib.util.find_spec(package) is None:
-        print(json.dumps({"missing": package}))
+    method, modules = methods[name]
+    if modules and importlib.util.find_spec(modules[0]) is None:
+        print(json.dumps({"missing": modules[0]}))
         return
+    for module in modules:
+        importlib.import_module(module)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    network, images, labels = load(directory)
+    network, (images, labels) = load_network(directory), load_batch(directory)
     start = time.perf_counter()
     found = method(network, images, labels, draws)
     seconds = time.perf_counter() - start

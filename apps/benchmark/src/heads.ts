@@ -8,13 +8,11 @@ import {
   type Decision,
   drawSamples,
   type Estimator,
-  estimate,
   type Metric,
   type Model,
   measureSensitivity,
   type Quantity,
   Random,
-  rowMeanSquares,
   type Samples,
   spearman,
 } from "@espalier/core";
@@ -22,6 +20,7 @@ import type { Executor } from "@espalier/graph";
 import { encoders } from "@espalier/nlp";
 import { defaultTextTuning, loadSource, openTask, type Task, trainModel } from "@espalier/pipeline";
 import { type Evaluation, evaluate } from "@espalier/train";
+import { estimatedScores } from "./estimated-scores.ts";
 
 export interface HeadsOptions {
   /** A directory of Hugging Face's with an encoder. */
@@ -96,15 +95,12 @@ function estimated(
     seed?: number;
   } = {},
 ): Ranking["score"] {
-  return async ({ model, groups, scoring, executor }) => {
-    const { mean } = await estimate(model, groups, {
+  return ({ model, groups, scoring, executor }) =>
+    estimatedScores(model, groups, {
       ...{ executor, samples: scoring, quantity, estimator, draws, temperature },
-      rowFactors: quantity === "trace" ? rowMeanSquares(model, groups) : undefined,
       batchSize: BATCH,
       random: new Random(seed),
     });
-    return mean;
-  };
 }
 
 /** The scores of heads by a metric that has no estimator. */

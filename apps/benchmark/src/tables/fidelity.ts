@@ -1,79 +1,112 @@
 /** @file How well each estimator ranks channels, and how long it takes: rank fidelity against time. */
 import { join } from "node:path";
-import { throwIfAborted, writeJsonAtomic } from "@espalier/base";
+import { EspalierError, throwIfAborted, writeJsonAtomic } from "@espalier/base";
 import {
+  type ComponentKind,
   componentGroups,
   drawSamples,
   type Estimator,
-  estimate,
   type Model,
   Random,
-  rowMeanSquares,
   type Samples,
   spearman,
 } from "@espalier/core";
 import { loadSource } from "@espalier/pipeline";
 import { linePlot, type PlotSeries } from "@espalier/report";
 import * as z from "zod";
-import { hashOf } from "./cells.ts";
-import { type Bench, locate } from "./measure.ts";
+import { estimatedScores } from "../estimated-scores.ts";
+import { type Cell, cellsOf, hashOf } from "./cells.ts";
+import { type Bench, denseInputs, locate, prepare } from "./measure.ts";
 import { machine, readStored } from "./stored.ts";
-import type { PresetName } from "./table.ts";
+import type { PresetName, Table } from "./table.ts";
 
 export const FIDELITY = "fidelity";
 
-export interface FidelityModel {
+interface Draws {
+  readonly estimator: Estimator;
+  /** `exact` has none. */
+  readonly draws: number;
+}
+
+/** What is scored, and by what. */
+export interface FidelitySubject {
   readonly name: string;
-  readonly source: string;
+  /** A SOURCE, or the dense model that a table prunes on this data, trained as its preset says. */
+  readonly source: string | { readonly table: string };
+  readonly data: string;
+  readonly kind: ComponentKind;
+  /** Training samples that are scored on. */
+  readonly samples: number;
+  /** What all others are compared with. */
+  readonly reference: Draws;
+  readonly estimators: readonly Draws[];
 }
 
 export interface FidelityPreset {
   readonly description: string;
-  readonly data: string;
-  readonly models: readonly FidelityModel[];
-  readonly images: number;
-  /** Draws of each estimator; `exact` has none. */
-  readonly estimators: readonly { readonly estimator: Estimator; readonly draws: number }[];
+  readonly subjects: readonly FidelitySubject[];
 }
 
-const resnet20 = { name: "ResNet-20", source: "resnet20-cifar10:cifar10_resnet20-4118986f.pt" };
-const resnet56 = { name: "ResNet-56", source: "resnet56-cifar10:cifar10_resnet56-187c023a.pt" };
-
-const withDraws = (estimator: Estimator, draws: readonly number[]) =>
+const withDraws = (estimator: Estimator, draws: readonly number[]): Draws[] =>
   draws.map((count) => ({ estimator, draws: count }));
 
-const exact = { estimator: "exact" as const, draws: 0 };
-// The dearest last; HAP's command line draws 3, its function 300.
-const estimators = [
-  exact,
-  ...withDraws("probe", [1, 3, 10]),
-  ...withDraws("hutchinson", [1, 3, 10]),
-  ...withDraws("flipout", [3, 10]),
-  ...withDraws("control-variate", [3, 10]),
-  ...withDraws("hutchinson", [30, 100, 300]),
-];
+const exact: Draws = { estimator: "exact", draws: 0 };
+
+/** Networks that are piecewise linear have exact traces. */
+function network(
+  depth: 20 | 56,
+  samples: number,
+  // The dearest last; HAP's command line draws 3, its function 300.
+  estimators: readonly Draws[] = [
+    exact,
+    ...withDraws("probe", [1, 3, 10]),
+    ...withDraws("hutchinson", [1, 3, 10]),
+    ...withDraws("control-variate", [3, 10]),
+    ...withDraws("hutchinson", [30, 100, 300]),
+  ],
+): FidelitySubject {
+  const file = { 20: "cifar10_resnet20-4118986f.pt", 56: "cifar10_resnet56-187c023a.pt" }[depth];
+  return {
+    name: `ResNet-${depth}`,
+    source: `resnet${depth}-cifar10:${file}`,
+    ...{ data: "cifar10", kind: "channel", samples, reference: exact, estimators },
+  };
+}
+
+/** Encoders are not: nothing is exact but the Gauss-Newton part, which is what `exact` is there. */
+function encoder(
+  samples: number,
+  draws: number,
+  estimators: readonly Draws[] = [
+    exact,
+    ...withDraws("probe", [1, 3, 10]),
+    ...withDraws("hutchinson", [3, 10, 30]),
+    ...withDraws("control-variate", [3, 10, 30]),
+  ],
+): FidelitySubject {
+  return {
+    name: "MiniLM on SST-2",
+    source: { table: "glue-heads" },
+    ...{ data: "glue/sst2", kind: "head", samples, estimators },
+    reference: { estimator: "hutchinson", draws },
+  };
+}
 
 export const fidelityPresets: Readonly<Record<PresetName, FidelityPreset>> = {
   smoke: {
     description: "Whether everything works.",
-    data: "cifar10",
-    models: [resnet20],
-    images: 8,
-    estimators: [exact, ...withDraws("probe", [1]), ...withDraws("hutchinson", [1])],
+    subjects: [
+      network(20, 8, [exact, ...withDraws("probe", [1]), ...withDraws("hutchinson", [1])]),
+      encoder(4, 2, [exact, ...withDraws("control-variate", [1])]),
+    ],
   },
   quick: {
-    description: "An hour on 2 cores.",
-    data: "cifar10",
-    models: [resnet20, resnet56],
-    images: 128,
-    estimators,
+    description: "An hour and a half on 2 cores, and the training of the encoder.",
+    subjects: [network(20, 128), network(56, 128), encoder(64, 100)],
   },
   paper: {
-    description: "On as many images as HAP asks for.",
-    data: "cifar10",
-    models: [resnet20, resnet56],
-    images: 512,
-    estimators,
+    description: "Networks on as many images as HAP asks for.",
+    subjects: [network(20, 512), network(56, 512), encoder(64, 300)],
   },
 };
 
@@ -81,13 +114,21 @@ export const fidelityPresets: Readonly<Record<PresetName, FidelityPreset>> = {
 const seedsOf = (draws: number) => (draws === 0 || draws > 30 ? [0] : [0, 1, 2]);
 const BATCH = 64;
 
-interface FidelityCell {
-  readonly model: FidelityModel;
-  readonly estimator: Estimator;
-  readonly draws: number;
+interface FidelityCell extends Draws {
+  readonly subject: FidelitySubject;
   readonly seed: number;
   readonly inputs: object;
   readonly name: string;
+}
+
+/** A subject with what is measured of it. */
+interface Plan {
+  readonly subject: FidelitySubject;
+  /** The cell of a table whose dense model it is, if it is one. */
+  readonly dense: Cell | undefined;
+  /** The file of the scores that others are compared with, so that they are computed once. */
+  readonly reference: { readonly inputs: object; readonly name: string };
+  readonly cells: readonly FidelityCell[];
 }
 
 const resultSchema = z.strictObject({
@@ -104,46 +145,89 @@ const resultSchema = z.strictObject({
 });
 type FidelityResult = z.infer<typeof resultSchema>;
 
-function fidelityCells(presetName: PresetName, preset: FidelityPreset): FidelityCell[] {
-  const { data, images } = preset;
-  return preset.models.flatMap((model) =>
-    preset.estimators.flatMap(({ estimator, draws }) =>
-      seedsOf(draws).map((seed) => {
-        const inputs = { source: model.source, data, images, estimator, draws, seed };
-        const label = [presetName, model.name, estimator, draws].join("-").toLowerCase();
-        return {
-          model,
-          estimator,
-          draws,
-          seed,
-          inputs,
-          name: `${label}-seed${seed}-${hashOf(inputs)}`,
-        };
-      }),
-    ),
+const referenceSchema = z.strictObject({
+  seconds: z.number(),
+  scores: z.array(z.number()),
+  machine,
+});
+type FidelityReference = z.infer<typeof referenceSchema>;
+
+const slug = (text: string) => text.toLowerCase().replace(/[^a-z0-9]+/g, "-");
+
+/**
+ * What is measured of each subject.
+ *
+ * @throws EspalierError `invalid-argument` for a table, or data of a table, that is not there.
+ */
+function plansOf(
+  presetName: PresetName,
+  { subjects }: FidelityPreset,
+  tables: readonly Table[],
+): Plan[] {
+  return subjects.map((subject) => {
+    const { name, source, data, kind, samples, reference } = subject;
+    const dense = typeof source === "string" ? undefined : cellOn(data, source, presetName, tables);
+    const scored = {
+      ...{ source: dense === undefined ? source : denseInputs(dense.inputs) },
+      ...{ data, kind, samples },
+    };
+    const referenceInputs = { ...scored, ...reference };
+    const prefix = `${presetName}-${slug(name)}`;
+    return {
+      subject,
+      dense,
+      reference: {
+        inputs: referenceInputs,
+        name: `${prefix}-reference-${hashOf(referenceInputs)}`,
+      },
+      cells: subject.estimators.flatMap(({ estimator, draws }) =>
+        seedsOf(draws).map((seed) => {
+          const inputs = { ...scored, estimator, draws, seed, reference };
+          const label = `${prefix}-${estimator}-${draws}-seed${seed}`;
+          return { subject, estimator, draws, seed, inputs, name: `${label}-${hashOf(inputs)}` };
+        }),
+      ),
+    };
+  });
+}
+
+function cellOn(
+  data: string,
+  { table: name }: { readonly table: string },
+  presetName: PresetName,
+  tables: readonly Table[],
+): Cell {
+  const table = tables.find((each) => each.name === name);
+  const cell = table && cellsOf(table, presetName).find((each) => each.data === data);
+  if (cell !== undefined) return cell;
+  throw new EspalierError(
+    "invalid-argument",
+    `${FIDELITY}: expected a table ${name} on ${data}, found none`,
   );
 }
 
-const pathOf = (results: string, { name }: FidelityCell) => join(results, FIDELITY, `${name}.json`);
+const pathOf = (results: string, { name }: { readonly name: string }) =>
+  join(results, FIDELITY, `${name}.json`);
 
 const readFidelity = (path: string) => readStored(path, resultSchema);
 
-/** The relative Hessian trace of every channel, and how long it took. */
+/** The relative Hessian trace of every component, and how long it took. */
 async function score(
   model: Model,
   samples: Samples,
-  { estimator, draws, seed }: Pick<FidelityCell, "estimator" | "draws" | "seed">,
+  { kind }: FidelitySubject,
+  { estimator, draws }: Draws,
+  random: Random,
   { executor, signal }: Bench,
 ): Promise<{ readonly scores: Float64Array; readonly seconds: number }> {
-  const groups = componentGroups(model, "apart");
+  const groups = componentGroups(model, "apart", [kind]);
   const start = performance.now();
-  const { mean } = await estimate(model, groups, {
-    ...{ executor, samples, quantity: "trace" as const, estimator, draws, temperature: 1, signal },
-    rowFactors: rowMeanSquares(model, groups),
+  const scores = await estimatedScores(model, groups, {
+    ...{ executor, samples, quantity: "trace", estimator, draws, temperature: 1, signal },
     batchSize: BATCH,
-    random: new Random(seed).stream(FIDELITY),
+    random,
   });
-  return { scores: mean, seconds: (performance.now() - start) / 1000 };
+  return { scores, seconds: (performance.now() - start) / 1000 };
 }
 
 /** The positions of the lower half of `scores`. */
@@ -174,27 +258,47 @@ export function compareScores(
 export async function measureFidelity(
   presetName: PresetName,
   bench: Bench,
+  tables: readonly Table[],
   preset: FidelityPreset = fidelityPresets[presetName],
 ): Promise<void> {
-  const cells = fidelityCells(presetName, preset);
-  const task = await bench.openTask(preset.data);
-  for (const own of preset.models) {
+  for (const { subject, dense, reference, cells } of plansOf(presetName, preset, tables)) {
+    const chosen = cells.filter(({ name }) => bench.cells?.test(name) ?? true);
     const open: FidelityCell[] = [];
-    for (const cell of cells.filter(({ model }) => model === own)) {
+    for (const cell of chosen) {
       const known = await readFidelity(pathOf(bench.results, cell));
       if (known === undefined) open.push(cell);
     }
-    bench.log(`${FIDELITY}, ${own.name}: ${open.length} of ${cells.length} cells to be measured`);
+    bench.log(
+      `${FIDELITY}, ${subject.name}: ${open.length} of ${chosen.length} cells to be measured`,
+    );
     if (open.length === 0) continue;
-    const { model } = await loadSource(locate(own.source, bench), bench.families);
-    const samples = drawSamples(task.train(model), preset.images, new Random(0).stream(FIDELITY));
-    const { scores: reference } = await score(model, samples, { ...exact, seed: 0 }, bench);
+    const task = await bench.openTask(subject.data);
+    const source =
+      typeof subject.source === "string"
+        ? locate(subject.source, bench)
+        : await prepare(dense!, task, bench);
+    const { model } = await loadSource(source, bench.families);
+    const samples = drawSamples(task.train(model), subject.samples, new Random(0).stream(FIDELITY));
+    const measure = (draws: Draws, random: Random) =>
+      score(model, samples, subject, draws, random, bench);
+
+    const path = pathOf(bench.results, reference);
+    let known = await readStored(path, referenceSchema);
+    if (known === undefined) {
+      // Other signs than those of any cell.
+      const random = new Random(0).stream(FIDELITY, "reference");
+      const { scores, seconds } = await measure(subject.reference, random);
+      known = { seconds, scores: [...scores], machine: bench.timing.machine };
+      await writeJsonAtomic(path, { inputs: reference.inputs, result: known });
+      bench.log(`${reference.name}: ${seconds.toFixed(1)} s`);
+    }
+    const expected = Float64Array.from(known.scores);
     for (const cell of open) {
       throwIfAborted(bench.signal);
-      const { scores, seconds } = await score(model, samples, cell, bench);
+      const { scores, seconds } = await measure(cell, new Random(cell.seed).stream(FIDELITY));
       const result: FidelityResult = {
         seconds,
-        ...compareScores(scores, reference),
+        ...compareScores(scores, expected),
         machine: bench.timing.machine,
       };
       await writeJsonAtomic(pathOf(bench.results, cell), { inputs: cell.inputs, result });
@@ -207,13 +311,14 @@ export async function measureFidelity(
 
 const meanOf = (values: readonly number[]) => values.reduce((sum, v) => sum + v, 0) / values.length;
 
-interface FidelityRow extends Pick<FidelityCell, "model" | "estimator" | "draws"> {
+interface FidelityRow extends Draws {
   readonly results: readonly FidelityResult[];
 }
 
 /** The section of the page, and the plots in it. */
 export async function fidelitySection(
   results: string,
+  tables: readonly Table[],
   presets: Partial<Readonly<Record<PresetName, FidelityPreset>>> = {
     paper: fidelityPresets.paper,
     quick: fidelityPresets.quick,
@@ -223,48 +328,50 @@ export async function fidelitySection(
   const lines = [
     "## Fidelity of estimators",
     "",
-    "The relative Hessian trace of every channel by each estimator, compared with the exact one on the same training images: rank correlation, share of the lower half that is found, relative error, scores below zero. Compiling is part of the time. Up to 30 draws, figures are means over three seeds.",
+    "The relative Hessian trace of every component by each estimator, compared with a reference on the same training samples: rank correlation, share of the lower half that is found, relative error, scores below zero. Compiling is part of the time. Up to 30 draws, figures are means over three seeds. Networks of convolutions are piecewise linear in each layer's weights, so that `exact` is the reference. Encoders are not: there `exact` is the Gauss-Newton trace, and the reference is a long run of `hutchinson` with signs that no other row has, which has errors of its own.",
   ];
   for (const [name, preset] of Object.entries(presets) as [PresetName, FidelityPreset][]) {
-    const cells = fidelityCells(name, preset);
-    const rows: FidelityRow[] = [];
-    let measured = 0;
-    for (const model of preset.models) {
-      for (const { estimator, draws } of preset.estimators) {
-        const own = cells.filter(
-          (cell) => cell.model === model && cell.estimator === estimator && cell.draws === draws,
-        );
+    const parts: string[] = [];
+    let [measured, total] = [0, 0];
+    for (const { subject, reference, cells } of plansOf(name, preset, tables)) {
+      const rows: FidelityRow[] = [];
+      for (const { estimator, draws } of subject.estimators) {
+        const own = cells.filter((cell) => cell.estimator === estimator && cell.draws === draws);
         const found = await Promise.all(own.map((cell) => readFidelity(pathOf(results, cell))));
         const known = found.filter((result) => result !== undefined);
         measured += known.length;
-        if (known.length > 0) rows.push({ model, estimator, draws, results: known });
+        if (known.length > 0) rows.push({ estimator, draws, results: known });
       }
+      total += cells.length;
+      if (rows.length === 0) continue;
+      const compared = await readStored(pathOf(results, reference), referenceSchema);
+      const path = `results/${FIDELITY}/${name}-${slug(subject.name)}.svg`;
+      files.set(path, fidelityPlot(subject.name, rows));
+      parts.push(
+        `${introductionOf(subject, rows[0].results[0], compared)}\n\n${fidelityTable(rows)}\n\n![${subject.name}: rank fidelity and time](${path})`,
+      );
     }
     const command = `npm run benchmark -- ${FIDELITY}${name === "quick" ? "" : ` --preset ${name}`}`;
     lines.push(
       "",
       `### \`${name}\``,
       "",
-      `${preset.images} images. ${preset.description} \`${command}\`: ${measured} of ${cells.length} cells measured.`,
+      `${preset.description} \`${command}\`: ${measured} of ${total} cells measured.`,
+      ...parts.flatMap((part) => ["", part]),
     );
-    for (const model of preset.models) {
-      const own = rows.filter((row) => row.model === model);
-      if (own.length === 0) continue;
-      const [{ machine, components }] = own[0].results;
-      const path = `results/${FIDELITY}/${name}-${model.name.toLowerCase()}.svg`;
-      const svg = fidelityPlot(model.name, own);
-      files.set(path, svg);
-      lines.push(
-        "",
-        `${model.name}, ${components.toLocaleString("en")} channels. ${machine.processor}, ${machine.threads} threads, ${machine.runtime}.`,
-        "",
-        fidelityTable(own),
-        "",
-        `![${model.name}: rank fidelity and time](${path})`,
-      );
-    }
   }
   return { text: lines.join("\n"), files };
+}
+
+function introductionOf(
+  { name, kind, samples, data, reference: { estimator, draws } }: FidelitySubject,
+  { machine, components }: FidelityResult,
+  compared: FidelityReference | undefined,
+): string {
+  const negative = compared?.scores.filter((value) => value < 0).length;
+  const time = compared === undefined ? "" : `, ${compared.seconds.toFixed(1)} s`;
+  const signs = negative === undefined || draws === 0 ? "" : `, ${negative} of them below zero`;
+  return `${name}, ${components.toLocaleString("en")} ${kind}s on ${samples} training samples of ${data}; the reference is \`${estimator}\`${draws === 0 ? "" : ` with ${draws} draws`}${time}${signs}. ${machine.processor}, ${machine.threads} threads, ${machine.runtime}.`;
 }
 
 const labelOf = (estimator: Estimator, draws: number) =>
@@ -301,9 +408,10 @@ function fidelityPlot(name: string, rows: readonly FidelityRow[]): string {
   );
   return linePlot({
     title: `${name}: rank fidelity and time`,
-    description: "Rank correlation with exact traces against seconds, one line for each estimator.",
+    description:
+      "Rank correlation with the reference against seconds, one line for each estimator.",
     x: { label: "seconds", scale: "log" },
-    y: { label: "rank correlation with exact traces" },
+    y: { label: "rank correlation with the reference" },
     series,
   });
 }

@@ -18,6 +18,7 @@ import { FIDELITY, measureFidelity } from "./fidelity.ts";
 import { measureTable } from "./measure.ts";
 import { renderPages } from "./pages.ts";
 import { measurePeers, PEERS } from "./peers.ts";
+import { measurePruningPeers } from "./pruning-peers.ts";
 import { type PresetName, presetNames, readTables } from "./table.ts";
 
 const root = fileURLToPath(new URL("../../../..", import.meta.url));
@@ -115,8 +116,11 @@ async function main(signal: AbortSignal): Promise<void> {
   for (const name of positionals) {
     const table = tables.find((each) => each.name === name);
     if (table !== undefined) await measureTable(table, preset, bench, render);
-    else if (name === FIDELITY) await measureFidelity(preset, bench);
-    else await measurePeers(preset, bench, values.python);
+    else if (name === FIDELITY) await measureFidelity(preset, bench, tables);
+    else {
+      await measurePeers(preset, bench, values.python);
+      await measurePruningPeers(preset, bench, values.python);
+    }
   }
   await render();
 }

@@ -130,7 +130,7 @@ test("measures every cell once, and shows means and spreads beside what is publi
     measureTable(table, "quick", benchIn("whole", { cells: /seed7/ })),
   ).rejects.toMatchObject({ code: "invalid-argument" });
 
-  const pages = await renderPages([table], bench.results);
+  const pages = await renderPages([table], bench.results, {});
   const page = pages.get("README.md")!;
   expect(page).toContain("4 of 4 cells measured");
   expect(page).toContain("0 of 2 cells measured");

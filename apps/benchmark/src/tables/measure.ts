@@ -22,7 +22,7 @@ import {
   trainModel,
   undisturbed,
 } from "@espalier/pipeline";
-import { type Cell, cellsOf, hashOf } from "./cells.ts";
+import { type Cell, type CellInputs, cellsOf, hashOf } from "./cells.ts";
 import { hapFlops } from "./hap-flops.ts";
 import { type CellResult, readResult, resultPath, writeResult } from "./results.ts";
 import type { Preset, PresetName, Table } from "./table.ts";
@@ -46,7 +46,7 @@ export interface Bench {
 }
 
 /** A task of which only some samples are taken, the same for all cells. */
-function limit(task: Task, { train, test }: Preset["images"]): Task {
+export function limit(task: Task, { train, test }: Preset["images"]): Task {
   const some = (all: Samples, count: number | null, name: string) =>
     count === null || count >= all.count
       ? all
@@ -79,16 +79,25 @@ export function locate(source: string, { models }: Bench): string {
   );
 }
 
+/** What the dense model of a cell follows from: its source alone, unless it is trained first. */
+export function denseInputs({ source, training, data, images }: CellInputs): object {
+  if (training === undefined) return { source };
+  const { train, test, dense = train } = images;
+  return { source, training, data, images: { train: dense, test } };
+}
+
 /** The dense model that a cell prunes, trained first if it has to be. */
-async function prepare({ table, inputs }: Cell, task: Task, bench: Bench): Promise<string> {
+export async function prepare(
+  { table, inputs }: Pick<Cell, "table" | "inputs">,
+  task: Task,
+  bench: Bench,
+): Promise<string> {
   const { source, training, data, images } = inputs;
   const start = locate(source, bench);
   if (training === undefined) return start;
   const { families, executor, signal, log } = bench;
   const { train, test, dense = train } = images;
-  const own = { train: dense, test };
-  const inputsOfDense = { source, training, data, images: own };
-  const directory = join(bench.runs, table, `dense-${hashOf(inputsOfDense)}`);
+  const directory = join(bench.runs, table, `dense-${hashOf(denseInputs(inputs))}`);
   const { evaluation } = await trainModel(
     {
       ...{ source: start, settings: training, seed: 0, batchSize: 64, directory },
@@ -96,7 +105,7 @@ async function prepare({ table, inputs }: Cell, task: Task, bench: Bench): Promi
     },
     {
       ...{ families, executor, signal, onEvent: (event) => bench.onEvent?.(event) },
-      task: limit(task, own),
+      task: limit(task, { train: dense, test }),
     },
   );
   log(`dense model on ${data}: ${(100 * evaluation.accuracy).toFixed(2)} %`);

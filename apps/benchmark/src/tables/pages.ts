@@ -5,6 +5,7 @@ import { curvesOf, curvesSection, states } from "./curves.ts";
 import { fidelitySection } from "./fidelity.ts";
 import { methods } from "./methods.ts";
 import { peersSection } from "./peers.ts";
+import { pruningPeersSection } from "./pruning-peers.ts";
 import {
   budgetOf,
   largestBatch,
@@ -198,10 +199,12 @@ function tableSection(
  * All documents, by their paths in the directory `benchmarks`.
  *
  * @param results Where the results are.
+ * @param fidelityOf The presets of the fidelity of estimators; default: as for tables.
  */
 export async function renderPages(
   tables: readonly Table[],
   results: string,
+  fidelityOf?: Parameters<typeof fidelitySection>[2],
 ): Promise<Map<string, string>> {
   const files = new Map<string, string>();
   const sections: string[] = [];
@@ -214,11 +217,11 @@ export async function renderPages(
     curves.push(...section.curves);
     for (const [path, svg] of section.files) files.set(path, svg);
   }
-  const fidelity = await fidelitySection(results);
+  const fidelity = await fidelitySection(results, tables, fidelityOf);
   for (const [path, svg] of fidelity.files) files.set(path, svg);
   files.set(
     "README.md",
-    `${[intro(), ...sections, fidelity.text, await peersSection(results)].join("\n\n")}\n`,
+    `${[intro(), ...sections, fidelity.text, await peersSection(results), await pruningPeersSection(results)].join("\n\n")}\n`,
   );
   files.set(PAGE, curvesPage(curves));
   return files;

@@ -1,10 +1,8 @@
 /** @file Traces by others' programs and by ours, side by side in one run. */
-import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { basename, join } from "node:path";
 import { EspalierError, throwIfAborted, writeJsonAtomic } from "@espalier/base";
 import { loadSource } from "@espalier/pipeline";
 import * as z from "zod";
@@ -12,6 +10,7 @@ import { writeArray, writeParameters } from "../side-by-side.ts";
 import { hashOf } from "./cells.ts";
 import { compareScores } from "./fidelity.ts";
 import { type Bench, locate } from "./measure.ts";
+import { runProgram } from "./program.ts";
 import { machine, readStored } from "./stored.ts";
 import type { PresetName } from "./table.ts";
 
@@ -44,16 +43,13 @@ const presets: Readonly<Record<PresetName, { images: number; draws: number }>> =
 const model = { name: "ResNet-20", source: "resnet20-cifar10:cifar10_resnet20-4118986f.pt" };
 
 /** What a process prints. */
-const printed = z.union([
-  z.strictObject({ missing: z.string() }),
-  z.object({
-    torch: z.string().optional(),
-    seconds: z.number(),
-    peakBytes: z.number(),
-    trace: z.number().optional(),
-    rows: z.record(z.string(), z.array(z.number())).nullable(),
-  }),
-]);
+const printed = z.object({
+  torch: z.string().optional(),
+  seconds: z.number(),
+  peakBytes: z.number(),
+  trace: z.number().optional(),
+  rows: z.record(z.string(), z.array(z.number())).nullable(),
+});
 
 const row = z.strictObject({
   label: z.string(),
@@ -105,6 +101,7 @@ export async function measurePeers(
   python: string,
 ): Promise<void> {
   const { path, inputs } = pathOf(bench.results, preset);
+  if (bench.cells?.test(basename(path, ".json")) === false) return;
   if (existsSync(path)) {
     bench.log(`${PEERS}: measured before`);
     return;
@@ -121,30 +118,18 @@ export async function measurePeers(
     await writeArray(directory, "labels", [images], labels);
     await writeParameters(directory, network.parameters);
     const { threads } = bench.timing.machine;
-    const run = ({ ours, method, draws: count, label }: Contender) => {
-      const script = fileURLToPath(
-        ours
-          ? new URL("./trace-process.js", import.meta.url)
-          : new URL("../../../../benchmarks/peers/traces.py", import.meta.url),
-      );
-      const args = [script, method, directory, String(threads), String(count), source];
-      const { stdout, status, error } = spawnSync(ours ? process.execPath : python, args, {
-        encoding: "utf8",
-        stdio: ["ignore", "pipe", "inherit"],
-        maxBuffer: 1 << 26,
-      });
-      // Without Python all that needs it is left out.
-      if (!ours && error !== undefined) return { missing: python };
-      if (status === 0) return printed.parse(JSON.parse(stdout));
-      throw new EspalierError("invalid-file", `${label}: its process ended with code ${status}`);
-    };
     const rows: z.infer<typeof row>[] = [];
     let reference: Readonly<Record<string, readonly number[]>> | undefined;
     let torch: string | undefined;
     for (const contender of contenders(draws)) {
       throwIfAborted(bench.signal);
       const { label, draws: count } = contender;
-      const found = run(contender);
+      const found = runProgram(
+        { ...contender, script: contender.ours ? "./trace-process.js" : "traces.py" },
+        [contender.method, directory, String(threads), String(count), source],
+        python,
+        printed,
+      );
       if ("missing" in found) {
         bench.log(`${label}: skipped, ${found.missing} is not installed`);
         rows.push({ label, draws: count, missing: found.missing });
