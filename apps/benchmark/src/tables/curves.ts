@@ -12,6 +12,7 @@ import {
   percent,
   type Row,
   speedUpOf,
+  speedUpText,
   spreadOf,
   withSpread,
 } from "./rows.ts";
@@ -62,7 +63,7 @@ export interface Curve {
 /** The curves of the rows of one data set. */
 export function curvesOf(table: Table, data: string, rows: readonly Row[]): Curve[] {
   const [first] = rows[0].results;
-  const batch = largestBatch(first);
+  const batch = largestBatch(rows);
   const subject = subjectOf(table, data);
   const accuracies = (["tuned", "pruned"] as const).flatMap((state) =>
     costs.map(({ title, label, key, published }): Curve => {
@@ -104,10 +105,10 @@ export function curvesOf(table: Table, data: string, rows: readonly Row[]): Curv
       description: `How many times faster a batch of ${batch} is, against how many times fewer MACs.`,
       x: { label: "times fewer MACs" },
       y: { label: `times faster, batch of ${batch}` },
-      series: seriesOf(table, rows, (result) => ({
-        x: result.dense.macs / result.pruned.macs,
-        y: speedUpOf(result, batch),
-      })),
+      series: seriesOf(table, rows, (result) => {
+        const y = speedUpOf(result, batch);
+        return y === undefined ? undefined : { x: result.dense.macs / result.pruned.macs, y };
+      }),
     },
   };
   return [...accuracies, speedUp];
@@ -138,14 +139,15 @@ const subjectOf = ({ title, data: all }: Table, data: string) =>
 function seriesOf(
   table: Table,
   rows: readonly Row[],
-  point: (result: CellResult) => { readonly x: number; readonly y: number },
+  point: (result: CellResult) => { readonly x: number; readonly y: number } | undefined,
 ): PlotSeries[] {
   const byMethod = groupBy(rows, ({ cell }) => cell.method);
   return [...byMethod].map(([name, own]) => ({
     name,
     points: own
-      .map((row) => {
-        const points = of(row, point);
+      .flatMap((row) => {
+        const points = of(row, point).filter((each) => each !== undefined);
+        if (points.length === 0) return [];
         const ys = points.map(({ y }) => y);
         return {
           x: meanOf(points.map(({ x }) => x)),
@@ -166,9 +168,7 @@ function describeRow(table: Table, row: Row): string {
     (state) => `${percent(of(row, ({ accuracy }) => accuracy[state]))} % ${states[state]}`,
   );
   const ratio = withSpread(of(row, (result) => result.dense.macs / result.pruned.macs));
-  const batch = largestBatch(row.results[0]);
-  const faster = (size: number) =>
-    `${withSpread(of(row, (result) => speedUpOf(result, size)))} times`;
+  const batch = largestBatch([row]);
   const parameters = of(row, ({ pruned }) => pruned.parameters);
   const macs = of(row, ({ pruned }) => pruned.macs);
   const seeds = row.results.length;
@@ -176,7 +176,7 @@ function describeRow(table: Table, row: Row): string {
     `${method}, ${100 * keep} % of the ${budgetOf(table)} kept`,
     `${accuracies.join(", ")}; dense ${dense} %`,
     `${millions(parameters, 3)} M parameters, ${millions(macs)} M MACs, ${ratio} times fewer`,
-    `${faster(1)} as fast one at a time, ${faster(batch)} in batches of ${batch}`,
+    `times faster: ${speedUpText(row, 1)} one at a time, ${speedUpText(row, batch)} in batches of ${batch}`,
     seeds === 1 ? "1 seed" : `mean ± standard deviation of ${seeds} seeds`,
   ].join("\n");
 }

@@ -107,8 +107,15 @@ test("measures every cell once, and shows means and spreads beside what is publi
     expect(result.pruned.hapFlops).toBeLessThan(result.dense.hapFlops!);
     expect(result.accuracy.bestOnTest).toBeGreaterThanOrEqual(result.accuracy.tuned);
     expect(result.epochs).toBe(2);
-    expect(result.latency["64"]).toEqual({ dense: 4, pruned: 2 });
+    const { before, after, groups = [] } = result.components;
+    const sum = (key: "before" | "after") => groups.reduce((all, group) => all + group[key], 0);
+    expect([sum("before"), sum("after")]).toEqual([before, after]);
   }
+  // Only the first seed's cells are timed.
+  cells.forEach(({ seed }, i) => {
+    const times = { dense: 4, pruned: 2 };
+    expect(results[i].latency).toEqual(seed === 0 ? { 1: times, 64: times } : {});
+  });
   const files = await readdir(join(bench.results, "tiny"));
   expect(files.sort()).toEqual(cells.map(({ name }) => `${name}.json`).sort());
 
@@ -141,7 +148,7 @@ test("measures every cell once, and shows means and spreads beside what is publi
   const row = page.split("\n").find((line) => line.includes("| removal + implant | "))!;
   expect(page).toContain(`| ${mean.toFixed(2)} ± ${spread.toFixed(2)} |`);
   expect(row).toBeDefined();
-  expect(page).toContain("2.00 ± 0.00×");
+  expect(page).toContain("| 2.00 | 2.00 | 2 |");
   expect(page).toContain(
     "| theirs | 50.00 | 51.25 | −1.25 | not known | not known | 2.00× | them |",
   );

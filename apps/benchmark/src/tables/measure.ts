@@ -12,7 +12,6 @@ import {
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
 import {
-  type LatencyRecord,
   loadSource,
   type PipelineEvent,
   type PruneResult,
@@ -133,7 +132,8 @@ async function measureCell(table: Table, cell: Cell, bench: Bench): Promise<Cell
   }
   const run = await prune(
     {
-      ...{ source, sourceName, settings: inputs.settings, timing },
+      ...{ source, sourceName, settings: inputs.settings },
+      timing: cell.seed === table.presets[cell.preset].seeds[0] ? timing : undefined,
       directory: join(bench.runs, cell.table, cell.name),
       resume: true,
       overwrite: false,
@@ -141,7 +141,8 @@ async function measureCell(table: Table, cell: Cell, bench: Bench): Promise<Cell
     { families, executor, task, signal, onEvent: (event) => bench.onEvent?.(event) },
   );
   const { model: pruned } = await loadSource(run.directory, families);
-  return summarize(run, task, sized(source.model, table), sized(pruned, table));
+  const sizes = { dense: sized(source.model, table), pruned: sized(pruned, table) };
+  return summarize(run, task, sizes, timing.machine);
 }
 
 function sized(model: Model, table: Table): CellResult["dense"] {
@@ -156,11 +157,13 @@ function sized(model: Model, table: Table): CellResult["dense"] {
 function summarize(
   { evaluation, history, plan, latency }: PruneResult,
   { counts, verified }: Task,
-  dense: CellResult["dense"],
-  pruned: CellResult["pruned"],
+  { dense, pruned }: Pick<CellResult, "dense" | "pruned">,
+  machine: CellResult["machine"],
 ): CellResult {
   const judged = history.flatMap(({ testAccuracy }) => testAccuracy ?? []);
-  const { machine, batches } = latency as LatencyRecord;
+  const groups = Object.entries(plan.groups).map(([name, { components, prune }]) => ({
+    ...{ name, before: components, after: components - prune.length },
+  }));
   return {
     data: { ...counts, verified },
     accuracy: {
@@ -176,10 +179,11 @@ function summarize(
       before: plan.before.components,
       after: plan.after.components,
       implants: plan.after.implants,
+      groups,
     },
     machine,
     latency: Object.fromEntries(
-      Object.entries(batches).map(([batch, times]) => [
+      Object.entries(latency?.batches ?? {}).map(([batch, times]) => [
         batch,
         { dense: undisturbed(times.dense), pruned: undisturbed(times.pruned) },
       ]),

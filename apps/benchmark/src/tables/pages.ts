@@ -17,7 +17,7 @@ import {
   type Row,
   readMeasured,
   rowsOf,
-  speedUpOf,
+  speedUpText,
   withSpread,
 } from "./rows.ts";
 import type { PresetName, Published, Table } from "./table.ts";
@@ -39,7 +39,7 @@ const markdownTable = (head: readonly string[], rows: readonly (readonly string[
 
 function measuredTable(rows: readonly Row[]): string {
   const hasHap = rows.some(({ results }) => results[0].dense.hapFlops !== null);
-  const batch = largestBatch(rows[0].results[0]);
+  const batch = largestBatch(rows);
   const head = [
     "kept",
     "method",
@@ -52,7 +52,7 @@ function measuredTable(rows: readonly Row[]): string {
     "MACs, M",
     "MACs ratio",
     ...(hasHap ? ["HAP's FLOPs, M (share)"] : []),
-    "speed-up, batch 1",
+    "times faster, batch 1",
     `batch ${batch}`,
     "seeds",
   ];
@@ -63,8 +63,6 @@ function measuredTable(rows: readonly Row[]): string {
       const { cell, results } = row;
       const change = meanOf(of(row, ({ accuracy }) => 100 * (accuracy.tuned - accuracy.dense)));
       const best = results.flatMap(({ accuracy }) => accuracy.bestOnTest ?? []);
-      const speedUp = (size: number) =>
-        `${withSpread(of(row, (result) => speedUpOf(result, size)))}×`;
       const flops = of(row, ({ pruned }) => pruned.hapFlops ?? 0);
       const share = meanOf(
         of(row, ({ dense, pruned }) => (pruned.hapFlops ?? 0) / dense.hapFlops!),
@@ -86,12 +84,37 @@ function measuredTable(rows: readonly Row[]): string {
         millions(of(row, ({ pruned }) => pruned.macs)),
         `${withSpread(of(row, ({ dense, pruned }) => dense.macs / pruned.macs))}×`,
         ...(hasHap ? [`${millions(flops)} (${(100 * share).toFixed(1)} %)`] : []),
-        speedUp(1),
-        speedUp(batch),
+        speedUpText(row, 1),
+        speedUpText(row, batch),
         String(results.length),
       ];
     }),
   );
+}
+
+/** Where in the network components are kept, of each method. */
+function placesTable(rows: readonly Row[]): string[] {
+  const known = rows.filter(({ results }) => results[0].components.groups !== undefined);
+  if (known.length === 0) return [];
+  const count = known[0].results[0].components.groups!.length;
+  return [
+    "Kept in each layer, from the first to the last:",
+    "",
+    markdownTable(
+      ["kept", "method", ...Array.from({ length: count }, (_, i) => String(i + 1))],
+      known.map((row) => [
+        `${100 * row.cell.keep} %`,
+        row.cell.method,
+        ...Array.from({ length: count }, (_, i) =>
+          withSpread(
+            of(row, ({ components }) => components.groups?.[i].after ?? Number.NaN),
+            0,
+          ),
+        ),
+      ]),
+    ),
+    "",
+  ];
 }
 
 const UNKNOWN = "not known";
@@ -130,11 +153,12 @@ function publishedTable(rows: readonly Published[]): string {
 
 /** What all rows of a data set have in common. */
 function describeData(row: Row): string {
-  const [{ accuracy, dense, data: samples, machine, epochs, latency }] = row.results;
-  const times = Object.entries(latency).map(
+  const [{ accuracy, dense, data: samples, machine, epochs }] = row.results;
+  const timed = row.results.map(({ latency }) => Object.entries(latency));
+  const times = (timed.find((each) => each.length > 0) ?? []).map(
     ([batch, each]) => `${each.dense.toFixed(2)} ms a batch of ${batch}`,
   );
-  return `dense ${(100 * accuracy.dense).toFixed(2)} % of ${samples.test.toLocaleString("en")} test samples, ${(dense.parameters / 1e6).toFixed(3)} M parameters, ${(dense.macs / 1e6).toFixed(2)} M MACs, ${times.join(", ")}; tuned on ${samples.train.toLocaleString("en")} training samples, ${epochs} epochs. ${machine.processor}, ${machine.threads} threads, ${machine.runtime}.${samples.verified ? "" : " The files are not those of the published data set, or have no checksums."}`;
+  return `dense ${(100 * accuracy.dense).toFixed(2)} % of ${samples.test.toLocaleString("en")} test samples, ${(dense.parameters / 1e6).toFixed(3)} M parameters, ${(dense.macs / 1e6).toFixed(2)} M MACs${times.map((time) => `, ${time}`).join("")}; tuned on ${samples.train.toLocaleString("en")} training samples, ${epochs} epochs. ${machine.processor}, ${machine.threads} threads, ${machine.runtime}.${samples.verified ? "" : " The files are not those of the published data set, or have no checksums."}`;
 }
 
 /** What a preset has left: its part of the page, and the plots in it. */
@@ -155,6 +179,7 @@ function presetSection(table: Table, preset: PresetName, measured: readonly Meas
     const text = describeData(rows[0]);
     const label = several ? `**${data}**: ` : "";
     lines.push("", `${label}${text}`, "", measuredTable(rows), "");
+    if (table.kinds !== undefined) lines.push(...placesTable(rows));
     for (const { name, plot, state } of curvesOf(table, data, rows)) {
       if (state === "pruned") continue;
       const path = `results/${table.name}/${preset}${dash}-${name}.svg`;

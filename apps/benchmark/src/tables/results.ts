@@ -29,9 +29,18 @@ const result = z.strictObject({
   dense: size,
   pruned: size,
   /** Of what can be removed, how much was kept and how much of that as implants. */
-  components: z.strictObject({ before: count, after: count, implants: count }),
+  components: z.strictObject({
+    before: count,
+    after: count,
+    implants: count,
+    /** The same for each group, in the network's order; earlier results have none. */
+    groups: z.array(z.strictObject({ name: z.string(), before: count, after: count })).optional(),
+  }),
   machine,
-  /** For each batch size, milliseconds per batch with little disturbance (first quartiles). */
+  /**
+   * For each batch size, milliseconds per batch with little disturbance (first quartiles). Only cells
+   * of the first seed are timed: others differ by little in what takes time.
+   */
   latency: z.record(z.string(), z.strictObject({ dense: z.number(), pruned: z.number() })),
 });
 

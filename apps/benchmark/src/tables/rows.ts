@@ -78,14 +78,25 @@ export const millions = (values: readonly number[], decimals = 2) =>
 /** What `read` finds in each result of a row. */
 export const of = <T>({ results }: Row, read: (result: CellResult) => T): T[] => results.map(read);
 
-/** The most samples at a time that a result has times of; one at a time is timed always. */
-export const largestBatch = ({ latency }: CellResult) =>
-  Math.max(...Object.keys(latency).map(Number));
+/** The most samples at a time that any result has times of. */
+export const largestBatch = (rows: readonly Row[]) =>
+  Math.max(
+    1,
+    ...rows.flatMap(({ results }) =>
+      results.flatMap(({ latency }) => Object.keys(latency).map(Number)),
+    ),
+  );
 
-/** How many times faster the pruned model is on `batch` samples at a time. */
-export function speedUpOf({ latency }: CellResult, batch: number): number {
-  const { dense, pruned } = latency[batch];
-  return dense / pruned;
+/** How many times faster the pruned model is on `batch` samples at a time; undefined if not timed. */
+export function speedUpOf({ latency }: CellResult, batch: number): number | undefined {
+  const times = latency[batch];
+  return times && times.dense / times.pruned;
+}
+
+/** The same of a row, as text. */
+export function speedUpText(row: Row, batch: number): string {
+  const known = of(row, (result) => speedUpOf(result, batch)).filter((each) => each !== undefined);
+  return known.length === 0 ? "–" : withSpread(known);
 }
 
 export function budgetOf({ budget, kinds }: Table): string {
