@@ -59,13 +59,16 @@ test("every estimator is measured once; exact agrees with itself and probes come
     log: (line: string) => lines.push(line),
   } as unknown as Bench;
   await measureFidelity("quick", bench, [], preset);
-  const { text, files } = await fidelitySection(bench.results, [], { quick: preset });
+  const { text, files, curves } = await fidelitySection(bench.results, [], { quick: preset });
   // One seed of exact and of 60 draws, three of a single one.
   expect(text).toContain("5 of 5 cells measured");
   expect(text).toMatch(/\| exact \| [\d.]+ \| 1\.000 \| 1\.000 \| 0\.000 \| 0 \|/);
   const [, probe] = /\| probe, 60 draws \| [\d.]+ \| ([\d.]+) /.exec(text)!;
   expect(Number(probe)).toBeGreaterThan(0.9);
   expect([...files.keys()]).toEqual(["results/fidelity/quick-tiny.svg"]);
+  const [{ path, plots }] = curves;
+  expect(path).toEqual(["Fidelity of estimators", "quick", "Tiny"]);
+  expect(plots[0].series.map(({ name }) => name)).toContain("probe");
 
   lines.length = 0;
   await measureFidelity("quick", bench, [], preset);

@@ -12,11 +12,12 @@ import {
   spearman,
 } from "@espalier/core";
 import { loadSource } from "@espalier/pipeline";
-import { linePlot, type PlotSeries } from "@espalier/report";
+import { type LinePlotOptions, linePlot, type PlotSection, type PlotSeries } from "@espalier/report";
 import * as z from "zod";
 import { estimatedScores } from "../estimated-scores.ts";
 import { type Cell, cellsOf, hashOf } from "./cells.ts";
 import { type Bench, denseInputs, locate, prepare } from "./measure.ts";
+import { meanOf, spreadOf, withSpread } from "./rows.ts";
 import { machine, readStored } from "./stored.ts";
 import type { PresetName, Table } from "./table.ts";
 
@@ -309,8 +310,6 @@ export async function measureFidelity(
   }
 }
 
-const meanOf = (values: readonly number[]) => values.reduce((sum, v) => sum + v, 0) / values.length;
-
 interface FidelityRow extends Draws {
   readonly results: readonly FidelityResult[];
 }
@@ -323,8 +322,13 @@ export async function fidelitySection(
     paper: fidelityPresets.paper,
     quick: fidelityPresets.quick,
   },
-): Promise<{ readonly text: string; readonly files: Map<string, string> }> {
+): Promise<{
+  readonly text: string;
+  readonly files: Map<string, string>;
+  readonly curves: readonly PlotSection[];
+}> {
   const files = new Map<string, string>();
+  const curves: PlotSection[] = [];
   const lines = [
     "## Fidelity of estimators",
     "",
@@ -346,10 +350,15 @@ export async function fidelitySection(
       if (rows.length === 0) continue;
       const compared = await readStored(pathOf(results, reference), referenceSchema);
       const path = `results/${FIDELITY}/${name}-${slug(subject.name)}.svg`;
-      files.set(path, fidelityPlot(subject.name, rows));
-      parts.push(
-        `${introductionOf(subject, rows[0].results[0], compared)}\n\n${fidelityTable(rows)}\n\n![${subject.name}: rank fidelity and time](${path})`,
-      );
+      const plot = fidelityPlot(subject.name, rows);
+      const introduction = introductionOf(subject, rows[0].results[0], compared);
+      files.set(path, linePlot(plot));
+      curves.push({
+        path: ["Fidelity of estimators", name, subject.name],
+        text: introduction.replaceAll("`", ""),
+        plots: [plot],
+      });
+      parts.push(`${introduction}\n\n${fidelityTable(rows)}\n\n![${plot.title}](${path})`);
     }
     const command = `npm run benchmark -- ${FIDELITY}${name === "quick" ? "" : ` --preset ${name}`}`;
     lines.push(
@@ -360,7 +369,7 @@ export async function fidelitySection(
       ...parts.flatMap((part) => ["", part]),
     );
   }
-  return { text: lines.join("\n"), files };
+  return { text: lines.join("\n"), files, curves };
 }
 
 function introductionOf(
@@ -390,7 +399,7 @@ function fidelityTable(rows: readonly FidelityRow[]): string {
   ].join("\n");
 }
 
-function fidelityPlot(name: string, rows: readonly FidelityRow[]): string {
+function fidelityPlot(name: string, rows: readonly FidelityRow[]): LinePlotOptions {
   const kinds = [...new Set(rows.map(({ estimator }) => estimator))];
   const series = kinds.map(
     (kind): PlotSeries => ({
@@ -398,20 +407,30 @@ function fidelityPlot(name: string, rows: readonly FidelityRow[]): string {
       points: rows
         .filter(({ estimator }) => estimator === kind)
         .map(({ draws, results }) => {
-          const [x, y] = [
-            meanOf(results.map(({ seconds }) => seconds)),
-            meanOf(results.map(({ rankCorrelation }) => rankCorrelation)),
-          ];
-          return { x, y, text: `${labelOf(kind, draws)}: ${y.toFixed(3)} in ${x.toFixed(2)} s` };
+          const seconds = results.map((result) => result.seconds);
+          const correlations = results.map(({ rankCorrelation }) => rankCorrelation);
+          const text = [
+            labelOf(kind, draws),
+            `rank correlation ${withSpread(correlations, 3)} in ${withSpread(seconds)} s`,
+            results.length === 1
+              ? "1 seed"
+              : `mean ± standard deviation of ${results.length} seeds`,
+          ].join("\n");
+          return {
+            x: meanOf(seconds),
+            y: meanOf(correlations),
+            spread: spreadOf(correlations),
+            text,
+          };
         }),
     }),
   );
-  return linePlot({
+  return {
     title: `${name}: rank fidelity and time`,
     description:
       "Rank correlation with the reference against seconds, one line for each estimator.",
     x: { label: "seconds", scale: "log" },
     y: { label: "rank correlation with the reference" },
     series,
-  });
+  };
 }

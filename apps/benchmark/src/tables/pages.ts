@@ -244,6 +244,7 @@ export async function renderPages(
   }
   const fidelity = await fidelitySection(results, tables, fidelityOf);
   for (const [path, svg] of fidelity.files) files.set(path, svg);
+  curves.push(...fidelity.curves);
   files.set(
     "README.md",
     `${[intro(), ...sections, fidelity.text, await peersSection(results), await pruningPeersSection(results)].join("\n\n")}\n`,
