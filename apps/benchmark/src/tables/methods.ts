@@ -53,11 +53,20 @@ const trace = "the relative Hessian trace, Espalier's planning and compensation"
 const removal = "the second-order cost of removal at temperature 4";
 const implants = `; ${100 * IMPLANT} % of what is given up become implants`;
 
+const byTrace = by("hessian-trace", trace);
+
 export const methods = {
   removal: by("removal", removal),
   "removal + implant": by("removal", removal + implants, IMPLANT),
-  "hessian-trace": by("hessian-trace", trace),
+  "hessian-trace": byTrace,
   "hessian-trace + implant": by("hessian-trace", trace + implants, IMPLANT),
+  "hessian-trace, layers alike": {
+    description: `${trace}; every group of components loses the same share`,
+    apply: (settings) => {
+      const { plan, ...rest } = byTrace.apply(settings);
+      return { ...rest, plan: { ...plan, scope: "group" } };
+    },
+  },
   magnitude: by("magnitude", "the mean square of a component's weights"),
   gradient: by("gradient", "the mean of |Σ gradient · output|"),
   random: by("random", "standard normal numbers"),
