@@ -96,6 +96,15 @@ export function legendOf(series: readonly PlotSeries[], colours: PlotColours): L
   });
 }
 
+/** `value` with as many decimals as tell evenly spaced ticks apart. */
+function formatTick(value: number, ticks: readonly number[]): string {
+  const step = ticks.length > 1 ? Math.abs(ticks[1] - ticks[0]) : 1;
+  const decimals = Math.min(20, Math.max(0, Math.ceil(-Math.log10(step) - 1e-6)));
+  return value
+    .toLocaleString("en", { minimumFractionDigits: decimals, maximumFractionDigits: decimals })
+    .replace(/^-/, "−");
+}
+
 /** A scale with room at both ends. */
 function scaleFor(
   { scale }: PlotAxis,
@@ -135,9 +144,9 @@ export function plotBody({ x, y, series }: LinePlotOptions, colours: PlotColours
     (value: number) => percent(toX(value)),
     (value: number) => pixels(toY(value)),
   ];
-  const label = ({ scale }: PlotAxis, value: number) =>
-    scale === "log" ? formatPower(value) : formatNumber(value);
-  const axes = html`<g stroke="${line}">${toY.ticks.map((tick) => html`<line x2="100%" y1="${up(tick)}" y2="${up(tick)}"/>`)}${toX.ticks.map((tick) => html`<line x1="${across(tick)}" x2="${across(tick)}" y2="${INSIDE}"/>`)}</g><g fill="${quiet}">${toY.ticks.map((tick) => html`<text x="-8" y="${up(tick)}" dy=".32em" text-anchor="end">${label(y, tick)}</text>`)}${toX.ticks.map((tick) => html`<text x="${across(tick)}" y="${INSIDE + 18}" text-anchor="middle">${label(x, tick)}</text>`)}</g><text x="50%" y="${INSIDE + 40}" text-anchor="middle">${x.label}</text><text transform="translate(-48 ${INSIDE / 2}) rotate(-90)" text-anchor="middle">${y.label}</text>`;
+  const label = ({ scale }: PlotAxis, value: number, { ticks }: Scale) =>
+    scale === "log" ? formatPower(value) : formatTick(value, ticks);
+  const axes = html`<g stroke="${line}">${toY.ticks.map((tick) => html`<line x2="100%" y1="${up(tick)}" y2="${up(tick)}"/>`)}${toX.ticks.map((tick) => html`<line x1="${across(tick)}" x2="${across(tick)}" y2="${INSIDE}"/>`)}</g><g fill="${quiet}">${toY.ticks.map((tick) => html`<text x="-8" y="${up(tick)}" dy=".32em" text-anchor="end">${label(y, tick, toY)}</text>`)}${toX.ticks.map((tick) => html`<text x="${across(tick)}" y="${INSIDE + 18}" text-anchor="middle">${label(x, tick, toX)}</text>`)}</g><text x="50%" y="${INSIDE + 40}" text-anchor="middle">${x.label}</text><text transform="translate(-48 ${INSIDE / 2}) rotate(-90)" text-anchor="middle">${y.label}</text>`;
   const drawn = series.map((each, i) => {
     const { name, points: own, scattered } = each;
     const { colours: attributes, shape } = look(each, i, colours);

@@ -107,8 +107,8 @@ function placesTable(rows: readonly Row[]): string[] {
         row.cell.method,
         ...Array.from({ length: count }, (_, i) =>
           withSpread(
-            of(row, ({ components }) => components.groups?.[i].after ?? Number.NaN),
-            0,
+            row.results.flatMap(({ components }) => components.groups?.[i].after ?? []),
+            1,
           ),
         ),
       ]),
