@@ -12,7 +12,12 @@ import {
   spearman,
 } from "@espalier/core";
 import { loadSource } from "@espalier/pipeline";
-import { type LinePlotOptions, linePlot, type PlotSection, type PlotSeries } from "@espalier/report";
+import {
+  type LinePlotOptions,
+  linePlot,
+  type PlotSection,
+  type PlotSeries,
+} from "@espalier/report";
 import * as z from "zod";
 import { estimatedScores } from "../estimated-scores.ts";
 import { type Cell, cellsOf, hashOf } from "./cells.ts";
