@@ -11,7 +11,8 @@ import { headsMarkdown } from "./heads.ts";
 import { imagenetMarkdown } from "./imagenet.ts";
 import { speedMarkdown } from "./speed-markdown.ts";
 import { renderPages } from "./tables/pages.ts";
-import { readTables } from "./tables/table.ts";
+import { of, percent as percents, readMeasured, rowsOf } from "./tables/rows.ts";
+import { readTable, readTables } from "./tables/table.ts";
 import { tunedMarkdown } from "./tuned.ts";
 import { untunedMarkdown } from "./untuned.ts";
 
@@ -124,5 +125,23 @@ describe("what the top README quotes", async () => {
     ],
   ])("%s", (_, quote) => {
     expect(readme).toContain(quote);
+  });
+
+  test("attention heads on GLUE, every method that it names", async () => {
+    const table = await readTable(join(root, "benchmarks/tables/glue-heads.json"));
+    const rows = rowsOf(await readMeasured(results, table, "quick"));
+    const of40 = (data: string, method: string) =>
+      rows.get(data)?.find(({ cell }) => cell.keep === 0.4 && cell.method === method) ??
+      expect.unreachable(`${method} on ${data}`);
+    const quoted = [...readme.matchAll(/\| `([^`|]+)` (?:\| [\d.]+ ± [\d.]+ ){4}\|/g)];
+    expect(quoted).toHaveLength(6);
+    for (const [line, method] of quoted) {
+      const figures = ["glue/sst2", "glue/mrpc"].flatMap((data) =>
+        (["pruned", "tuned"] as const).map((state) =>
+          percents(of(of40(data, method), ({ accuracy }) => accuracy[state])),
+        ),
+      );
+      expect(line).toBe(`| \`${method}\` | ${figures.join(" | ")} |`);
+    }
   });
 });
