@@ -88,6 +88,13 @@ describe("what the top README quotes", async () => {
   const wide = speedUp.find(
     ({ roundTo, batch }: { roundTo: number; batch: number }) => roundTo === 16 && batch === 64,
   );
+  const encoders = await read("encoders");
+  const [older, newest] = ["1.13", "2.15"].map((version) => {
+    const known = Object.keys(encoders.peers).find((each) => each.startsWith(version));
+    return encoders.peers[known ?? expect.unreachable(version)].ratios;
+  });
+  const base = (metric: string) =>
+    encoders.base.find((each: { metric: string }) => each.metric === metric).seconds.toFixed(0);
   const single = imagenet.latencies.find(({ batch }: { batch: number }) => batch === 1);
 
   test.each([
@@ -118,6 +125,10 @@ describe("what the top README quotes", async () => {
     [
       "traces of ResNet-56",
       `take ${resnet56.seconds.toFixed(0)} s and ${(resnet56.peakBytes / 1e9).toFixed(2)} GB. At ${wide.macsRatio.toFixed(2)} times fewer multiply-accumulates, in widths that are multiples of 16, it runs ${wide.speedUp.toFixed(2)} times as fast in batches of 64`,
+    ],
+    [
+      "text encoders",
+      `takes ${newest.trainingStep.toFixed(2)} times PyTorch 2.15's time for a training step (${older.trainingStep.toFixed(2)} of PyTorch 1.13's), and ${newest.hutchinsonProbe.toFixed(2)} of the time of double backward alone for a Hutchinson probe (${older.hutchinsonProbe.toFixed(2)}); all heads and neurons of a BERT-base are scored on 128 sequences of 128 tokens in ${base("removal")} s by the default and ${base("hessian-trace")} s by the trace`,
     ],
     [
       "ResNet-50",
