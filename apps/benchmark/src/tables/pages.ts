@@ -158,7 +158,7 @@ function describeData(row: Row): string {
   const times = (timed.find((each) => each.length > 0) ?? []).map(
     ([batch, each]) => `${each.dense.toFixed(2)} ms a batch of ${batch}`,
   );
-  return `dense ${(100 * accuracy.dense).toFixed(2)} % of ${samples.test.toLocaleString("en")} test samples, ${(dense.parameters / 1e6).toFixed(3)} M parameters, ${(dense.macs / 1e6).toFixed(2)} M MACs${times.map((time) => `, ${time}`).join("")}; tuned on ${samples.train.toLocaleString("en")} training samples, ${epochs} epochs. ${machine.processor}, ${machine.threads} threads, ${machine.runtime}.${samples.verified ? "" : " The files are not those of the published data set, or have no checksums."}`;
+  return `dense ${(100 * accuracy.dense).toFixed(2)} % of ${samples.test.toLocaleString("en")} test samples, ${(dense.parameters / 1e6).toFixed(3)} M parameters, ${(dense.macs / 1e6).toFixed(2)} M MACs${times.map((time) => `, ${time}`).join("")}; tuned on ${samples.train.toLocaleString("en")} training samples, ${epochs} ${epochs === 1 ? "epoch" : "epochs"}. ${machine.processor}, ${machine.threads} threads, ${machine.runtime}.${samples.verified ? "" : " The files are not those of the published data set, or have no checksums."}`;
 }
 
 /** What a preset has left: its part of the page, and the plots in it. */
