@@ -78,11 +78,15 @@ export function locate(source: string, { models }: Bench): string {
   );
 }
 
+/** The samples that the dense model of a cell is trained and judged on. */
+function imagesOfDense({ train, test, dense = train }: Preset["images"]): Preset["images"] {
+  return { train: dense, test };
+}
+
 /** What the dense model of a cell follows from: its source alone, unless it is trained first. */
 export function denseInputs({ source, training, data, images }: CellInputs): object {
   if (training === undefined) return { source };
-  const { train, test, dense = train } = images;
-  return { source, training, data, images: { train: dense, test } };
+  return { source, training, data, images: imagesOfDense(images) };
 }
 
 /** The dense model that a cell prunes, trained first if it has to be. */
@@ -95,7 +99,6 @@ export async function prepare(
   const start = locate(source, bench);
   if (training === undefined) return start;
   const { families, executor, signal, log } = bench;
-  const { train, test, dense = train } = images;
   const directory = join(bench.runs, table, `dense-${hashOf(denseInputs(inputs))}`);
   const { evaluation } = await trainModel(
     {
@@ -104,7 +107,7 @@ export async function prepare(
     },
     {
       ...{ families, executor, signal, onEvent: (event) => bench.onEvent?.(event) },
-      task: limit(task, { train: dense, test }),
+      task: limit(task, imagesOfDense(images)),
     },
   );
   log(`dense model on ${data}: ${(100 * evaluation.accuracy).toFixed(2)} %`);
