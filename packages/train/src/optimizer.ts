@@ -65,17 +65,18 @@ function sgd({ momentum, nesterov, weightDecay }: SgdOptions): Optimizer {
 }
 
 /**
- * The moments are kept divided by 1 - β, and all that is the same for every element is computed as
- * scalars: a step over millions of elements takes as long as the passes over them.
+ * The moments are kept divided by 1 - β, as sums over all steps, and all that is the same for every
+ * element is computed as scalars: a step over millions of elements takes as long as the passes over
+ * them.
  */
 function adamW({ betas: [beta1, beta2], epsilon, weightDecay }: AdamWOptions): Optimizer {
   const accumulate = (old: Value, now: Value, beta: number) =>
     add(multiply(old, scalar(beta)), now);
   return {
-    state: ["first moment", "second moment"],
-    update: (parameter, gradient, [first, second], kind, { learningRate, corrections }) => {
-      const m = accumulate(first, gradient, beta1);
-      const v = accumulate(second, square(gradient), beta2);
+    state: ["discounted gradients", "discounted squares"],
+    update: (parameter, gradient, [gradients, squares], kind, { learningRate, corrections }) => {
+      const m = accumulate(gradients, gradient, beta1);
+      const v = accumulate(squares, square(gradient), beta2);
       // sqrt(v̂) = deviation · sqrt(v)
       const deviation = sqrt(multiply(corrections[1], scalar(1 - beta2)));
       const rate = divide(

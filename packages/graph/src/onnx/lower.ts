@@ -59,16 +59,24 @@ export function lowerToOnnx(
     if (data === undefined) inputs.push(port(name, value));
     else builder.tensor(value.shape, value.dtype, data, name);
   }
+  const produced = new Set(builder.nodeList.flatMap((node) => node.outputs));
+  const renamed = new Map<string, string>();
   const ports = Object.entries(outputs).map(([name, value]) => {
-    // Names of outputs are given by the caller, and one value may be several outputs.
-    builder.nodeList.push({
-      type: "Identity",
-      domain: "",
-      inputs: [names.get(value)!],
-      outputs: [name],
-      attributes: {},
-    });
+    const internal = names.get(value)!;
+    // Names of outputs are given by the caller, but a tensor has one, and inputs have theirs. Copies
+    // of millions of parameters take time.
+    if (produced.has(internal) && !renamed.has(internal)) renamed.set(internal, name);
+    else {
+      const node = { type: "Identity", domain: "", inputs: [internal], outputs: [name] };
+      builder.nodeList.push({ ...node, attributes: {} });
+    }
     return port(name, value);
   });
-  return { inputs, outputs: ports, nodes: builder.nodeList, tensors: builder.tensors };
+  const finalName = (name: string) => renamed.get(name) ?? name;
+  const nodes = builder.nodeList.map((node) => ({
+    ...node,
+    inputs: node.inputs.map(finalName),
+    outputs: node.outputs.map(finalName),
+  }));
+  return { inputs, outputs: ports, nodes, tensors: builder.tensors };
 }

@@ -28,14 +28,14 @@ import { readNode } from "./operators.ts";
  * - BatchNormalization, and Add and Sub of one number per channel, become part of the Conv or Gemm
  *   that they follow, through a Concat of channels too;
  * - convolutions side by side, and zeros among their channels, become one convolution (`mergeRows`);
- * - unused nodes and tensors, and renaming nodes, are dropped;
+ * - unused nodes and tensors are dropped;
  * - nodes and tensors are called after the parameters they come from.
  */
 export function tidyForInference(graph: OnnxGraph): OnnxGraph {
   const outputs = new Set(graph.outputs.map(({ name }) => name));
   const folded = foldConstants(neededNodes(graph.nodes, outputs), graph.tensors, outputs);
   const merged = mergeRows(absorbAffine(folded, outputs), outputs);
-  return rename(removeIdentities(merged, outputs), graph);
+  return rename(merged, graph);
 }
 
 function neededNodes(nodes: readonly OnnxNode[], outputs: ReadonlySet<string>): OnnxNode[] {
@@ -178,24 +178,6 @@ function absorb(contraction: Draft, { factor, shift, name }: Affine): void {
     value: scaled === undefined ? shift : add(scaled, shift),
     name: bias?.name ?? name ?? `${layerOf(weight.name) ?? weight.name}.bias`,
   };
-}
-
-/** Lets nodes write outputs under their names directly. */
-function removeIdentities(nodes: readonly Draft[], outputs: ReadonlySet<string>): Draft[] {
-  const renamed = new Map<string, string>();
-  const produced = new Set(nodes.flatMap((node) => node.outputs));
-  const kept = nodes.filter(({ type, inputs: [input], outputs: [output] }) => {
-    if (type !== "Identity" || !outputs.has(output) || isFolded(input)) return true;
-    // One tensor has one name.
-    if (!produced.has(input) || outputs.has(input) || renamed.has(input)) return true;
-    renamed.set(input, output);
-    return false;
-  });
-  return kept.map((node) => ({
-    ...node,
-    inputs: node.inputs.map((input) => (isName(input) ? (renamed.get(input) ?? input) : input)),
-    outputs: node.outputs.map((name) => renamed.get(name) ?? name),
-  }));
 }
 
 /** The layer that a weight belongs to. */
