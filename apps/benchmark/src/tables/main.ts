@@ -1,5 +1,6 @@
 /** @file `npm run benchmark`: measures tables, and writes what they show. */
 import { existsSync } from "node:fs";
+import { readdir, rm } from "node:fs/promises";
 import { availableParallelism, cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -84,8 +85,11 @@ async function main(signal: AbortSignal): Promise<void> {
   const threads = Number(values.threads);
   const results = join(benchmarks, "results");
   const render = async () => {
-    for (const [path, text] of await renderPages(tables, results)) {
-      await writeFileAtomic(join(benchmarks, path), text);
+    const pages = await renderPages(tables, results);
+    for (const [path, text] of pages) await writeFileAtomic(join(benchmarks, path), text);
+    // Plots of results that are gone.
+    for (const path of await readdir(benchmarks, { recursive: true })) {
+      if (path.endsWith(".svg") && !pages.has(path)) await rm(join(benchmarks, path));
     }
   };
   const log = (line: string) => process.stderr.write(`${line}\n`);
