@@ -117,7 +117,8 @@ export interface ModelGraph {
   readonly logits: Value;
   /**
    * Of networks whose layers have outputs of one shape that pruning does not change: those of every
-   * layer, the first layer's first, [batch, …]; of sequences [batch, length, …].
+   * layer, the first layer's first, [batch, …]; of sequences [batch, length, …], or [batch, 1, …] where
+   * the first position alone is used.
    */
   readonly hidden?: readonly Value[] | undefined;
   /** Where the output rows of a weight enter the rest of the network. Keys are names of weights. */

@@ -157,6 +157,11 @@ function range(count: number): number[] {
   return [...Array(count).keys()];
 }
 
+/** Of samples of tokens, the first token each: [batch, 1, width]. */
+function firstToken(x: Value): Value {
+  return slice(x, 1, 0, 1);
+}
+
 function unitsOf(numbers: readonly number[], span: number): Unit[] {
   return numbers.map((unit) => ({ unit, span }));
 }
@@ -183,7 +188,11 @@ export class Encoder {
     this.#pruning = pruning;
   }
 
-  /** Embeddings and the results of all layers for [batch, length] tokens: [batch, length, width] each. */
+  /**
+   * Embeddings and the results of all layers for [batch, length] tokens: [batch, length, width] each,
+   * but for the last. Of that only the first token is used, so that it is computed of no other:
+   * [batch, 1, width].
+   */
   encode(batch: number, length: number): Value[] {
     const ids = this.#input("input_ids", [batch, length]);
     const mask = cast(this.#input("attention_mask", [batch, length]), "float32");
@@ -191,8 +200,11 @@ export class Encoder {
     const excluded = multiply(subtract(scalar(1), mask), scalar(EXCLUDED));
     const bias = reshape(excluded, [batch, 1, 1, length]);
     const hidden = [this.#embed(ids)];
-    for (const layer of range(this.#dimensions.layers)) {
-      const attended = this.#attend(hidden[layer], bias, layer);
+    const { layers } = this.#dimensions;
+    for (const layer of range(layers)) {
+      const x = hidden[layer];
+      const asked = layer === layers - 1 ? firstToken(x) : x;
+      const attended = this.#attend(asked, x, bias, layer);
       hidden.push(this.#feedForward(attended, layer));
     }
     return hidden;
@@ -201,7 +213,7 @@ export class Encoder {
   /** The first token of every sample, which stands for the whole: [batch, width]. */
   first(hidden: Value): Value {
     const [batch, , width] = hidden.shape;
-    return reshape(slice(hidden, 1, 0, 1), [batch, width]);
+    return reshape(firstToken(hidden), [batch, width]);
   }
 
   /** A linear layer with a bias and an activation. */
@@ -251,15 +263,16 @@ export class Encoder {
     return embeddingWidth === width ? x : this.#linear(projection, x, width);
   }
 
-  #attend(x: Value, bias: Value, layer: number): Value {
+  /** What tokens of `x` make of all tokens of `context`: of the shape of `x`. */
+  #attend(x: Value, context: Value, bias: Value, layer: number): Value {
     const { width } = this.#dimensions;
     const { query, key, value, output, attentionNorm } = this.#names.layer(layer);
     const batches = headBatches(this.#dimensions, this.#pruning, layer);
     const [batch, length] = x.shape;
     const joined = batches.map((heads) => {
-      const context = this.#attendTogether(x, bias, layer, heads);
+      const attended = this.#attendTogether(x, context, bias, layer, heads);
       this.sites.set(`${value}${heads.suffix}.weight`, {
-        value: context,
+        value: attended,
         offset: 0,
         axis: 1,
         span: heads.rank,
@@ -272,34 +285,42 @@ export class Encoder {
       });
       this.emptiable.add(`${value}${heads.suffix}.weight`);
       const inner = heads.heads.length * heads.rank;
-      return reshape(transpose(context, [0, 2, 1, 3]), [batch, length, inner]);
+      return reshape(transpose(attended, [0, 2, 1, 3]), [batch, length, inner]);
     });
     const columns = batches.flatMap((heads) => unitsOf(heads.heads, heads.rank));
     const made = joined.length === 0 ? undefined : { x: concat(joined, 2), columns };
     return this.#norm(attentionNorm, add(x, this.#residual(output, made, width)));
   }
 
-  /** What heads of one rank make of `x`: [batch, heads, length, rank]. */
-  #attendTogether(x: Value, bias: Value, layer: number, { suffix, heads, rank }: HeadBatch): Value {
+  /** What heads of one rank make of it: [batch, heads, tokens of `x`, rank]. */
+  #attendTogether(
+    x: Value,
+    context: Value,
+    bias: Value,
+    layer: number,
+    { suffix, heads, rank }: HeadBatch,
+  ): Value {
     const { query, key, value } = this.#names.layer(layer);
-    const [batch, length] = x.shape;
     const rows = unitsOf(heads, rank);
-    const [queries, keys, values] = [query, key, value].map((name) => {
-      const projected = this.#linear(`${name}${suffix}`, x, heads.length * rank, rows);
+    const project = (name: string, from: Value) => {
+      const [batch, length] = from.shape;
+      const projected = this.#linear(`${name}${suffix}`, from, heads.length * rank, rows);
       return transpose(reshape(projected, [batch, length, heads.length, rank]), [0, 2, 1, 3]);
-    });
+    };
+    const queries = project(query, x);
+    const [keys, values] = [key, value].map((name) => project(name, context));
     const span = this.#dimensions.width / this.#dimensions.heads;
     // Products of implants stand for those of whole heads.
     const scores = multiply(matmul(queries, transpose(keys)), scalar(1 / Math.sqrt(span)));
-    const context = matmul(softmax(add(scores, bias)), values);
+    const attended = matmul(softmax(add(scores, bias)), values);
     if (suffix !== "") {
       this.implants.add(`${value}${suffix}.weight`);
       this.implants.add(`${value}${suffix}.bias`);
     } else if (span > 1) {
       this.implantable.add(`${value}.weight`);
-      this.observations.set(`${value}.weight`, this.#observe(queries, keys, context));
+      this.observations.set(`${value}.weight`, this.#observe(queries, keys, attended));
     }
-    return context;
+    return attended;
   }
 
   /**
@@ -307,15 +328,17 @@ export class Encoder {
    * second moments of the queries, of the keys less their mean in the sample, and of the contexts with
    * a one after them.
    */
-  #observe(queries: Value, keys: Value, context: Value): Value[] {
+  #observe(queries: Value, keys: Value, attended: Value): Value[] {
     const [batch, heads, length] = keys.shape;
+    const [, , asked] = queries.shape;
     const mask = reshape(this.#mask!, [batch, 1, length, 1]);
-    const own = (value: Value) => multiply(value, mask);
-    const centre = divide(sum(own(keys), [2], true), sum(mask, [2], true));
-    const extended = concat([own(context), broadcastTo(mask, [batch, heads, length, 1])], 3);
-    return [own(queries), own(subtract(keys, centre)), extended].map((value) =>
-      matmul(transpose(value), value),
-    );
+    const askedMask = slice(mask, 2, 0, asked);
+    const centre = divide(sum(multiply(keys, mask), [2], true), sum(mask, [2], true));
+    return [
+      multiply(queries, askedMask),
+      multiply(subtract(keys, centre), mask),
+      concat([multiply(attended, askedMask), broadcastTo(askedMask, [batch, heads, asked, 1])], 3),
+    ].map((value) => matmul(transpose(value), value));
   }
 
   #feedForward(x: Value, layer: number): Value {

@@ -127,12 +127,13 @@ function distanceToTeacher(
   return multiply(sum(multiply(wanted, difference), [-1]), scalar(temperature ** 2));
 }
 
-/** The mean squared difference of what layers put out, over what is not filled up: [N]. */
+/** The mean squared difference of what layers put out, over positions that are not filled up: [N]. */
 function hiddenDistance({ hidden = [], mask }: ModelGraph, teacher: readonly Value[]): Value {
   const distances = hidden.map((value, i) => {
     const squares = square(subtract(value, teacher[i]));
     const [, ...axes] = value.shape.keys();
-    if (mask === undefined) return mean(squares, axes);
+    // A layer that puts out the first position alone has nothing that is filled up.
+    if (mask === undefined || mask.shape[1] !== value.shape[1]) return mean(squares, axes);
     const [, , ...within] = value.shape.keys();
     return divide(sum(multiply(mean(squares, within), mask), [1]), sum(mask, [1]));
   });
