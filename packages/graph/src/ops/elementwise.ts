@@ -204,17 +204,12 @@ const geluOperation: Operation<NoAttributes> = {
   couple: coupleUnary,
 };
 
-/** Φ(x) + x φ(x). */
+/** Φ(x) + x φ(x) = ½ + ½ erf(t) + t e^(-t²) / √π with t = x / √2. */
 function geluSlope(x: Value): Value {
-  const distribution = multiply(
-    add(erf(multiply(x, scalar(Math.SQRT1_2))), scalar(1)),
-    scalar(0.5),
-  );
-  const density = multiply(
-    exp(multiply(multiply(x, x), scalar(-0.5))),
-    scalar(1 / Math.sqrt(2 * Math.PI)),
-  );
-  return add(distribution, multiply(x, density));
+  const t = multiply(x, scalar(Math.SQRT1_2));
+  const density = exp(subtract(scalar(-Math.log(Math.PI) / 2), multiply(t, t)));
+  const distribution = add(multiply(erf(t), scalar(0.5)), scalar(0.5));
+  return add(distribution, multiply(t, density));
 }
 
 export function gelu(x: Value): Value {

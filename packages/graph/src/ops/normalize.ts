@@ -9,6 +9,7 @@ import {
   stridesOf,
   type Value,
 } from "../value.ts";
+import { matmul } from "./contract.ts";
 import { add, multiply, reciprocal, sqrt, square, subtract } from "./elementwise.ts";
 import { forEachOffset } from "./indexing.ts";
 import { scalar } from "./leaf.ts";
@@ -154,6 +155,26 @@ const layerNormOperation: Operation<{ epsilon: number }> = {
       });
     });
     return result;
+  },
+  vjp: ({ inputs: [x, scale], attributes: { epsilon } }, cotangent) => {
+    const width = scale.shape[0];
+    const rows = sizeOf(x.shape) / width;
+    const centered = subtract(x, mean(x, [-1], true));
+    const variance = mean(square(centered), [-1], true);
+    const inverse = reciprocal(sqrt(add(variance, scalar(epsilon))));
+    const product = multiply(cotangent, centered);
+    // With g = cotangent · scale: dx = inverse · (g - mean(g)) - inverse³ · mean(g · centered) · centered.
+    // Sums along and across rows are products with the vectors that weight them: one pass each.
+    const along = (value: Value) => matmul(value, reshape(scale, [width, 1]));
+    const share = multiply(inverse, scalar(-1 / width));
+    const slope = multiply(multiply(share, square(inverse)), along(product));
+    const shift = multiply(share, along(cotangent));
+    const across = matmul(reshape(inverse, [1, rows]), reshape(product, [rows, width]));
+    return [
+      add(multiply(multiply(cotangent, scale), inverse), add(multiply(centered, slope), shift)),
+      reshape(across, [width]),
+      sum(cotangent, [...x.shape.keys()].slice(0, -1)),
+    ];
   },
   decompose: ({ inputs: [x, scale, bias], attributes: { epsilon } }) => {
     const centered = subtract(x, mean(x, [-1], true));
