@@ -25,6 +25,8 @@ export interface StepScalars {
   readonly learningRate: Value;
   /** 1 / (1 - βⁿ) of both moments at step n; AdamW only. */
   readonly corrections: readonly [Value, Value];
+  /** By which all gradients are multiplied, at this step and at the last; default: 1. */
+  readonly gradientScale?: { readonly now: Value; readonly last: Value } | undefined;
 }
 
 export interface Update {
@@ -51,9 +53,10 @@ export function createOptimizer(options: OptimizerOptions): Optimizer {
 function sgd({ momentum, nesterov, weightDecay }: SgdOptions): Optimizer {
   return {
     state: ["momentum"],
-    update: (parameter, gradient, [velocity], kind, { learningRate }) => {
+    update: (parameter, gradient, [velocity], kind, { learningRate, gradientScale }) => {
       const decay = kind === "weight" ? weightDecay : 0;
-      const total = decay === 0 ? gradient : add(gradient, multiply(parameter, scalar(decay)));
+      const scaled = gradientScale ? multiply(gradient, gradientScale.now) : gradient;
+      const total = decay === 0 ? scaled : add(scaled, multiply(parameter, scalar(decay)));
       const moved = add(multiply(velocity, scalar(momentum)), total);
       const step = nesterov ? add(total, multiply(moved, scalar(momentum))) : moved;
       return {
@@ -65,25 +68,26 @@ function sgd({ momentum, nesterov, weightDecay }: SgdOptions): Optimizer {
 }
 
 /**
- * The moments are kept divided by 1 - β, as sums over all steps, and all that is the same for every
- * element is computed as scalars: a step over millions of elements takes as long as the passes over
- * them.
+ * The moments are kept divided by 1 - β, as sums over all steps, and by the scale of the last gradient,
+ * so that all that is the same for every element is computed as scalars: a step over millions of
+ * elements takes as long as the passes over them.
  */
 function adamW({ betas: [beta1, beta2], epsilon, weightDecay }: AdamWOptions): Optimizer {
-  const accumulate = (old: Value, now: Value, beta: number) =>
-    add(multiply(old, scalar(beta)), now);
   return {
     state: ["discounted gradients", "discounted squares"],
-    update: (parameter, gradient, [gradients, squares], kind, { learningRate, corrections }) => {
-      const m = accumulate(gradients, gradient, beta1);
-      const v = accumulate(squares, square(gradient), beta2);
-      // sqrt(v̂) = deviation · sqrt(v)
+    update: (parameter, gradient, [gradients, squares], kind, scalars) => {
+      const { learningRate, corrections, gradientScale } = scalars;
+      const rescale = gradientScale ? divide(gradientScale.last, gradientScale.now) : scalar(1);
+      const m = add(multiply(gradients, multiply(rescale, scalar(beta1))), gradient);
+      const v = add(multiply(squares, multiply(square(rescale), scalar(beta2))), square(gradient));
+      // sqrt(v̂) = scale · deviation · sqrt(v), m̂ = scale · corrections[0] · (1 - β₁) · m
       const deviation = sqrt(multiply(corrections[1], scalar(1 - beta2)));
       const rate = divide(
         multiply(learningRate, multiply(corrections[0], scalar(1 - beta1))),
         deviation,
       );
-      const step = divide(multiply(m, rate), add(sqrt(v), divide(scalar(epsilon), deviation)));
+      const scale = gradientScale ? multiply(deviation, gradientScale.now) : deviation;
+      const step = divide(multiply(m, rate), add(sqrt(v), divide(scalar(epsilon), scale)));
       const decay = kind === "weight" ? weightDecay : 0;
       const decayed =
         decay === 0

@@ -56,7 +56,10 @@ export interface StepOptions {
   readonly clip?: number | undefined;
 }
 
-/** All that a step changes. Keys: parameters by name, and `NAME/STATE` of the optimiser. */
+/**
+ * All that a step changes. Keys: parameters by name, `NAME/STATE` of the optimiser, and the scale of
+ * the last gradients where these are clipped.
+ */
 export type TrainingState = ReadonlyMap<string, Float32Array>;
 
 /** The same where it was computed. */
@@ -198,14 +201,13 @@ export function parametersIn(model: Model, state: TrainingState): Map<string, Pa
   );
 }
 
-/** `gradients`, made shorter together where their norm exceeds `most`. */
-function clipped(gradients: readonly Value[], most: number | undefined): readonly Value[] {
-  if (most === undefined) return gradients;
+/** What to multiply `gradients` with, so that the norm of all together is no more than `most`. */
+function clippingScale(gradients: readonly Value[], most: number): Value {
   const squares = gradients.map((value) => sum(square(value))).reduce((a, b) => add(a, b));
-  const factor = minimum(divide(scalar(most), add(sqrt(squares), scalar(1e-6))), scalar(1));
-  return gradients.map((value) => multiply(value, factor));
+  return minimum(divide(scalar(most), add(sqrt(squares), scalar(1e-6))), scalar(1));
 }
 
+const SCALE = "gradient scale";
 const nextOf = (name: string) => `next ${name}`;
 
 /** Compiles the training step of `model` for batches of one size and length. */
@@ -225,13 +227,18 @@ export async function compileTrainingStep(
   const next: Record<string, Value> = {};
   const initialState = new Map<string, Float32Array>();
   const trained = [...graph.parameters].filter(([name]) => !graph.statistics.has(name));
-  const gradients = clipped(
-    gradient(
-      loss,
-      trained.map(([, value]) => value),
-    ),
-    options.clip,
+  const gradients = gradient(
+    loss,
+    trained.map(([, value]) => value),
   );
+  const gradientScale =
+    options.clip === undefined
+      ? undefined
+      : { now: clippingScale(gradients, options.clip), last: input(SCALE, []) };
+  if (gradientScale) {
+    initialState.set(SCALE, Float32Array.of(1));
+    next[nextOf(SCALE)] = gradientScale.now;
+  }
   trained.forEach(([name, value], i) => {
     const { kind, data } = model.parameters.get(name)!;
     initialState.set(name, data);
@@ -240,6 +247,7 @@ export async function compileTrainingStep(
     const update = optimizer.update(value, gradients[i], state, kind, {
       learningRate,
       corrections,
+      gradientScale,
     });
     next[nextOf(name)] = update.parameter;
     stateNames.forEach((stateName, k) => {

@@ -67,6 +67,13 @@ function oneHot(labels: ArrayLike<number>, classes: number): Float32Array {
   return targets;
 }
 
+/** `gradients`, made shorter together where their norm exceeds `most`. */
+function clipped(gradients: Map<string, Float32Array>, most = Infinity): Map<string, Float32Array> {
+  const squares = [...gradients.values()].flatMap((g) => Array.from(g, (x) => x * x));
+  const scale = Math.min(1, most / Math.sqrt(squares.reduce((a, b) => a + b)));
+  return new Map([...gradients].map(([name, g]) => [name, g.map((x) => x * scale)]));
+}
+
 describe("one step", () => {
   const adamW: OptimizerOptions = {
     name: "adamw",
@@ -76,14 +83,18 @@ describe("one step", () => {
   };
 
   test.each([
-    ["sgd", sgd],
-    ["adamw", adamW],
-  ] as const)("of %s is the optimiser's formula, twice", async (_name, optimizer) => {
+    ["sgd", sgd, undefined],
+    ["adamw", adamW, undefined],
+    // The norms are 4.2 and about 1.5: the first step is clipped.
+    ["sgd, clipped,", sgd, 2],
+    ["adamw, clipped,", adamW, 2],
+  ] as const)("of %s is the optimiser's formula, twice", async (_name, optimizer, clip) => {
     const data = noiseSamples(model, 8);
     const rate = 0.1;
     const step = await compileTrainingStep(model, executor, {
       batchSize: 8,
       optimizer,
+      clip,
       statisticsMomentum: 0.1,
     });
     const batch = await data.batch([...Array(8).keys()]);
@@ -92,7 +103,7 @@ describe("one step", () => {
     let current = model;
     const memory = new Map<string, [Float64Array, Float64Array]>();
     for (const n of [1, 2]) {
-      const gradients = await gradientsOf(current, data);
+      const gradients = clipped(await gradientsOf(current, data), clip);
       state = await readState((await step.run(state, { ...inputs, step: n })).state);
       for (const [name, g] of gradients) {
         const { data: before, kind } = current.parameters.get(name)!;
