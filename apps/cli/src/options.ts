@@ -282,7 +282,7 @@ export function addPruneOptions(command: Command): Command {
     )
     .option(
       "--learning-rate <rate>",
-      "peak learning rate of tuning (default: 0.02; texts: 5e-5)",
+      "peak learning rate of tuning; lower where little was lost and epochs are few (default: 0.02; texts: 5e-5)",
       positive,
     )
     .option(
