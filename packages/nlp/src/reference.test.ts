@@ -196,11 +196,19 @@ test.skipIf(!existsSync(minilm))("the real MiniLM puts out what the reference do
   });
   await program.dispose();
   const data = float32Data(results.hidden);
-  // BertModel of transformers 4.36.2 on PyTorch 1.13: the first numbers.
-  const first = [-0.103751, -0.117913, 0.081014, -0.036968, -0.129495, 0.076491];
+  // BertModel of transformers 5.24.0 on PyTorch 2.15: of the first token, the first numbers, the last,
+  // and sums of them all.
+  const first = [-0.103751, -0.117913, 0.081013, -0.036968, -0.129495, 0.076491];
+  const last = [0.035516, -0.196566, -0.164417];
   first.forEach((value, i) => {
     expect(Math.abs(data[i] - value)).toBeLessThan(1e-4);
   });
+  last.forEach((value, i) => {
+    expect(Math.abs(data[data.length - last.length + i] - value)).toBeLessThan(1e-4);
+  });
+  const sum = (of: (x: number) => number) => data.reduce((total, x) => total + of(x), 0);
+  expect(sum((x) => x)).toBeCloseTo(0.69505, 3);
+  expect(sum(Math.abs)).toBeCloseTo(59.84159, 3);
 });
 
 test("what is wrong with a checkpoint is said in one line", async () => {
