@@ -199,6 +199,24 @@ describe.each([
   });
 });
 
+test("where a whole branch is gone, what reads its sum is fitted", async () => {
+  const model = tinyResNet();
+  const groups = componentGroups(model, "together");
+  const branch = groups.find(({ emptiable }) => emptiable)!;
+  const gone = new Map([
+    [branch.name, Array.from({ length: branch.count }, () => "prune" as const)],
+  ]);
+  const pruned = applyDecisions(model, groups, gone);
+  // Nothing is left that differs.
+  for (const [name, { data }] of pruned.parameters) {
+    expect(data).toEqual(model.parameters.get(name)!.data);
+  }
+  const fitted = await compensated(model, pruned);
+  const dense = await logitsOf(model);
+  const lost = distance(await logitsOf(pruned), dense);
+  expect(distance(await logitsOf(fitted), dense)).toBeLessThan(0.7 * lost);
+});
+
 test("it can be stopped", async () => {
   const model = tinyResNet();
   const signal = AbortSignal.abort(new Error("enough"));

@@ -3,6 +3,7 @@ import { throwIfAborted } from "@espalier/base";
 import {
   concat,
   type Executor,
+  findCommon,
   findUses,
   gather,
   input,
@@ -286,8 +287,9 @@ function prepareShape(
 }
 
 /**
- * Weights of `pruned` that make something of changed values, or rows that another weight made before,
- * or that have lost all they read: in the order in which values pass through them.
+ * Weights of `pruned` that make something of values that `dense` does not compute, or rows that another
+ * weight made before, or that have lost all they read: in the order in which values pass through them.
+ * A sum that lacks a whole branch is such a value, although no parameter of it has changed.
  */
 function changedWeights(
   denseModel: Model,
@@ -295,20 +297,19 @@ function changedWeights(
   dense: ModelGraph,
   pruned: ModelGraph,
 ) {
-  const changed = new Set<Value>();
+  const alike = new Map<Value, Value>();
+  for (const [name, value] of Object.entries(pruned.inputs)) alike.set(value, dense.inputs[name]);
   for (const [name, value] of pruned.parameters) {
-    if (!isSame(denseModel.parameters.get(name), prunedModel.parameters.get(name)!)) {
-      changed.add(value);
-    }
+    const before = dense.parameters.get(name);
+    const same = isSame(denseModel.parameters.get(name), prunedModel.parameters.get(name)!);
+    if (before !== undefined && same) alike.set(value, before);
   }
-  for (const value of topologicalOrder([pruned.logits])) {
-    if (value.inputs.some((operand) => changed.has(operand))) changed.add(value);
-  }
+  const unchanged = findCommon([dense.logits], [pruned.logits], alike);
   const found: { name: string; at: number; regressors: Value | undefined }[] = [];
   for (const { name, user, position } of usesOf(pruned)) {
     const before = new Set(dense.fittable.get(name)?.channels);
     const made = pruned.fittable.get(name)!.channels;
-    const reads = user.inputs.some((operand, i) => i !== position && changed.has(operand));
+    const reads = user.inputs.some((operand, i) => i !== position && !unchanged.has(operand));
     const regressors = user.operation.regressors?.(user, position);
     if (regressors === undefined) continue;
     if (reads || made.some((channel) => !before.has(channel))) {

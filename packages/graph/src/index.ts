@@ -114,6 +114,7 @@ export {
   transpose,
 } from "./ops/shape.ts";
 export {
+  findCommon,
   makePortable,
   type Part,
   type Stages,

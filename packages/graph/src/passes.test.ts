@@ -7,7 +7,7 @@ import { add, exp, multiply, negate, relu, tanh } from "./ops/elementwise.ts";
 import { constant, input, isConstant, scalar } from "./ops/leaf.ts";
 import { mean } from "./ops/normalize.ts";
 import { full, reshape, slice, transpose } from "./ops/shape.ts";
-import { simplify, splitSequence, splitStages, substitute, verify } from "./passes.ts";
+import { findCommon, simplify, splitSequence, splitStages, substitute, verify } from "./passes.ts";
 import { conformanceCases, conformanceProblem, interpret, randomArray } from "./testing/index.ts";
 import { sizeOf, topologicalOrder, type Value } from "./value.ts";
 
@@ -72,6 +72,29 @@ test("substitute exchanges a value wherever it is used and refuses another shape
     Math.exp(feeds.get(y)![0]) + feeds.get(y)![0],
   );
   expect(() => substitute([x], new Map([[x, scalar(1)]]))).toThrow(/expected float32\[2,3\]/);
+});
+
+test("findCommon knows what two graphs compute alike, and nothing else", () => {
+  const graph = (name: string) => {
+    const x = input("x", [2, 3]);
+    const w = input(name, [2, 3]);
+    const product = multiply(x, w);
+    return { x, w, product, logits: add(product, x) };
+  };
+  const [first, second] = [graph("w"), graph("w")];
+  const alike = new Map([[second.x, first.x]]);
+  const found = (others: Value) => findCommon([first.logits], [others], alike);
+  expect(found(second.logits)).toEqual(new Set([second.x]));
+  alike.set(second.w, first.w);
+  expect(found(second.logits)).toEqual(new Set(Object.values(second)));
+  // A sum that lacks a term, and what is made of it.
+  const lacking = multiply(second.x, second.x);
+  const common = found(add(second.product, lacking));
+  expect(common).toEqual(new Set([second.x, second.w, second.product]));
+  // Twice the same in the first graph is the same as once in the second.
+  const twice = add(multiply(first.x, first.w), multiply(first.x, first.w));
+  const once = add(second.product, second.product);
+  expect(findCommon([twice], [once], alike)).toContain(once);
 });
 
 test("splitStages carries what does not vary, and the stages together give the same", () => {

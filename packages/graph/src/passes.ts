@@ -59,8 +59,9 @@ function vanish({ operation, inputs, shape, dtype }: Value): Value | undefined {
   return inputs.some((operand) => constantElement(operand) === 0) ? full(shape, 0) : undefined;
 }
 
-function keyOf(value: Value): string {
-  const { operation, attributes, inputs } = value;
+/** @param inputs Those of the value, or what counts as equal to them. */
+function keyOf(value: Value, inputs: readonly Value[] = value.inputs): string {
+  const { operation, attributes } = value;
   // An input is itself alone, whatever its name.
   if (isInput(value)) return `input#${value.id}`;
   const own = operation.key?.(attributes) ?? JSON.stringify(attributes);
@@ -92,6 +93,36 @@ export function simplify(outputs: readonly Value[]): Value[] {
   const result = rewrite(outputs, improve);
   verify(result);
   return result;
+}
+
+/**
+ * The values of `others` that compute what some value of `outputs` computes, in the same way.
+ *
+ * @param alike Inputs of `others`, and those of `outputs` that they equal; other inputs equal none.
+ */
+export function findCommon(
+  outputs: readonly Value[],
+  others: readonly Value[],
+  alike: ReadonlyMap<Value, Value>,
+): Set<Value> {
+  const known = new Map<string, Value>();
+  const equals = new Map(alike);
+  const enter = (value: Value): Value => {
+    const inputs = value.inputs.map((operand) => equals.get(operand) ?? operand);
+    const key = keyOf(value, inputs);
+    const equal = known.get(key) ?? value;
+    known.set(key, equal);
+    return equal;
+  };
+  for (const value of topologicalOrder(outputs)) equals.set(value, enter(value));
+  const own = new Set(known.values());
+  const common = new Set<Value>();
+  for (const value of topologicalOrder(others)) {
+    const equal = alike.get(value) ?? enter(value);
+    equals.set(value, equal);
+    if (own.has(equal)) common.add(value);
+  }
+  return common;
 }
 
 /** The same results from operations that every executor has, for executors that lack some. */
