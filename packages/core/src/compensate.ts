@@ -20,7 +20,7 @@ import {
 } from "@espalier/graph";
 import { prefetch } from "./batches.ts";
 import { fitBatch } from "./fit-batch.ts";
-import { type NormalSums, solveNormal } from "./least-squares.ts";
+import { gainsOf, type NormalSums, solveNormal, type TargetSums } from "./least-squares.ts";
 import type { Model, ModelGraph, Parameter, Shift } from "./model.ts";
 import type { Random } from "./random.ts";
 import { orderByLength, type Samples } from "./samples.ts";
@@ -56,12 +56,16 @@ function ridgeOf(unknowns: number, observations: number): number {
 // channels of 3×3, half a minute of one core and a quarter of a gigabyte (decision 023).
 const MOST_UNKNOWNS = 4608;
 
+// A row of which less than a quarter can be explained would be mostly noise if it varied as before.
+const MOST_GAIN = 2;
+
 /**
  * `pruned`, which is `dense` pruned, with every weight that is new or reads something else than
  * before fitted anew, first layers first: on `samples`, what it makes of the activations of the
  * pruned model is as close as can be, in least squares, to what the same channels were in `dense`
  * (asymmetric reconstruction, He et al. 2017, arXiv 1707.06168). A ridge holds weights to what they
- * were. Constants go to biases and running means; where a layer has nothing left to read, its bias
+ * were. A fit varies less than what it is fitted to, which adds up from layer to layer, so rows that
+ * other weights read are multiplied to vary as much, by 2 at most (decision 031). Constants go to biases and running means; where a layer has nothing left to read, its bias
  * becomes the mean of what it made. Nothing but weights and these changes, and nothing at all where
  * nothing was pruned.
  *
@@ -97,7 +101,7 @@ export async function compensate(
 }
 
 /** The sums that a weight is fitted by, over everything that is looked at. */
-type SumName = keyof NormalSums;
+type SumName = keyof NormalSums | keyof TargetSums;
 
 class Totals {
   readonly #names: readonly SumName[];
@@ -130,6 +134,8 @@ interface Fit {
   readonly offset: number;
   /** Of rows that see different things. */
   readonly groups: number;
+  /** Whether other weights read what it makes. */
+  readonly isRead: boolean;
   readonly sums: readonly SumName[];
 }
 
@@ -232,7 +238,12 @@ function prepareShape(
   const targets: Value[][] = [];
   const sums: Value[][] = [];
   const counted = input("counted", [batchSize]);
-  for (const { name, regressors } of changedWeights(denseModel, prunedModel, dense, pruned)) {
+  for (const { name, regressors, isRead } of changedWeights(
+    denseModel,
+    prunedModel,
+    dense,
+    pruned,
+  )) {
     const { layer, channels, shift, offset } = pruned.fittable.get(name)!;
     const source = layers.get(layer);
     if (!isWanted(name) || source === undefined) continue;
@@ -274,12 +285,15 @@ function prepareShape(
     } else {
       const seen = choose(regressors, 3);
       const weight = reshape(pruned.parameters.get(name)!, [groups, grouped[2], unknowns]);
+      const y = flat(reshape(target, grouped));
       const e = flat(subtract(reshape(target, grouped), matmul(weight, seen)));
       const x = flat(seen);
       const square = solvable ? { xx: matmul(x, transpose(x)), xe: matmul(x, transpose(e)) } : {};
-      added = { observations, e: sum(e, [2]), x: sum(x, [2]), ...square };
+      const targets = solvable && isRead ? { y: sum(y, [2]), yy: sum(multiply(y, y), [2]) } : {};
+      added = { observations, e: sum(e, [2]), x: sum(x, [2]), ...square, ...targets };
     }
-    fits.push({ weight: name, shift, offset, groups, sums: Object.keys(added) as SumName[] });
+    const names = Object.keys(added) as SumName[];
+    fits.push({ weight: name, shift, offset, groups, isRead, sums: names });
     targets.push([wanted]);
     sums.push(Object.values(added));
   }
@@ -305,7 +319,7 @@ function changedWeights(
     if (before !== undefined && same) alike.set(value, before);
   }
   const unchanged = findCommon([dense.logits], [pruned.logits], alike);
-  const found: { name: string; at: number; regressors: Value | undefined }[] = [];
+  const found: { name: string; user: Value; regressors: Value | undefined }[] = [];
   for (const { name, user, position } of usesOf(pruned)) {
     const before = new Set(dense.fittable.get(name)?.channels);
     const made = pruned.fittable.get(name)!.channels;
@@ -313,16 +327,19 @@ function changedWeights(
     const regressors = user.operation.regressors?.(user, position);
     if (regressors === undefined) continue;
     if (reads || made.some((channel) => !before.has(channel))) {
-      found.push({ name, at: user.id, regressors });
+      found.push({ name, user, regressors });
     }
   }
   for (const [name, { shift }] of pruned.fittable) {
     if (pruned.parameters.has(name) || !dense.parameters.has(name) || shift === undefined) continue;
     const constant = pruned.parameters.get(shift.parameter)!;
     const { user } = findUses([pruned.logits], [constant]).get(constant)!;
-    found.push({ name, at: user.id, regressors: undefined });
+    found.push({ name, user, regressors: undefined });
   }
-  return found.sort((a, b) => a.at - b.at);
+  const read = new Set(topologicalOrder(found.flatMap(({ user }) => user.inputs)));
+  return found
+    .sort((a, b) => a.user.id - b.user.id)
+    .map(({ name, user, regressors }) => ({ name, regressors, isRead: read.has(user) }));
 }
 
 /** Where each fittable weight is used; those of layers before one without channels are not. */
@@ -369,7 +386,7 @@ function layersOf(graph: ModelGraph) {
 /** `parameters` with one weight changed so that its errors, summed up in `totals`, become least. */
 function correct(
   parameters: Model["parameters"],
-  { weight, shift, offset, groups, sums }: Fit,
+  { weight, shift, offset, groups, isRead, sums }: Fit,
   totals: Totals,
 ): Model["parameters"] {
   const corrected = new Map(parameters);
@@ -394,13 +411,25 @@ function correct(
     let constant: Float64Array = e.map((total) => total / observations);
     if (weights !== undefined) {
       const normal = { observations, xx: of("xx"), xe: of("xe"), x: of("x"), e };
-      const ridge = ridgeOf(normal.x.length, observations);
+      const regressors = normal.x.length;
+      const ridge = ridgeOf(regressors, observations);
       const solution = solveNormal(normal, ridge, shift !== undefined);
-      const start = row * normal.x.length;
+      const rows = weights.subarray(row * regressors, (row + e.length) * regressors);
       solution.weight.forEach((delta, i) => {
-        weights[start + i] += delta;
+        rows[i] += delta;
       });
       constant = solution.constant;
+      if (isRead) {
+        const gains = gainsOf(rows, normal, { y: of("y"), yy: of("yy") }, shift !== undefined);
+        gains.forEach((gain, r) => {
+          const factor = Math.min(gain, MOST_GAIN);
+          for (let i = 0; i < regressors; i++) {
+            const w = rows[r * regressors + i];
+            rows[r * regressors + i] = factor * w;
+            constant[r] += ((1 - factor) * w * normal.x[i]) / observations;
+          }
+        });
+      }
     }
     constant.forEach((delta, i) => {
       if (shift !== undefined) constants![offset + row + i] += shift.sign * delta;

@@ -61,3 +61,38 @@ export function solveNormal(sums: NormalSums, ridge: number, withConstant: boole
   });
   return { weight, constant };
 }
+
+/** Sums over n observations of y, K numbers each, and of their squares. */
+export interface TargetSums {
+  readonly y: Float64Array;
+  readonly yy: Float64Array;
+}
+
+/**
+ * What each row w of a weight is to be multiplied with so that w x varies as much as y: √(Σ y² / Σ (w x)²),
+ * of deviations from the means if there is a constant. 1 for rows that make nothing that varies.
+ *
+ * @param weight [K, D].
+ */
+export function gainsOf(
+  weight: ArrayLike<number>,
+  { observations: n, xx, x }: Pick<NormalSums, "observations" | "xx" | "x">,
+  { y, yy }: TargetSums,
+  withConstant: boolean,
+): Float64Array {
+  const regressors = x.length;
+  return yy.map((squares, r) => {
+    const wanted = withConstant ? squares - y[r] ** 2 / n : squares;
+    let [made, mean] = [0, 0];
+    for (let i = 0; i < regressors; i++) {
+      const w = weight[r * regressors + i];
+      let rest = 0;
+      for (let j = 0; j < i; j++) rest += weight[r * regressors + j] * xx[i * regressors + j];
+      made += w * (w * xx[i * regressors + i] + 2 * rest);
+      mean += (w * x[i]) / n;
+    }
+    const varied = withConstant ? made - n * mean ** 2 : made;
+    const varies = varied > ROUNDING * made && wanted > ROUNDING * squares;
+    return varies ? Math.sqrt(wanted / varied) : 1;
+  });
+}
