@@ -174,7 +174,7 @@ describe.each([
       const wanted = await outputsOf(small, weight, channels);
       const before = await outputsOf(await upTo(i), weight, channels);
       const after = await outputsOf(await upTo(i + 1), weight, channels);
-      const isRead = weight !== "fc.weight";
+      const isNormalized = weight !== "fc.weight";
       wanted.forEach((dense, c) => {
         // What a channel does not tell of what it was, whatever its mean and scale.
         const [lost, left] = [before[c], after[c]].map((made) => 1 - correlation(made, dense) ** 2);
@@ -184,7 +184,7 @@ describe.each([
         // Least squares alone leave the share of the deviation that is explained.
         const explained = Math.sqrt(1 - left);
         const deviation = Math.sqrt(varianceOf(after[c]) / varianceOf(dense));
-        if (isRead) expect(deviation).toBeCloseTo(Math.min(1, 2 * explained), 1);
+        if (isNormalized) expect(deviation).toBeCloseTo(Math.min(1, 2 * explained), 1);
         else expect(deviation).toBeLessThan(explained + 0.05);
       });
     }

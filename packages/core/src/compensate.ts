@@ -64,8 +64,9 @@ const MOST_GAIN = 2;
  * before fitted anew, first layers first: on `samples`, what it makes of the activations of the
  * pruned model is as close as can be, in least squares, to what the same channels were in `dense`
  * (asymmetric reconstruction, He et al. 2017, arXiv 1707.06168). A ridge holds weights to what they
- * were. A fit varies less than what it is fitted to, which adds up from layer to layer, so rows that
- * other weights read are multiplied to vary as much, by 2 at most (decision 031). Constants go to biases and running means; where a layer has nothing left to read, its bias
+ * were. A fit varies less than what it is fitted to, which adds up from layer to layer, so rows whose
+ * outputs are normalised by stored statistics are multiplied to vary as much, by 2 at most (decision
+ * 031). Constants go to biases and running means; where a layer has nothing left to read, its bias
  * becomes the mean of what it made. Nothing but weights and these changes, and nothing at all where
  * nothing was pruned.
  *
@@ -134,8 +135,8 @@ interface Fit {
   readonly offset: number;
   /** Of rows that see different things. */
   readonly groups: number;
-  /** Whether other weights read what it makes. */
-  readonly isRead: boolean;
+  /** Whether what it makes is normalised by stored statistics. */
+  readonly isNormalized: boolean;
   readonly sums: readonly SumName[];
 }
 
@@ -238,12 +239,7 @@ function prepareShape(
   const targets: Value[][] = [];
   const sums: Value[][] = [];
   const counted = input("counted", [batchSize]);
-  for (const { name, regressors, isRead } of changedWeights(
-    denseModel,
-    prunedModel,
-    dense,
-    pruned,
-  )) {
+  for (const { name, regressors } of changedWeights(denseModel, prunedModel, dense, pruned)) {
     const { layer, channels, shift, offset } = pruned.fittable.get(name)!;
     const source = layers.get(layer);
     if (!isWanted(name) || source === undefined) continue;
@@ -279,6 +275,7 @@ function prepareShape(
       ]);
     const observations = multiply(sum(present), scalar(positions / present.shape[3]));
     const grouped = [batchSize, groups, channels.length / groups, positions];
+    const isNormalized = prunedModel.parameters.get(shift?.parameter ?? "")?.kind === "statistic";
     let added: Partial<Record<SumName, Value>>;
     if (regressors === undefined) {
       added = { observations, e: sum(flat(reshape(target, grouped)), [2]) };
@@ -289,11 +286,12 @@ function prepareShape(
       const e = flat(subtract(reshape(target, grouped), matmul(weight, seen)));
       const x = flat(seen);
       const square = solvable ? { xx: matmul(x, transpose(x)), xe: matmul(x, transpose(e)) } : {};
-      const targets = solvable && isRead ? { y: sum(y, [2]), yy: sum(multiply(y, y), [2]) } : {};
+      const targets =
+        solvable && isNormalized ? { y: sum(y, [2]), yy: sum(multiply(y, y), [2]) } : {};
       added = { observations, e: sum(e, [2]), x: sum(x, [2]), ...square, ...targets };
     }
     const names = Object.keys(added) as SumName[];
-    fits.push({ weight: name, shift, offset, groups, isRead, sums: names });
+    fits.push({ weight: name, shift, offset, groups, isNormalized, sums: names });
     targets.push([wanted]);
     sums.push(Object.values(added));
   }
@@ -336,10 +334,7 @@ function changedWeights(
     const { user } = findUses([pruned.logits], [constant]).get(constant)!;
     found.push({ name, user, regressors: undefined });
   }
-  const read = new Set(topologicalOrder(found.flatMap(({ user }) => user.inputs)));
-  return found
-    .sort((a, b) => a.user.id - b.user.id)
-    .map(({ name, user, regressors }) => ({ name, regressors, isRead: read.has(user) }));
+  return found.sort((a, b) => a.user.id - b.user.id);
 }
 
 /** Where each fittable weight is used; those of layers before one without channels are not. */
@@ -386,7 +381,7 @@ function layersOf(graph: ModelGraph) {
 /** `parameters` with one weight changed so that its errors, summed up in `totals`, become least. */
 function correct(
   parameters: Model["parameters"],
-  { weight, shift, offset, groups, isRead, sums }: Fit,
+  { weight, shift, offset, groups, isNormalized, sums }: Fit,
   totals: Totals,
 ): Model["parameters"] {
   const corrected = new Map(parameters);
@@ -419,7 +414,7 @@ function correct(
         rows[i] += delta;
       });
       constant = solution.constant;
-      if (isRead) {
+      if (isNormalized) {
         const gains = gainsOf(rows, normal, { y: of("y"), yy: of("yy") }, shift !== undefined);
         gains.forEach((gain, r) => {
           const factor = Math.min(gain, MOST_GAIN);
