@@ -135,8 +135,6 @@ interface Fit {
   readonly offset: number;
   /** Of rows that see different things. */
   readonly groups: number;
-  /** Whether what it makes is normalised by stored statistics. */
-  readonly isNormalized: boolean;
   readonly sums: readonly SumName[];
 }
 
@@ -290,8 +288,7 @@ function prepareShape(
         solvable && isNormalized ? { y: sum(y, [2]), yy: sum(multiply(y, y), [2]) } : {};
       added = { observations, e: sum(e, [2]), x: sum(x, [2]), ...square, ...targets };
     }
-    const names = Object.keys(added) as SumName[];
-    fits.push({ weight: name, shift, offset, groups, isNormalized, sums: names });
+    fits.push({ weight: name, shift, offset, groups, sums: Object.keys(added) as SumName[] });
     targets.push([wanted]);
     sums.push(Object.values(added));
   }
@@ -381,7 +378,7 @@ function layersOf(graph: ModelGraph) {
 /** `parameters` with one weight changed so that its errors, summed up in `totals`, become least. */
 function correct(
   parameters: Model["parameters"],
-  { weight, shift, offset, groups, isNormalized, sums }: Fit,
+  { weight, shift, offset, groups, sums }: Fit,
   totals: Totals,
 ): Model["parameters"] {
   const corrected = new Map(parameters);
@@ -414,7 +411,7 @@ function correct(
         rows[i] += delta;
       });
       constant = solution.constant;
-      if (isNormalized) {
+      if (sums.includes("yy")) {
         const gains = gainsOf(rows, normal, { y: of("y"), yy: of("yy") }, shift !== undefined);
         gains.forEach((gain, r) => {
           const factor = Math.min(gain, MOST_GAIN);
