@@ -273,15 +273,16 @@ function prepareShape(
       ]);
     const observations = multiply(sum(present), scalar(positions / present.shape[3]));
     const grouped = [batchSize, groups, channels.length / groups, positions];
+    const wantedRows = reshape(target, grouped);
     const isNormalized = prunedModel.parameters.get(shift?.parameter ?? "")?.kind === "statistic";
     let added: Partial<Record<SumName, Value>>;
     if (regressors === undefined) {
-      added = { observations, e: sum(flat(reshape(target, grouped)), [2]) };
+      added = { observations, e: sum(flat(wantedRows), [2]) };
     } else {
       const seen = choose(regressors, 3);
       const weight = reshape(pruned.parameters.get(name)!, [groups, grouped[2], unknowns]);
-      const y = flat(reshape(target, grouped));
-      const e = flat(subtract(reshape(target, grouped), matmul(weight, seen)));
+      const y = flat(wantedRows);
+      const e = flat(subtract(wantedRows, matmul(weight, seen)));
       const x = flat(seen);
       const square = solvable ? { xx: matmul(x, transpose(x)), xe: matmul(x, transpose(e)) } : {};
       const targets =
