@@ -1,27 +1,23 @@
 /** @file Weights fitted anew after pruning, so that layers put out what they did before. */
 import { throwIfAborted } from "@espalier/base";
 import {
-  concat,
   type Executor,
-  findCommon,
-  findUses,
   gather,
   input,
   matmul,
   multiply,
   reshape,
   scalar,
-  sizeOf,
   subtract,
   sum,
-  topologicalOrder,
   transpose,
   type Value,
 } from "@espalier/graph";
 import { prefetch } from "./batches.ts";
 import { fitBatch } from "./fit-batch.ts";
+import { divideBySlope, findTargets } from "./fit-targets.ts";
 import { gainsOf, type NormalSums, solveNormal, type TargetSums } from "./least-squares.ts";
-import type { Model, ModelGraph, Parameter, Shift } from "./model.ts";
+import type { Model, ModelGraph, Shift } from "./model.ts";
 import type { Random } from "./random.ts";
 import { orderByLength, type Samples } from "./samples.ts";
 import { Walk } from "./walk.ts";
@@ -232,32 +228,27 @@ function prepareShape(
 ) {
   const dense = denseModel.build(batchSize, "evaluation", length);
   const pruned = prunedModel.build(batchSize, "evaluation", length);
-  const layers = layersOf(dense);
   const fits: Fit[] = [];
   const targets: Value[][] = [];
   const sums: Value[][] = [];
   const counted = input("counted", [batchSize]);
-  for (const { name, regressors } of changedWeights(denseModel, prunedModel, dense, pruned)) {
-    const { layer, channels, shift, offset } = pruned.fittable.get(name)!;
-    const source = layers.get(layer);
-    if (!isWanted(name) || source === undefined) continue;
-    const [, , available] = source.rows.shape;
+  for (const { name, regressors, ...fit } of findTargets(denseModel, prunedModel, dense, pruned)) {
+    if (!isWanted(name)) continue;
+    const { shift, offset } = pruned.fittable.get(name)!;
+    const [, count, available] = fit.wanted.shape;
     const [, groups, unknowns] = regressors?.shape ?? [0, 1, 0];
     const solvable = unknowns > 0 && unknowns <= MOST_UNKNOWNS;
     if (!solvable && shift === undefined) continue;
     // Which positions of a sequence are there depends on the sample.
     const masked = pruned.mask?.shape[1] === available ? pruned.mask : undefined;
-    const count = Math.min(available, Math.ceil((OBSERVATIONS_PER_UNKNOWN * unknowns) / samples));
+    const enough = Math.ceil((OBSERVATIONS_PER_UNKNOWN * unknowns) / samples);
     const chosen =
       masked === undefined && regressors !== undefined
-        ? random.stream("positions", name).permutation(available).subarray(0, count).slice().sort()
+        ? random.stream("positions", name).permutation(available).subarray(0, enough).slice().sort()
         : undefined;
     const choose = (value: Value, axis: number) =>
       chosen === undefined ? value : gather(value, [...chosen], axis);
-    const rows = channels.map((channel) => source.channels.indexOf(channel));
-    const wanted = choose(gather(source.rows, rows, 1), 2);
-
-    const target = input("target", wanted.shape);
+    const wanted = choose(fit.wanted, 2);
     const positions = wanted.shape[2];
     const counts = reshape(counted, [batchSize, 1, 1, 1]);
     const present =
@@ -272,21 +263,27 @@ function prepareShape(
         batchSize * positions,
       ]);
     const observations = multiply(sum(present), scalar(positions / present.shape[3]));
-    const grouped = [batchSize, groups, channels.length / groups, positions];
-    const wantedRows = reshape(target, grouped);
-    const isNormalized = prunedModel.parameters.get(shift?.parameter ?? "")?.kind === "statistic";
+    const target = input("target", wanted.shape);
+    const made =
+      fit.sum === undefined
+        ? target
+        : divideBySlope(subtract(target, choose(fit.sum.rest, 2)), choose(fit.sum.slope, 2));
+    const wantedRows = reshape(made, [batchSize, groups, count / groups, positions]);
+    // What makes up for other branches would overshoot if it varied as much as all that is missing.
+    const mayGain =
+      fit.sum === undefined &&
+      prunedModel.parameters.get(shift?.parameter ?? "")?.kind === "statistic";
     let added: Partial<Record<SumName, Value>>;
     if (regressors === undefined) {
       added = { observations, e: sum(flat(wantedRows), [2]) };
     } else {
       const seen = choose(regressors, 3);
-      const weight = reshape(pruned.parameters.get(name)!, [groups, grouped[2], unknowns]);
+      const weight = reshape(pruned.parameters.get(name)!, [groups, count / groups, unknowns]);
       const y = flat(wantedRows);
       const e = flat(subtract(wantedRows, matmul(weight, seen)));
       const x = flat(seen);
       const square = solvable ? { xx: matmul(x, transpose(x)), xe: matmul(x, transpose(e)) } : {};
-      const targets =
-        solvable && isNormalized ? { y: sum(y, [2]), yy: sum(multiply(y, y), [2]) } : {};
+      const targets = solvable && mayGain ? { y: sum(y, [2]), yy: sum(multiply(y, y), [2]) } : {};
       added = { observations, e: sum(e, [2]), x: sum(x, [2]), ...square, ...targets };
     }
     fits.push({ weight: name, shift, offset, groups, sums: Object.keys(added) as SumName[] });
@@ -294,86 +291,6 @@ function prepareShape(
     sums.push(Object.values(added));
   }
   return { fits, dense, pruned, targets, sums };
-}
-
-/**
- * Weights of `pruned` that make something of values that `dense` does not compute, or rows that another
- * weight made before, or that have lost all they read: in the order in which values pass through them.
- * A sum that lacks a whole branch is such a value, although no parameter of it has changed.
- */
-function changedWeights(
-  denseModel: Model,
-  prunedModel: Model,
-  dense: ModelGraph,
-  pruned: ModelGraph,
-) {
-  const alike = new Map<Value, Value>();
-  for (const [name, value] of Object.entries(pruned.inputs)) alike.set(value, dense.inputs[name]);
-  for (const [name, value] of pruned.parameters) {
-    const before = dense.parameters.get(name);
-    const same = isSame(denseModel.parameters.get(name), prunedModel.parameters.get(name)!);
-    if (before !== undefined && same) alike.set(value, before);
-  }
-  const unchanged = findCommon([dense.logits], [pruned.logits], alike);
-  const found: { name: string; user: Value; regressors: Value | undefined }[] = [];
-  for (const { name, user, position } of usesOf(pruned)) {
-    const before = new Set(dense.fittable.get(name)?.channels);
-    const made = pruned.fittable.get(name)!.channels;
-    const reads = user.inputs.some((operand, i) => i !== position && !unchanged.has(operand));
-    const regressors = user.operation.regressors?.(user, position);
-    if (regressors === undefined) continue;
-    if (reads || made.some((channel) => !before.has(channel))) {
-      found.push({ name, user, regressors });
-    }
-  }
-  for (const [name, { shift }] of pruned.fittable) {
-    if (pruned.parameters.has(name) || !dense.parameters.has(name) || shift === undefined) continue;
-    const constant = pruned.parameters.get(shift.parameter)!;
-    const { user } = findUses([pruned.logits], [constant]).get(constant)!;
-    found.push({ name, user, regressors: undefined });
-  }
-  return found.sort((a, b) => a.user.id - b.user.id);
-}
-
-/** Where each fittable weight is used; those of layers before one without channels are not. */
-function usesOf({ fittable, parameters, logits }: ModelGraph) {
-  const reached = new Set(topologicalOrder([logits]));
-  const names = [...fittable.keys()].filter((name) => {
-    const value = parameters.get(name);
-    return value !== undefined && reached.has(value);
-  });
-  const uses = findUses(
-    [logits],
-    names.map((name) => parameters.get(name)!),
-  );
-  return names.map((name) => ({ name, ...uses.get(parameters.get(name)!)! }));
-}
-
-function isSame(before: Parameter | undefined, after: Parameter): boolean {
-  return (
-    before !== undefined &&
-    before.shape.join() === after.shape.join() &&
-    before.data.every((x, i) => x === after.data[i])
-  );
-}
-
-/** What the weights of each layer make: [N, channels, positions], and which channels. */
-function layersOf(graph: ModelGraph) {
-  const layers = new Map<string, { rows: Value; channels: readonly number[] }>();
-  for (const { name, user, position } of usesOf(graph)) {
-    const { layer, channels } = graph.fittable.get(name)!;
-    const axis = user.operation.rowAxis?.(user, position);
-    if (axis === undefined) continue;
-    const order = [0, axis, ...[...user.shape.keys()].filter((k) => k !== 0 && k !== axis)];
-    const turned = transpose(user, order);
-    const rows = reshape(turned, [turned.shape[0], turned.shape[1], sizeOf(turned.shape.slice(2))]);
-    const others = layers.get(layer);
-    layers.set(layer, {
-      rows: others === undefined ? rows : concat([others.rows, rows], 1),
-      channels: [...(others?.channels ?? []), ...channels],
-    });
-  }
-  return layers;
 }
 
 /** `parameters` with one weight changed so that its errors, summed up in `totals`, become least. */

@@ -10,6 +10,7 @@ import {
 import { linear } from "./ops/contract.ts";
 import { conv } from "./ops/convolution.ts";
 import { add, relu, tanh } from "./ops/elementwise.ts";
+import { operations } from "./ops/index.ts";
 import { constant, input } from "./ops/leaf.ts";
 import { batchNorm, crossEntropy, mean } from "./ops/normalize.ts";
 import { slice, sum } from "./ops/shape.ts";
@@ -245,3 +246,45 @@ describe("regressors", () => {
     },
   );
 });
+
+const affineInputs = conformanceCases.flatMap((entry) => {
+  const { inputs, feeds, outputs } = conformanceProblem(entry);
+  const { result } = outputs;
+  return result.inputs.flatMap((operand, position) => {
+    const index = inputs.indexOf(operand);
+    if (result.inputs.filter((other) => other === operand).length > 1) return [];
+    const { operation } = result;
+    return index >= 0 && operation.affine?.(result, position)
+      ? [{ name: `${entry.name}, input ${position}`, operation, inputs, feeds, index, result }]
+      : [];
+  });
+});
+
+test("every operation that says where it is affine is tested for it", () => {
+  const tested = new Set(affineInputs.map(({ operation }) => operation));
+  const said = [...operations.values()].filter(({ affine }) => affine !== undefined);
+  expect(tested).toEqual(new Set(said));
+});
+
+test.each(affineInputs)(
+  "$name: each element goes into one of the result at most, by an affine function",
+  ({ inputs, feeds, index, result }) => {
+    const resultAt = (element: number, step: number) => {
+      const moved = inputs.map((value, i) => {
+        const data = Float64Array.from(feeds[i]);
+        if (i === index) data[element] += step;
+        return [value, data] as const;
+      });
+      return interpret([result], new Map(moved))[0].data;
+    };
+    const start = resultAt(0, 0);
+    for (let element = 0; element < feeds[index].length; element++) {
+      const [once, twice] = [1, 2].map((step) => resultAt(element, step));
+      const moved = [...start.keys()].filter((k) => Math.abs(once[k] - start[k]) > 1e-9);
+      expect(moved.length).toBeLessThanOrEqual(1);
+      start.forEach((x, k) => {
+        expect(twice[k] - x).toBeCloseTo(2 * (once[k] - x), 9);
+      });
+    }
+  },
+);

@@ -86,6 +86,8 @@ export interface Operation<A = any> {
   simplify?(value: Value<A>): Value | undefined;
   /** Linear in every input by itself: zero where one of them is. */
   readonly multilinear?: true;
+  /** Whether each element of an input goes into one element of the result at most, by an affine function. */
+  affine?(value: Value<A>, input: number): boolean;
   /** Identifies the attributes, where JSON does not. */
   key?(attributes: A): string;
   /**

@@ -241,6 +241,7 @@ interface BinaryRules {
   simplify?(a: Value, b: Value, shape: Shape): Value | undefined;
   sampleNorms?: Operation["sampleNorms"];
   rowAxis?: Operation["rowAxis"];
+  affine?: Operation["affine"];
   /** What the operation makes of the channels of its operands; default "unite". */
   readonly coupling?: "unite" | "add";
 }
@@ -282,6 +283,7 @@ function binary(name: string, rules: BinaryRules) {
     simplify: (value) => rules.simplify?.(value.inputs[0], value.inputs[1], value.shape),
     sampleNorms: rules.sampleNorms,
     rowAxis: rules.rowAxis,
+    affine: rules.affine,
     couple: coupleElementwise(rules.coupling ?? "unite"),
   };
   return { operation, build: (a: Value, b: Value) => apply(operation, [a, b], {}) };
@@ -306,6 +308,7 @@ const addEntry = binary("add", {
     return constantElement(a) === 0 ? broadcastTo(b, shape) : undefined;
   },
   rowAxis: broadcastRowAxis,
+  affine: ({ shape, inputs }, input) => sameShape(inputs[input].shape, shape),
   // A bias: the per-sample gradient is the cotangent, summed where the bias was repeated.
   sampleNorms: ({ shape, inputs }, cotangent, input) => {
     const bias = inputs[input];

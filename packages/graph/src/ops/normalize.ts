@@ -235,6 +235,7 @@ const batchNormOperation: Operation<{ epsilon: number }> = {
   },
   onnx: (builder, inputs, { attributes: { epsilon } }) =>
     builder.node("BatchNormalization", inputs, { epsilon }),
+  affine: (_value, input) => input === 0,
   couple: coupleChannels,
 };
 

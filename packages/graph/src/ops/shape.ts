@@ -410,6 +410,7 @@ export const padOperation: Operation<PadAttributes> = {
     }
     return builder.node("Pad", [result, builder.ints([...before, ...ends])]);
   },
+  affine: () => true,
   couple: ({ shape, attributes: { before, interior } }, [x]) =>
     x.map((channels, axis) => {
       if (channels === undefined) return undefined;
@@ -485,6 +486,7 @@ export const concatOperation: Operation<{ axis: number }> = {
           tangents.map((tangent, i) => tangent ?? full(value.inputs[i].shape, 0)),
           value.attributes.axis,
         ),
+  affine: () => true,
   onnx: (builder, inputs, value) => builder.node("Concat", inputs, { axis: value.attributes.axis }),
   couple: ({ shape, inputs, attributes: { axis: joined } }, operands, coupling) =>
     shape.map((_, axis) => {
@@ -543,6 +545,11 @@ export const gatherOperation: Operation<{ axis: number }> = {
   },
   jvp: (value, [tangent]) =>
     tangent && apply(gatherOperation, [tangent, value.inputs[1]], value.attributes),
+  affine: ({ inputs: [, indices] }, input) => {
+    if (input !== 0 || !isConstant(indices)) return false;
+    const { data } = indices.attributes;
+    return new Set<number | bigint>(data).size === data.length;
+  },
   onnx: (builder, inputs, value) => builder.node("Gather", inputs, { axis: value.attributes.axis }),
   couple: ({ shape, inputs: [x, indices], attributes: { axis: at } }, [axes], coupling) => {
     const chosen = axes[at];
@@ -678,16 +685,17 @@ export function place(x: Value, positions: readonly number[], length: number, ax
     const after = x.shape.map((n, i) => (i === at ? length - positions[0] - n : 0));
     return before[at] + after[at] === 0 ? x : pad(x, before, after);
   }
-  // One slice of zeros is appended, which every other position reads.
-  const zero = x.shape[at];
+  // Slices of zeros are appended, one for every other position.
   const padded = pad(
     x,
     x.shape.map(() => 0),
-    x.shape.map((_, i) => (i === at ? 1 : 0)),
+    x.shape.map((n, i) => (i === at ? length - n : 0)),
   );
-  const sources = new Array<number>(length).fill(zero);
+  const sources = new Array<number>(length);
   positions.forEach((position, i) => {
     sources[position] = i;
   });
+  let zero = positions.length;
+  for (let position = 0; position < length; position++) sources[position] ??= zero++;
   return gather(padded, sources, at);
 }

@@ -179,6 +179,7 @@ export const conformanceCases: readonly ConformanceCase[] = [
   ),
   entry("gather", [[4, 3]], (x) => shapes.gather(x, integers([2, 2], [3, 0, 3, 1]), 0)),
   entry("gather on axis 1", [[2, 4, 3]], (x) => shapes.gather(x, [2, 2, 0], 1)),
+  entry("gather, each once", [[2, 4, 3]], (x) => shapes.gather(x, [2, 0], 1)),
   entry("place", [[2, 3, 2]], (x) => shapes.place(x, [4, 0, 1], 5, 1)),
   entry("softmax", [[3, 5]], softmax),
   entry("logSoftmax", [[3, 5]], logSoftmax),
