@@ -16,8 +16,16 @@ import {
 import { prefetch } from "./batches.ts";
 import { fitBatch } from "./fit-batch.ts";
 import { divideBySlope, findTargets } from "./fit-targets.ts";
-import { gainsOf, type NormalSums, solveNormal, type TargetSums } from "./least-squares.ts";
+import {
+  gainsOf,
+  type NormalSums,
+  type Spread,
+  solveNormal,
+  spreadOf,
+  type TargetSums,
+} from "./least-squares.ts";
 import type { Model, ModelGraph, Shift } from "./model.ts";
+import { restate } from "./normalization.ts";
 import type { Random } from "./random.ts";
 import { orderByLength, type Samples } from "./samples.ts";
 import { Walk } from "./walk.ts";
@@ -270,9 +278,7 @@ function prepareShape(
         : divideBySlope(subtract(target, choose(fit.sum.rest, 2)), choose(fit.sum.slope, 2));
     const wantedRows = reshape(made, [batchSize, groups, count / groups, positions]);
     // What makes up for other branches would overshoot if it varied as much as all that is missing.
-    const mayGain =
-      fit.sum === undefined &&
-      prunedModel.parameters.get(shift?.parameter ?? "")?.kind === "statistic";
+    const mayGain = fit.sum === undefined && shift?.normalization !== undefined;
     let added: Partial<Record<SumName, Value>>;
     if (regressors === undefined) {
       added = { observations, e: sum(flat(wantedRows), [2]) };
@@ -306,10 +312,21 @@ function correct(
     corrected.set(name, { ...parameter, data });
     return data;
   };
-  const solvable = sums.includes("xx");
   const [observations] = totals.get("observations");
-  const weights = solvable ? copyOf(weight) : undefined;
+  const weights = sums.includes("xx") ? copyOf(weight) : undefined;
   const constants = shift && copyOf(shift.parameter);
+  const gains = sums.includes("yy");
+  const { normalization } = shift ?? {};
+  const normalized =
+    weights && normalization && !gains
+      ? {
+          mean: constants!,
+          variance: copyOf(normalization.variance),
+          scale: copyOf(normalization.scale),
+          bias: copyOf(normalization.bias),
+          epsilon: normalization.epsilon,
+        }
+      : undefined;
   for (let group = 0; group < groups; group++) {
     const of = (name: SumName) => {
       const all = totals.get(name);
@@ -318,32 +335,39 @@ function correct(
     };
     const e = of("e");
     const row = group * e.length;
-    let constant: Float64Array = e.map((total) => total / observations);
-    if (weights !== undefined) {
-      const normal = { observations, xx: of("xx"), xe: of("xe"), x: of("x"), e };
-      const regressors = normal.x.length;
-      const ridge = ridgeOf(regressors, observations);
-      const solution = solveNormal(normal, ridge, shift !== undefined);
-      const rows = weights.subarray(row * regressors, (row + e.length) * regressors);
-      solution.weight.forEach((delta, i) => {
-        rows[i] += delta;
-      });
-      constant = solution.constant;
-      if (sums.includes("yy")) {
-        const gains = gainsOf(rows, normal, { y: of("y"), yy: of("yy") }, shift !== undefined);
-        gains.forEach((gain, r) => {
-          const factor = Math.min(gain, MOST_GAIN);
-          for (let i = 0; i < regressors; i++) {
-            const w = rows[r * regressors + i];
-            rows[r * regressors + i] = factor * w;
-            constant[r] += ((1 - factor) * w * normal.x[i]) / observations;
-          }
-        });
-      }
+    const first = offset + row;
+    const shiftBy = (constant: ArrayLike<number>) => {
+      if (shift === undefined) return;
+      for (let r = 0; r < e.length; r++) constants![first + r] += shift.sign * constant[r];
+    };
+    if (weights === undefined) {
+      shiftBy(e.map((total) => total / observations));
+      continue;
     }
-    constant.forEach((delta, i) => {
-      if (shift !== undefined) constants![offset + row + i] += shift.sign * delta;
+    const normal = { observations, xx: of("xx"), xe: of("xe"), x: of("x"), e };
+    const regressors = normal.x.length;
+    const ridge = ridgeOf(regressors, observations);
+    const solution = solveNormal(normal, ridge, shift !== undefined);
+    const rows = weights.subarray(row * regressors, (row + e.length) * regressors);
+    solution.weight.forEach((delta, i) => {
+      rows[i] += delta;
     });
+    shiftBy(solution.constant);
+    if (gains) {
+      const spread = spreadOf(rows, normal);
+      shiftBy(gain(rows, spread, gainsOf(spread, { y: of("y"), yy: of("yy") }, observations)));
+    }
+    if (normalized) restate(rows, spreadOf(rows, normal), observations, normalized, first);
   }
   return corrected;
+}
+
+/** Multiplies `rows`, by so much at most; what is to be added so that they make the same on average. */
+function gain(rows: Float32Array, { means }: Spread, gains: Float64Array): Float64Array {
+  const regressors = rows.length / means.length;
+  return means.map((mean, r) => {
+    const factor = Math.min(gains[r], MOST_GAIN);
+    for (let i = r * regressors; i < (r + 1) * regressors; i++) rows[i] *= factor;
+    return (1 - factor) * mean;
+  });
 }

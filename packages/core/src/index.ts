@@ -43,6 +43,7 @@ export type {
   ModelConfig,
   ModelFamily,
   ModelGraph,
+  Normalization,
   Observed,
   Parameter,
   ParameterKind,

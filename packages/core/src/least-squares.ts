@@ -70,31 +70,48 @@ export interface TargetSums {
   readonly yy: Float64Array;
 }
 
-/**
- * What each row w of a weight is to be multiplied with so that w x varies as much as y: √(Σ y² / Σ (w x)²),
- * of deviations from the means if there is a constant. 1 for rows that make nothing that varies.
- *
- * @param weight [K, D].
- */
-export function gainsOf(
+/** Of what the rows of a weight make, over all observations, one number a row. */
+export interface Spread {
+  readonly means: Float64Array;
+  /** Σ (w x)². */
+  readonly squares: Float64Array;
+  /** The same of deviations from the means. */
+  readonly deviations: Float64Array;
+}
+
+/** @param weight [K, D]. */
+export function spreadOf(
   weight: ArrayLike<number>,
-  { observations: n, xx, x }: Pick<NormalSums, "observations" | "xx" | "x">,
-  { y, yy }: TargetSums,
-  withConstant: boolean,
-): Float64Array {
+  { observations, xx, x }: Pick<NormalSums, "observations" | "xx" | "x">,
+): Spread {
   const regressors = x.length;
-  return yy.map((squares, r) => {
-    const wanted = withConstant ? squares - y[r] ** 2 / n : squares;
-    let [made, mean] = [0, 0];
+  const rows = weight.length / regressors;
+  const [means, squares] = [new Float64Array(rows), new Float64Array(rows)];
+  for (let r = 0; r < rows; r++) {
     for (let i = 0; i < regressors; i++) {
       const w = weight[r * regressors + i];
       let rest = 0;
       for (let j = 0; j < i; j++) rest += weight[r * regressors + j] * xx[i * regressors + j];
-      made += w * (w * xx[i * regressors + i] + 2 * rest);
-      mean += (w * x[i]) / n;
+      squares[r] += w * (w * xx[i * regressors + i] + 2 * rest);
+      means[r] += (w * x[i]) / observations;
     }
-    const varied = withConstant ? made - n * mean ** 2 : made;
-    const varies = varied > ROUNDING * made && wanted > ROUNDING * squares;
-    return varies ? Math.sqrt(wanted / varied) : 1;
+  }
+  const deviations = squares.map((total, r) => Math.max(0, total - observations * means[r] ** 2));
+  return { means, squares, deviations };
+}
+
+/**
+ * What each row of a weight is to be multiplied with so that what it makes varies as much as y:
+ * √(Σ (y − ȳ)² / Σ (w x − w x̄)²). 1 where one of them does not vary.
+ */
+export function gainsOf(
+  { squares, deviations }: Spread,
+  { y, yy }: TargetSums,
+  observations: number,
+): Float64Array {
+  return yy.map((total, r) => {
+    const wanted = total - y[r] ** 2 / observations;
+    const varies = deviations[r] > ROUNDING * squares[r] && wanted > ROUNDING * total;
+    return varies ? Math.sqrt(wanted / deviations[r]) : 1;
   });
 }

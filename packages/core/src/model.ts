@@ -106,6 +106,16 @@ export interface Shift {
   readonly parameter: string;
   /** Whether the parameter is added to the outputs of the layer's weights, or subtracted. */
   readonly sign: 1 | -1;
+  /** Where it is the mean that stored statistics normalise the outputs with. */
+  readonly normalization?: Normalization | undefined;
+}
+
+/** (x − mean) / √(variance + epsilon) · scale + bias, per channel: names of the parameters but the mean. */
+export interface Normalization {
+  readonly variance: string;
+  readonly scale: string;
+  readonly bias: string;
+  readonly epsilon: number;
 }
 
 /** A model applied to one batch of named inputs, as a graph. */

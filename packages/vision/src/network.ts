@@ -223,7 +223,11 @@ export class Network {
     const bias = this.#vector(`${name}.bias`, channels, "normalization", 0);
     const average = this.#vector(`${name}.running_mean`, channels, "statistic", 0);
     const variance = this.#vector(`${name}.running_var`, channels, "statistic", 1);
-    const shift = { parameter: `${name}.running_mean`, sign: -1 } as const;
+    const normalization = {
+      ...{ variance: `${name}.running_var`, scale: `${name}.weight`, bias: `${name}.bias` },
+      epsilon: EPSILON,
+    };
+    const shift = { parameter: `${name}.running_mean`, sign: -1, normalization } as const;
     const shifted = producer && { ...producer, shift: producer.shift ?? shift };
     if (this.#mode === "evaluation") {
       const value = batchNorm(x.value, { scale, bias, mean: average, variance }, EPSILON);
