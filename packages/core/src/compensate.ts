@@ -67,12 +67,13 @@ const MOST_GAIN = 2;
  * `pruned`, which is `dense` pruned, with every weight that is new or reads something else than
  * before fitted anew, first layers first: on `samples`, what it makes of the activations of the
  * pruned model is as close as can be, in least squares, to what the same channels were in `dense`
- * (asymmetric reconstruction, He et al. 2017, arXiv 1707.06168). A ridge holds weights to what they
- * were. A fit varies less than what it is fitted to, which adds up from layer to layer, so rows whose
- * outputs are normalised by stored statistics are multiplied to vary as much, by 2 at most (decision
- * 031). Constants go to biases and running means; where a layer has nothing left to read, its bias
- * becomes the mean of what it made. Nothing but weights and these changes, and nothing at all where
- * nothing was pruned.
+ * (asymmetric reconstruction, He et al. 2017, arXiv 1707.06168); see `findTargets` for layers that end
+ * branches. A ridge holds weights to what they were. A fit varies less than what it is fitted to, which
+ * adds up from layer to layer, so rows whose outputs are normalised by stored statistics are multiplied
+ * to vary as much, by 2 at most (decision 031), and where they are fitted to a sum, normalisation is
+ * written for how much they vary (decision 032). Constants go to biases and running means; where a layer has nothing left to read, its bias
+ * becomes the mean of what it made. Nothing but weights, these and what normalises them changes, and
+ * nothing at all where nothing was pruned.
  *
  * Weights that the graph does not name as fittable are left as they are, those with more than 4,608
  * numbers a row too, but for their constants. Of sequences, all positions are looked at but those that
