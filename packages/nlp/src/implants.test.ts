@@ -438,6 +438,31 @@ describe("compensation", () => {
     },
   );
 
+  test("brings sums of branches as near as their last layers can", async () => {
+    // Neurons, of which none is gone, can make up for heads.
+    const pruned = applyDecisions(model, groups, implantsOf([first, everyHead("prune")]));
+    const hiddenOf = async (of: Model) => {
+      const { graph, constants } = bindParameters(of, 40, "evaluation", 8);
+      const program = await executor.compile({
+        outputs: Object.fromEntries(graph.hidden!.map((value, i) => [String(i), value])),
+        constants,
+      });
+      const { feeds } = await samples.batch([...Array(40).keys()]);
+      const results = await program.run(feeds);
+      await program.dispose();
+      return graph.hidden!.map((_, i) => float32Data(results[i]));
+    };
+    const dense = await hiddenOf(model);
+    const [lost, left] = await Promise.all(
+      [pruned, await fit(pruned)].map(async (of) =>
+        (await hiddenOf(of)).map((values, i) => distance(values, dense[i])),
+      ),
+    );
+    expect(left[0]).toBeLessThan(0.4 * lost[0]);
+    // Fitted to what they put out themselves, layers leave 0.29 of it.
+    expect(left[1]).toBeLessThan(0.26 * lost[1]);
+  });
+
   test("a block that has lost everything puts out the mean of what it did", async () => {
     const [, decisions] = prunings[1];
     const pruned = applyDecisions(model, groups, decisions);
