@@ -282,7 +282,7 @@ export function addPruneOptions(command: Command): Command {
     )
     .option(
       "--learning-rate <rate>",
-      "peak learning rate of tuning; lower where little was lost and epochs are few (default: 0.02; texts: 5e-5)",
+      "peak learning rate of tuning (default: 0.02, less in proportion below 700 steps; texts: 5e-5)",
       positive,
     )
     .option(
@@ -349,6 +349,16 @@ function withoutTeacher({ hiddenDistillation: _, ...tune }: TuneSettings): TuneS
   return { ...tune, distillation: 0 };
 }
 
+/** `usual`, or with a rate that was asked for, which does not depend on how many steps there are. */
+function scheduleOf(
+  usual: TuneSettings["schedule"],
+  peak: number | undefined,
+): TuneSettings["schedule"] {
+  if (peak === undefined) return usual;
+  const { fullFrom: _, ...schedule } = usual;
+  return { ...schedule, peak };
+}
+
 /** The settings that `options` ask for, to prune `model`. */
 export function pruneSettings(options: PruneOptions, model: Model): PruneSettings {
   const { of, keep } = budgetsOf(options)[0] ?? { of: "macs", keep: 1 };
@@ -363,7 +373,7 @@ export function pruneSettings(options: PruneOptions, model: Model): PruneSetting
       ...usual.optimizer,
       weightDecay: options.weightDecay ?? usual.optimizer.weightDecay,
     },
-    schedule: { ...usual.schedule, peak: options.learningRate ?? usual.schedule.peak },
+    schedule: scheduleOf(usual.schedule, options.learningRate),
     labelSmoothing: options.labelSmoothing,
     distillation: options.distill,
     ...(options.distillHidden === 0 ? {} : { hiddenDistillation: options.distillHidden }),

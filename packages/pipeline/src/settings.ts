@@ -113,7 +113,8 @@ export const defaultTuning: TuneSettings = {
   epochs: 0,
   batchSize: 128,
   optimizer: { name: "sgd", momentum: 0.9, nesterov: true, weightDecay: 5e-4 },
-  schedule: { name: "cosine", peak: 0.02, warmup: 0.05 },
+  // A few steps at a high rate take a network away from where it was: decision 030.
+  schedule: { name: "cosine", peak: 0.02, warmup: 0.05, fullFrom: 700 },
   labelSmoothing: 0,
   distillation: 0,
   validation: 5000,

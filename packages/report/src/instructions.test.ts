@@ -47,6 +47,16 @@ test("says a budget of latency, its batch, and a multiple that was asked for", (
   );
 });
 
+test("says a learning rate that was asked for, though it is that of many steps", () => {
+  const { fullFrom, ...schedule } = defaults.tune.schedule;
+  expect(fullFrom).toBeGreaterThan(1);
+  const tune = { ...defaults.tune, epochs: 1 };
+  expect(commandOf("half", manifestOf({ tune }))).not.toContain("--learning-rate");
+  expect(commandOf("half", manifestOf({ tune: { ...tune, schedule } }))).toContain(
+    "--tune 1 --learning-rate 0.02 -o",
+  );
+});
+
 test("quotes what a shell would take apart", () => {
   const manifest = { ...manifestOf({}), source: "it's here.pt", executor: "onnx:cuda" };
   expect(commandOf("a b", manifest)).toBe(

@@ -142,6 +142,9 @@ function pruneOptionsOf(run: string, manifest: PruneManifest): string[] | undefi
     const expected = same === "tune.distillation" ? 0 : settings.get(same);
     if (isDeepStrictEqual(value, expected)) settings.delete(path);
   }
+  // A rate that was asked for does not depend on how many steps there are; the usual one does.
+  const fullFrom = "tune.schedule.fullFrom";
+  if (defaults.has(fullFrom) && !settings.has(fullFrom)) defaults.delete("tune.schedule.peak");
   const metric = settings.get("sensitivity.metric") as Metric;
   defaults.set("sensitivity.temperature", defaultTemperatures[metric]);
   for (const [path, value] of defaults) {

@@ -11,6 +11,15 @@ describe("learning rate", () => {
     expect(Math.max(...rates)).toBe(2);
   });
 
+  test("is lower where there are few steps", () => {
+    const schedule = { name: "cosine", peak: 2, warmup: 0.1, fullFrom: 400 } as const;
+    const highest = (steps: number) =>
+      Math.max(
+        ...Array.from({ length: steps }, (_, step) => learningRateAt(schedule, step, steps)),
+      );
+    expect([highest(100), highest(400), highest(500)]).toEqual([0.5, 2, 2]);
+  });
+
   test("falls by half a cosine", () => {
     const schedule = { name: "cosine", peak: 1, warmup: 0 } as const;
     expect(learningRateAt(schedule, 50, 100)).toBeCloseTo(0.5);

@@ -15,7 +15,7 @@ import { float32Data } from "@espalier/graph";
 import { evaluate, Score } from "./evaluate.ts";
 import type { OptimizerOptions } from "./optimizer.ts";
 import { trainingOrder } from "./order.ts";
-import { learningRateAt, type Schedule } from "./schedule.ts";
+import { learningRateAt, peakOf, type Schedule } from "./schedule.ts";
 import {
   compileTrainingStep,
   type DeviceState,
@@ -180,7 +180,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       if (!Number.isFinite(result.loss)) {
         throw new EspalierError(
           "not-finite",
-          `training: expected a finite loss at step ${done + 1}, got ${result.loss}; try a lower learning rate than ${options.schedule.peak}`,
+          `training: expected a finite loss at step ${done + 1}, got ${result.loss}; try a lower learning rate than ${peakOf(options.schedule, steps)}`,
           { step: done + 1, loss: result.loss },
         );
       }
