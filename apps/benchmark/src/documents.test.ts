@@ -11,7 +11,7 @@ import { headsMarkdown } from "./heads.ts";
 import { imagenetMarkdown } from "./imagenet.ts";
 import { speedMarkdown } from "./speed-markdown.ts";
 import { renderPages } from "./tables/pages.ts";
-import { of, percent as percents, readMeasured, rowsOf } from "./tables/rows.ts";
+import { millions, of, percent as percents, readMeasured, rowsOf } from "./tables/rows.ts";
 import { readTable, readTables } from "./tables/table.ts";
 import { tunedMarkdown } from "./tuned.ts";
 import { untunedMarkdown } from "./untuned.ts";
@@ -136,6 +136,30 @@ describe("what the top README quotes", async () => {
     ],
   ])("%s", (_, quote) => {
     expect(readme).toContain(quote);
+  });
+
+  test("ResNet-20 at half of its multiply-accumulates, every method that it names", async () => {
+    const table = await readTable(join(root, "benchmarks/tables/resnet20-cifar10.json"));
+    const rows = rowsOf(await readMeasured(results, table, "quick")).get("cifar10")!;
+    const quoted = [...readme.matchAll(/\| `([^`|]+)` (?:\| [\d.]+ ){4}\|/g)];
+    const figures = rows
+      .filter(({ cell }) => cell.keep === 0.5)
+      .map((row) =>
+        [
+          `\`${row.cell.method}\``,
+          percents(of(row, ({ accuracy }) => accuracy.pruned)),
+          percents(of(row, ({ accuracy }) => accuracy.tuned)),
+          millions(
+            of(row, ({ pruned }) => pruned.parameters),
+            3,
+          ),
+          millions(of(row, ({ pruned }) => pruned.macs)),
+        ].join(" | "),
+      );
+    expect(quoted.length).toBeGreaterThan(3);
+    expect(quoted.map(([line]) => line).sort()).toEqual(
+      figures.map((each) => `| ${each} |`).sort(),
+    );
   });
 
   test("attention heads on GLUE, every method that it names", async () => {

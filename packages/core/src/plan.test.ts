@@ -236,6 +236,19 @@ describe("decisions", () => {
     expect(names).not.toContain("fc.bias");
   });
 
+  test("implants come in blocks, as many as are nearest to their share", () => {
+    for (const implant of [0.1, 0.15, 0.2, 0.3, 0.5]) {
+      const { decisions, after } = makePlan(
+        model,
+        sensitivity,
+        options({ implant, roundTo: 8, scope: "kind" }),
+      );
+      const gone = count(decisions.values(), "prune") + after.implants;
+      expect(after.implants % 8).toBe(0);
+      expect(Math.abs(after.implants - implant * gone)).toBeLessThanOrEqual(4.5);
+    }
+  });
+
   test("implants go only where they are smaller", () => {
     const plan = makePlan(
       model,

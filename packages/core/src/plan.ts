@@ -35,8 +35,8 @@ export const scopes: readonly Scope[] = ["global", "kind", "group"];
 export interface PlanOptions {
   readonly budget: Budget;
   /**
-   * Share of the components not kept that become implants, the most sensitive of each kind; kinds whose
-   * implants would save nothing have none.
+   * Share of the components not kept that become implants, the most sensitive of each kind, to the nearest
+   * block that widths are rounded to; kinds whose implants would save nothing have none.
    */
   readonly implant: number;
   /**
@@ -456,11 +456,18 @@ function decideBlocks(
     const own = blocks.filter(({ group }) => group.kind === kind);
     const given = own.reduce((sum, { indices }) => sum + indices.length, 0);
     let implants = Math.round(implant * given);
-    for (const block of own.reverse()) {
-      if (block.indices.length > implants || !block.group.implantable) continue;
-      set(block, "implant");
-      implants -= block.indices.length;
-    }
+    const candidates = new Set(own.reverse().filter(({ group }) => group.implantable));
+    const take = (fits: (size: number) => boolean) => {
+      for (const block of candidates) {
+        if (!fits(block.indices.length)) continue;
+        set(block, "implant");
+        candidates.delete(block);
+        implants -= block.indices.length;
+      }
+    };
+    take((size) => size <= implants);
+    // Of few blocks, one too many may be nearer to the share than one too few.
+    take((size) => size < 2 * implants);
   }
   return decisions;
 }
