@@ -71,9 +71,9 @@ const MOST_GAIN = 2;
  * branches. A ridge holds weights to what they were. A fit varies less than what it is fitted to, which
  * adds up from layer to layer, so rows whose outputs are normalised by stored statistics are multiplied
  * to vary as much, by 2 at most (decision 031), and where they are fitted to a sum, normalisation is
- * written for how much they vary (decision 032). Constants go to biases and running means; where a layer has nothing left to read, its bias
- * becomes the mean of what it made. Nothing but weights, these and what normalises them changes, and
- * nothing at all where nothing was pruned.
+ * written for how much they vary (decision 032). Constants go to biases and running means; where a layer
+ * has nothing left to read, its bias becomes the mean of what it made. Nothing but weights, these and
+ * what normalises them changes, and nothing at all where nothing was pruned.
  *
  * Weights that the graph does not name as fittable are left as they are, those with more than 4,608
  * numbers a row too, but for their constants. Of sequences, all positions are looked at but those that
@@ -317,6 +317,7 @@ function correct(
   const weights = sums.includes("xx") ? copyOf(weight) : undefined;
   const constants = shift && copyOf(shift.parameter);
   const gains = sums.includes("yy");
+  // Normalised rows that get no gain are those that are fitted to a sum.
   const { normalization } = shift ?? {};
   const normalized =
     weights && normalization && !gains
