@@ -6,9 +6,19 @@ import { fileURLToPath } from "node:url";
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
+// As bin/espalier.js has it: docs/decisions/033.
+const memory = {
+  MALLOC_MMAP_THRESHOLD_: "1073741824",
+  MALLOC_TRIM_THRESHOLD_: "1073741824",
+};
+
 /** Runs a command in the repository; its exit code. Its output goes where ours does. */
 export function run(command, args, options = {}) {
-  const { status, error } = spawnSync(command, args, { cwd: root, stdio: "inherit", ...options });
+  const { env = process.env, ...others } = options;
+  const { status, error } = spawnSync(command, args, {
+    ...{ cwd: root, stdio: "inherit", ...others },
+    env: { ...memory, ...env },
+  });
   if (error) throw error;
   return status ?? 1;
 }

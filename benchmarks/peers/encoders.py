@@ -115,7 +115,7 @@ def main():
 
     with torch.no_grad():
         before = float(loss(True))
-    training_step = timed(case["steps"], step)
+    training_step = timed(case["steps"], step, case["warmUp"])
     with torch.no_grad():
         after = float(loss(True))
     print(

@@ -2,9 +2,10 @@
 import time
 
 
-def timed(repeats, work):
-    """Median seconds of `work`, after once to warm up."""
-    work()
+def timed(repeats, work, warm_up=1):
+    """Median seconds of `work`, after `warm_up` times that do not count."""
+    for _ in range(warm_up):
+        work()
     times = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -52,6 +52,8 @@ export interface EncodersOptions {
 }
 
 const BATCH = 16;
+// Memory is laid out in the first steps; a training has hundreds.
+const WARM_UP = 4;
 const STEPS = 6;
 const PROBES = 6;
 const LEARNING_RATE = 5e-5;
@@ -161,7 +163,8 @@ async function writeCase(directory: string, model: Model, samples: Samples): Pro
     differentiated: differentiated(model),
     // Which parameters decay.
     weights: [...model.parameters].flatMap(([name, { kind }]) => (kind === "weight" ? [name] : [])),
-    ...{ optimizer, clip, learningRate: LEARNING_RATE, steps: STEPS, probes: PROBES },
+    ...{ optimizer, clip, learningRate: LEARNING_RATE },
+    ...{ warmUp: WARM_UP, steps: STEPS, probes: PROBES },
   });
 }
 
@@ -184,8 +187,8 @@ async function speedOf(model: Model, samples: Samples, executor: Executor): Prom
   let state: TrainingState | DeviceState = step.initialState;
   const times: number[] = [];
   const losses: number[] = [];
-  // The first step lays out memory; the last tells the loss after those that are timed.
-  for (let n = 1; n <= STEPS + 2; n++) {
+  // The last step tells the loss after those that are timed.
+  for (let n = 1; n <= WARM_UP + STEPS + 1; n++) {
     const seconds = await secondsOf(async () => {
       const inputs = { feeds, targets, learningRate: LEARNING_RATE, step: n };
       const result = await step.run(state, inputs);
@@ -205,7 +208,7 @@ async function speedOf(model: Model, samples: Samples, executor: Executor): Prom
   const few = await secondsOf(() => draws(2));
   const more = await secondsOf(() => draws(2 + PROBES));
   return {
-    trainingStepSeconds: median(times.slice(1, -1)),
+    trainingStepSeconds: median(times.slice(WARM_UP, -1)),
     hutchinsonProbeSeconds: (more - few) / PROBES,
     losses: [losses[0], losses[losses.length - 1]],
   };

@@ -12,6 +12,7 @@ import {
   compensationMarkdown,
   measureCompensation,
 } from "./compensation.ts";
+import { complain } from "./complain.ts";
 import { encodersMarkdown, measureEncoders } from "./encoders.ts";
 import { exportsMarkdown, measureExports } from "./exports.ts";
 import { type HeadsRow, headsMarkdown, measureHeads } from "./heads.ts";
@@ -250,7 +251,6 @@ async function main(): Promise<void> {
 try {
   await main();
 } catch (error) {
-  const known = EspalierError.isInstance(error);
-  process.stderr.write(`benchmark: ${known ? error.message : (error as Error).stack}\n`);
+  complain(error);
   process.exitCode = 1;
 }

@@ -33,6 +33,12 @@ export async function writeParameters(directory: string, parameters: Parameters)
   }
 }
 
+/** What others' programs run in: ours without what is set for our own (decision 033). */
+export function peerEnvironment(): NodeJS.ProcessEnv {
+  const ours = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"];
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !ours.includes(name)));
+}
+
 /**
  * Runs a script of `benchmarks/peers` and reads the JSON that it prints; undefined where there is no
  * such `python`, or none with PyTorch.
@@ -45,6 +51,7 @@ export function runPeer<Result>(
   const path = new URL(`../../../benchmarks/peers/${script}`, import.meta.url).pathname;
   const { stdout, stderr, status, error } = spawnSync(python, [path, ...args], {
     encoding: "utf8",
+    env: peerEnvironment(),
   });
   if (error !== undefined || stderr.includes("ModuleNotFoundError")) return undefined;
   if (status !== 0) throw new Error(`${script}: ${stderr}`);

@@ -1,3 +1,4 @@
-#!/usr/bin/env node
+#!/usr/bin/env -S MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 node
+// Large arrays are kept for the next step once they are free: docs/decisions/033.
 // npm links a command when it installs, and only if its file is there: before the first build.
 import "../dist/main.js";

@@ -1,9 +1,18 @@
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { cp, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { digests, espalier, type Finished, makeWorkspace, start, writeRecords } from "./harness.ts";
+import {
+  digests,
+  espalier,
+  type Finished,
+  main,
+  makeWorkspace,
+  start,
+  writeRecords,
+} from "./harness.ts";
 
 let workspace: Awaited<ReturnType<typeof makeWorkspace>>;
 let model: string;
@@ -146,6 +155,13 @@ describe("help and usage", () => {
       node: process.versions.node,
       devices: expect.arrayContaining(["cpu"]),
     });
+  });
+
+  // Shells start it by its first line, which sets how memory is handed out (decision 033).
+  test.skipIf(process.platform === "win32")("the command starts by itself", () => {
+    const { stdout, stderr, status } = spawnSync(main, ["--version"], { encoding: "utf8" });
+    expect({ stderr, status }).toEqual({ stderr: "", status: 0 });
+    expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
   });
 
   test("a reader that goes away is no error", async () => {

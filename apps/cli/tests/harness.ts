@@ -10,7 +10,7 @@ import { Random } from "@espalier/core";
 import { saveModel } from "@espalier/pipeline";
 import { tinyResNet } from "@espalier/vision/testing";
 
-const main = fileURLToPath(new URL("../bin/espalier.js", import.meta.url));
+export const main = fileURLToPath(new URL("../bin/espalier.js", import.meta.url));
 
 export interface Finished {
   readonly code: number | null;

@@ -15,6 +15,7 @@ import {
   openOnnxModel,
 } from "@espalier/runtime-onnx";
 import { cifarResNet, preResNet, resNet, vgg } from "@espalier/vision";
+import { complain } from "../complain.ts";
 import { FIDELITY, measureFidelity } from "./fidelity.ts";
 import { measureTable } from "./measure.ts";
 import { renderPages } from "./pages.ts";
@@ -38,6 +39,7 @@ tables: ${names.join(", ")}
 
   --preset PRESET   smoke (a minute), quick (hours on 2 cores; default) or paper (the full recipe)
   --cells PATTERN   only cells whose names this regular expression matches, such as 'sst2-.*-seed0'
+  --resume          go on after a stop; done without it, too
   --render          only write benchmarks/README.md and its plots from the results there are
   --data NAME:DIR   where a data set is, such as imagefolder:DIR or cifar10:DIR; may be repeated
   --models DIR      where trained models are (default: ../shared/data/cifar10-resnets); may be repeated
@@ -53,6 +55,7 @@ async function main(signal: AbortSignal): Promise<void> {
     options: {
       preset: { type: "string", default: "quick" },
       cells: { type: "string" },
+      resume: { type: "boolean", default: false },
       render: { type: "boolean", default: false },
       data: { type: "string", multiple: true, default: [] },
       models: { type: "string", multiple: true, default: [join(shared, "cifar10-resnets")] },
@@ -180,7 +183,6 @@ for (const name of ["SIGINT", "SIGTERM"] as const) {
 try {
   await main(controller.signal);
 } catch (error) {
-  const known = EspalierError.isInstance(error);
-  process.stderr.write(`benchmark: ${known ? error.message : (error as Error).stack}\n`);
+  complain(error);
   process.exitCode = EspalierError.isInstance(error, "aborted") ? 130 : 1;
 }

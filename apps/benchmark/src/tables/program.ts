@@ -3,6 +3,7 @@ import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { EspalierError } from "@espalier/base";
 import * as z from "zod";
+import { peerEnvironment } from "../side-by-side.ts";
 
 /** A script beside this one, or one of benchmarks/peers, which Python runs. */
 export interface Program {
@@ -34,6 +35,7 @@ export function runProgram<Printed>(
   );
   const { stdout, status, error } = spawnSync(ours ? process.execPath : python, [path, ...args], {
     encoding: "utf8",
+    env: ours ? process.env : peerEnvironment(),
     stdio: ["ignore", "pipe", "inherit"],
     maxBuffer: 1 << 26,
   });
