@@ -13,6 +13,26 @@ test("measures of two classes are those of their confusion matrix", () => {
   );
 });
 
+test("Matthews' correlation of three classes", () => {
+  // Its definition, as the covariance of indicators.
+  const [x, y] = [
+    [0, 1, 2, 2, 1, 0, 1],
+    [0, 1, 2, 1, 1, 2, 0],
+  ];
+  const covariance = (a: readonly number[], b: readonly number[]) =>
+    [0, 1, 2].reduce((total, k) => {
+      const [p, q] = [a, b].map((values) => values.map((value) => Number(value === k)));
+      const mean = (values: readonly number[]) => values.reduce((s, v) => s + v, 0) / values.length;
+      return total + mean(p.map((v, i) => v * q[i])) - mean(p) * mean(q);
+    }, 0);
+  expect(measures.matthews(x, y)).toBeCloseTo(
+    covariance(x, y) / Math.sqrt(covariance(x, x) * covariance(y, y)),
+  );
+  // The names of classes do not matter.
+  const renamed = (values: readonly number[]) => values.map((value) => [7, -1, 3][value]);
+  expect(measures.matthews(renamed(x), renamed(y))).toBeCloseTo(measures.matthews(x, y));
+});
+
 test("predictions that do not vary agree with nothing", () => {
   expect(measures.matthews([1, 1, 1], [1, 0, 1])).toBe(0);
   expect(measures.f1([0, 0, 0], [1, 0, 1])).toBe(0);

@@ -22,6 +22,26 @@ function pearson(x: Numbers, y: Numbers): number {
   return xy / Math.sqrt(xx * yy);
 }
 
+/**
+ * Matthews' correlation of any number of classes (Gorodkin 2004, doi 10.1016/j.compbiolchem.2004.09.006,
+ * equation 8); of two classes it is Pearson's. 0 where one side does not vary.
+ */
+function matthews(predictions: Numbers, labels: Numbers): number {
+  const count = labels.length;
+  const frequencies = (values: Numbers) => {
+    const counts = new Map<number, number>();
+    for (const value of Array.from(values)) counts.set(value, (counts.get(value) ?? 0) + 1);
+    return counts;
+  };
+  const [predicted, actual] = [frequencies(predictions), frequencies(labels)];
+  const product = (a: ReadonlyMap<number, number>, b: ReadonlyMap<number, number>) =>
+    [...a].reduce((total, [value, n]) => total + n * (b.get(value) ?? 0), 0);
+  const right = shareOf(count, (i) => predictions[i] === labels[i]) * count;
+  const varies = (of: ReadonlyMap<number, number>) => count ** 2 - product(of, of);
+  const scale = Math.sqrt(varies(predicted) * varies(actual));
+  return scale === 0 ? 0 : (right * count - product(predicted, actual)) / scale;
+}
+
 /** Each takes predictions and labels. */
 export const measures = {
   accuracy: (predictions: Numbers, labels: Numbers) =>
@@ -33,8 +53,7 @@ export const measures = {
     const actual = shareOf(labels.length, (i) => labels[i] === 1);
     return right === 0 ? 0 : (2 * right) / (predicted + actual);
   },
-  /** Matthews' correlation, which is Pearson's of two classes; 0 where one side does not vary. */
-  matthews: (predictions: Numbers, labels: Numbers) => pearson(predictions, labels) || 0,
+  matthews,
   pearson,
   spearman,
 } as const;

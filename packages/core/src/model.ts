@@ -50,6 +50,8 @@ export interface TextInput {
   readonly truncates: boolean;
   /** The numbers of tokens that the model knows are below it. */
   readonly vocabulary: number;
+  /** Likewise the types of tokens; 0: it does not tell them apart. */
+  readonly types: number;
   /** What fills up samples that are shorter than their batch. */
   readonly padding: { readonly token: number; readonly type: number };
 }

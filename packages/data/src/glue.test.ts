@@ -11,12 +11,16 @@ import { textSamples } from "./text-samples.ts";
 
 const words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "good", "bad", '"', "é"];
 
+const vocab: Readonly<Record<string, number>> = Object.fromEntries(
+  words.map((word, id) => [word, id]),
+);
+
 /** A model's input with one token for each of `words`. */
 const input: TextInput = {
   kind: "text",
   maxLength: 64,
   truncates: true,
-  vocabulary: words.length,
+  ...{ vocabulary: words.length, types: 2 },
   padding: { token: 0, type: 0 },
   tokenizer: {
     config: {},
@@ -50,11 +54,18 @@ const input: TextInput = {
         unk_token: "[UNK]",
         continuing_subword_prefix: "##",
         max_input_chars_per_word: 100,
-        vocab: Object.fromEntries(words.map((word, id) => [word, id])),
+        vocab,
       },
     },
   },
 };
+
+/** `input` whose tokenizer.json has other fields. */
+function withTokenizer({ model, ...json }: { model?: object; post_processor?: null }): TextInput {
+  const { tokenizer } = input as { tokenizer: { config: object; json: { model: object } } };
+  const changed = { ...tokenizer.json, ...json, model: { ...tokenizer.json.model, ...model } };
+  return { ...input, tokenizer: { ...tokenizer, json: changed } };
+}
 
 const sentencesOf = (ids: unknown) => Array.from(ids as BigInt64Array, (id) => words[Number(id)]);
 
@@ -128,6 +139,17 @@ describe("files", () => {
     ]);
   });
 
+  test("parts of which one is missing are refused, and a whole file goes before parts", async () => {
+    const rows = '{"sentence1":"a","sentence2":"b","label":0}\n';
+    await write("dev.jsonl", rows);
+    await write("train-00000-of-00002.jsonl", rows);
+    await expect(openDataset(`glue/rte:${root}`)).rejects.toThrow(
+      /expected all parts of train\.jsonl, 2 by the name of the first, got 1/,
+    );
+    await write("train.jsonl", rows);
+    expect((await openDataset(`glue/rte:${root}`)).counts.train).toBe(1);
+  });
+
   test("scores are numbers to be predicted", async () => {
     for (const half of ["train", "dev"]) {
       await write(`${half}.tsv`, "sentence1\tsentence2\tscore\na\tb\t2.75\n");
@@ -140,6 +162,7 @@ describe("files", () => {
     ["sentence\tlabel\na\n", /dev\.tsv: line 2: expected 2 fields, got 1/],
     ["sentence\tlabel\na\t7\n", /dev\.tsv: row 1: label: expected negative or positive, got 7/],
     ["sentence\tlabel\na\t\n", /row 1: label: expected negative or positive, got $/],
+    ["sentence\tlabel\na\t \n", /row 1: label: expected negative or positive, got {2}?$/],
     ["text\tlabel\na\t1\n", /row 1: expected a column sentence, got text, label/],
     ["sentence\tlabel\n", /dev\.tsv: expected rows, got none/],
   ])("%j is refused", async (content, message) => {
@@ -221,6 +244,36 @@ describe("samples", () => {
     const split = { sentences: [["a"], ["a good"]], labels: [0, 0] };
     expect(() => textSamples(split, { ...input, vocabulary: 7 }, 128, "texts")).toThrow(
       "texts: row 2: expected tokens below 7, the vocab_size of the model, got 7 from its tokenizer",
+    );
+    const types = { sentences: [["a", "b"]], labels: [0] };
+    expect(() => textSamples(types, { ...input, types: 1 }, 128, "texts")).toThrow(
+      "texts: row 1: expected types of tokens below 1, the type_vocab_size of the model, got 1",
+    );
+    // Where a model does not tell types apart, they do not matter.
+    expect(textSamples(types, { ...input, types: 0 }, 128, "texts").count).toBe(1);
+  });
+
+  test.each([
+    [{ unk_token: "[NONE]" }, ["what"], /row 1: expected tokens below 11, .* got undefined from/],
+    [
+      { vocab: { ...vocab, good: -1 } },
+      ["good"],
+      /row 1: expected tokens below 11, .* got -1 from/,
+    ],
+  ])("a tokenizer that contradicts itself is refused: %j", (changes, sentences, message) => {
+    const split = { sentences: [sentences], labels: [0] };
+    expect(() => textSamples(split, withTokenizer({ model: changes }), 128, "texts")).toThrow(
+      message,
+    );
+  });
+
+  test("a tokenizer that puts no marks around sentences needs one to be there", async () => {
+    const bare = withTokenizer({ post_processor: null });
+    const split = { sentences: [["a good"]], labels: [0] };
+    const { feeds } = await textSamples(split, bare, 128, "texts").batch([0]);
+    expect(sentencesOf(feeds.input_ids).slice(0, 3)).toEqual(["a", "good", "[PAD]"]);
+    expect(() => textSamples({ sentences: [[""]], labels: [0] }, bare, 128, "texts")).toThrow(
+      "texts: row 1: expected at least one token, got none",
     );
   });
 

@@ -145,14 +145,19 @@ async function findHalf(directory: string, names: readonly string[]): Promise<st
   const entries = await list(directory);
   for (const name of names) {
     for (const ending of tableEndings) {
-      const parts = entries.filter(
-        (entry) =>
-          entry === name + ending ||
-          (entry.startsWith(`${name}-`) &&
-            /^-\d+-of-\d+\./.test(entry.slice(name.length)) &&
-            entry.endsWith(ending)),
+      if (entries.includes(name + ending)) return [join(directory, name + ending)];
+      const parts = entries.flatMap((entry) => {
+        const match = entry.startsWith(`${name}-`) && entry.endsWith(ending);
+        const [, count] = (match && /^-\d+-of-(\d+)\./.exec(entry.slice(name.length))) || [];
+        return count === undefined ? [] : [{ path: join(directory, entry), count: Number(count) }];
+      });
+      if (parts.length === 0) continue;
+      if (parts.every(({ count }) => count === parts.length)) return parts.map(({ path }) => path);
+      throw new EspalierError(
+        "missing-file",
+        `${directory}: expected all parts of ${name}${ending}, ${parts[0].count} by the name of the first, got ${parts.length}`,
+        { path: directory },
       );
-      if (parts.length > 0) return parts.map((part) => join(directory, part));
     }
   }
   throw new EspalierError(
@@ -208,7 +213,8 @@ function wrongLabel(label: unknown, { classes }: GlueTask): string {
 
 /** A class by its name or number, or the number to be predicted. */
 function labelOf(label: unknown, classes: readonly string[]): number | undefined {
-  const value = label === "" || label === null ? Number.NaN : Number(label);
+  const written = typeof label === "string" && /^-?\d+(\.\d+)?$/.test(label);
+  const value = written || ["number", "bigint"].includes(typeof label) ? Number(label) : Number.NaN;
   if (classes.length === 1) return Number.isFinite(value) ? value : undefined;
   const named = classes.indexOf(String(label));
   if (named >= 0) return named;

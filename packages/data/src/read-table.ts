@@ -1,7 +1,7 @@
 /** @file Tables of text: tab-separated values, lines of JSON, and Parquet. */
 import { readFile, stat } from "node:fs/promises";
 import { describeFileError, EspalierError } from "@espalier/base";
-import { asyncBufferFromFile, parquetReadObjects } from "hyparquet";
+import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
 
 /** One row: fields by the names of their columns. */
 export type Row = Readonly<Record<string, unknown>>;
@@ -16,8 +16,9 @@ export interface TableOptions {
 /** Endings of the files that can be read. */
 export const tableEndings = [".tsv", ".jsonl", ".json", ".parquet"] as const;
 
-// Files are read whole. The largest of GLUE's has 80 MB.
+// Files are read whole. The largest of GLUE's has 80 MB, and 400,000 rows.
 const MOST_BYTES = 2 ** 30;
+const MOST_ROWS = 10_000_000;
 
 /**
  * The rows of a table.
@@ -36,7 +37,12 @@ export async function readTable(path: string, options: TableOptions = {}): Promi
   }
   if (path.endsWith(".parquet")) {
     try {
-      return (await parquetReadObjects({ file: await asyncBufferFromFile(path) })) as Row[];
+      const file = await asyncBufferFromFile(path);
+      const metadata = await parquetMetadataAsync(file);
+      // A few bytes can claim any number of rows.
+      const rows = metadata.row_groups.reduce((total, group) => total + Number(group.num_rows), 0);
+      if (!(rows <= MOST_ROWS)) throw new Error(`expected at most ${MOST_ROWS} rows, got ${rows}`);
+      return (await parquetReadObjects({ file, metadata })) as Row[];
     } catch (error) {
       const [reason] = (error as Error).message.split("\n");
       throw new EspalierError("invalid-file", `${path}: ${reason}`, { path }, error);

@@ -80,7 +80,17 @@ export function textSamples(
   };
 }
 
-function expectKnown({ ids }: Tokens, { maxLength, vocabulary }: TextInput, where: string): void {
+function expectKnown(
+  { ids, types }: Tokens,
+  { maxLength, vocabulary, types: known }: TextInput,
+  where: string,
+): void {
+  if (ids.length === 0) {
+    throw new EspalierError(
+      "mismatched-model",
+      `${where}: expected at least one token, got none; does the tokenizer mark beginning and end?`,
+    );
+  }
   if (ids.length > maxLength) {
     throw new EspalierError(
       "mismatched-model",
@@ -88,12 +98,23 @@ function expectKnown({ ids }: Tokens, { maxLength, vocabulary }: TextInput, wher
       { expected: maxLength, actual: ids.length },
     );
   }
-  const unknown = ids.find((id) => id >= vocabulary);
-  if (unknown !== undefined) {
+  expectBelow(vocabulary, ids, `${where}: expected tokens below ${vocabulary}, the vocab_size`);
+  if (known === 0) return;
+  expectBelow(
+    known,
+    types,
+    `${where}: expected types of tokens below ${known}, the type_vocab_size`,
+  );
+}
+
+// What a tokenizer.json says is not checked by who reads it.
+function expectBelow(limit: number, numbers: readonly unknown[], expectation: string): void {
+  for (const n of numbers) {
+    if (Number.isInteger(n) && (n as number) >= 0 && (n as number) < limit) continue;
     throw new EspalierError(
       "mismatched-model",
-      `${where}: expected tokens below ${vocabulary}, the vocab_size of the model, got ${unknown} from its tokenizer; do they belong together?`,
-      { expected: vocabulary, actual: unknown },
+      `${expectation} of the model, got ${n} from its tokenizer; do they belong together?`,
+      { expected: limit, actual: n },
     );
   }
 }
@@ -116,10 +137,12 @@ function openTokenizer({ tokenizer }: TextInput): Tokenizer {
 /** The tokens of one or two sentences with the marks around them, at most `limit`. */
 function encode(tokenizer: Tokenizer, sentences: readonly string[], limit: number): Tokens {
   const [text, other] = sentences;
-  const { ids, token_type_ids: types } = tokenizer.encode(text, {
+  const { ids, token_type_ids } = tokenizer.encode(text, {
     ...(other === undefined ? {} : { text_pair: other }),
     return_token_type_ids: true,
   });
+  // Tokenizers that put no marks around sentences give none.
+  const types = token_type_ids ?? ids.map(() => 0);
   let excess = ids.length - limit;
   if (excess <= 0) return { ids, types };
   const parts = sentences.map(

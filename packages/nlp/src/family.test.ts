@@ -20,6 +20,10 @@ describe("a checkpoint whose config.json contradicts its tensors", () => {
     [{ intermediate_size: 7 }, "intermediate.dense.weight: expected shape [7,6], got [5,6]"],
     [{ vocab_size: 21 }, "word_embeddings.weight: expected shape [21,6], got [20,6]"],
     [{ num_attention_heads: 4 }, "config: expected a width that its 4 heads divide, got 6"],
+    [
+      { intermediate_size: 1 << 24 },
+      "config: expected a model of ordinary size, got 2 layers of 3 heads and 16777216 neurons, 6 wide",
+    ],
     [{ pad_token_id: 20 }, "config.pad_token_id: expected a token below vocab_size 20, got 20"],
     [
       { id2label: { 0: "a", 1: "b", 2: "c" } },

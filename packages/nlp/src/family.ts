@@ -226,6 +226,14 @@ function declareFrom<Config extends TextConfig>(
     });
   };
   if (config.head?.output) expectClassifier(architecture, config, fail);
+  // Every head and neuron of every layer becomes an object, long before tensors are compared.
+  if (layers * (heads + neurons + width) > MOST) {
+    throw new EspalierError(
+      "mismatched-model",
+      `${path}: config: expected a model of ordinary size, got ${layers} layers of ${heads} heads and ${neurons} neurons, ${width} wide`,
+      { path },
+    );
+  }
   if (width % heads !== 0) {
     // Families call the two fields differently.
     throw new EspalierError(
@@ -306,7 +314,7 @@ function createModel<Config extends TextConfig>(
     family,
     config,
     parameters,
-    preprocessing: textInput(files, { positions, vocabulary }, config),
+    preprocessing: textInput(files, { positions, vocabulary, types: sizes.types }, config),
     classes,
     objective: regression ? objectives.regression : objectives.classification,
     files,

@@ -512,3 +512,37 @@ describe("compensation", () => {
     expect(await fit(same)).toBe(same);
   });
 });
+
+describe("an implant fitted to fewer positions than a head has numbers", () => {
+  const size = 32;
+  const random = new Random("few");
+  const rows = (name: string) => ({
+    weight: randomMatrix(size, size, random.stream(name, "weight")),
+    bias: randomMatrix(size, 1, random.stream(name, "bias")),
+  });
+  const head: Head = {
+    ...{ query: rows("query"), key: rows("key"), value: rows("value") },
+    output: randomMatrix(size, size, random.stream("output")),
+  };
+  const moments = (vectors: Matrix) =>
+    // As they come from programs that compute in float32.
+    vectors.mmul(vectors.transpose()).apply(function (this: Matrix, i, j) {
+      this.set(i, j, Math.fround(this.get(i, j)));
+    });
+
+  test.each([1, 5, 31])("is finite: %i", (positions) => {
+    // Means that are large beside what varies.
+    const of = (name: string) =>
+      randomMatrix(size, positions, random.stream(name, positions)).mul(0.1).add(10);
+    const contexts = of("contexts").addRow(size, new Array(positions).fill(1));
+    const implant = makeImplant(head, 8, {
+      ...{ queries: moments(of("queries")), keys: moments(of("keys")) },
+      contexts: moments(contexts),
+    });
+    const numbers = [
+      ...[implant.query, implant.key, implant.value].flatMap(({ weight, bias }) => [weight, bias]),
+      ...[implant.output, implant.constant],
+    ].flatMap((matrix) => matrix.to1DArray());
+    expect(numbers.every(Number.isFinite)).toBe(true);
+  });
+});

@@ -1,4 +1,5 @@
 /** @file Attention heads of a lower rank in place of whole ones. */
+import { EspalierError } from "@espalier/base";
 import { CholeskyDecomposition, Matrix, SingularValueDecomposition } from "ml-matrix";
 
 /** The rows of a linear layer that belong to one head. */
@@ -74,17 +75,26 @@ function project({ weight, bias }: HeadRows, p: Matrix): HeadRows {
   return { weight: transposed.mmul(weight), bias: transposed.mmul(bias) };
 }
 
-/** Mean and covariance from sums of products with a one after each vector. */
+// Of the sum of squares: what products in float32 are exact to, so that nothing is singular.
+const ROUNDING = 5e-7;
+
+/** `moments` with as much more on the diagonal as `total`, the sum of squares, is exact to. */
+function withRounding(moments: Matrix, total = moments.trace()): Matrix {
+  return Matrix.add(moments, Matrix.eye(moments.rows).mul(ROUNDING * total));
+}
+
+/**
+ * Mean and covariance from sums of products with a one after each vector. Where the mean is large, the
+ * covariance is a small difference of large numbers, as exact as these are.
+ */
 function centred(sums: Matrix): { mean: Matrix; covariance: Matrix } {
   const last = sums.rows - 1;
   const count = Math.max(1, sums.get(last, last));
   const mean = sums.subMatrix(0, last - 1, last, last).div(count);
   const moments = sums.subMatrix(0, last - 1, 0, last - 1).div(count);
-  return { mean, covariance: moments.sub(squares(mean)) };
+  const total = moments.trace();
+  return { mean, covariance: withRounding(moments.sub(squares(mean)), total) };
 }
-
-// Relative to the mean square: what sums in float32 are exact to, so that nothing is singular.
-const LEAST_VARIANCE = 1e-6;
 
 /**
  * The product xᵀy of vectors through `rank` numbers of each: P and R for which (Pᵀx)ᵀ(Rᵀy) is as close
@@ -111,12 +121,17 @@ export function truncateProduct(
   return { left: first(m, v), right: first(l, u) };
 }
 
-/** L of LLᵀ for `moments` with a little more on the diagonal. */
+/** L of LLᵀ for `moments` with a little more on the diagonal; of zeros, those of the identity. */
 function factor(moments: Matrix): Matrix {
-  const size = moments.rows;
-  const least = (LEAST_VARIANCE * moments.trace()) / size || 1;
   // Sums of a matrix product are not symmetric to the last bit.
   const symmetric = Matrix.add(moments, moments.transpose()).div(2);
-  return new CholeskyDecomposition(symmetric.add(Matrix.eye(size).mul(least)))
-    .lowerTriangularMatrix;
+  const total = moments.trace();
+  const decomposition = new CholeskyDecomposition(
+    total === 0 ? Matrix.eye(moments.rows) : withRounding(symmetric),
+  );
+  if (decomposition.isPositiveDefinite()) return decomposition.lowerTriangularMatrix;
+  throw new EspalierError(
+    "not-finite",
+    `implants: expected second moments of ${moments.rows} numbers that are finite and positive definite, got a trace of ${total}`,
+  );
 }

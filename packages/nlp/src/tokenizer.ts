@@ -1,6 +1,7 @@
 /** @file The tokenizer that a checkpoint comes with. */
 import { EspalierError } from "@espalier/base";
 import type { TextInput } from "@espalier/core";
+import type { Dimensions } from "./encoder.ts";
 
 /** The files of tokenizers, which travel with a model. */
 export const tokenizerFiles = [
@@ -24,21 +25,25 @@ interface PaddingConfig {
  */
 export function textInput(
   files: ReadonlyMap<string, Uint8Array> | undefined,
-  { positions, vocabulary }: { readonly positions: number; readonly vocabulary: number },
+  { positions, vocabulary, types }: Pick<Dimensions, "positions" | "vocabulary" | "types">,
   config: PaddingConfig,
 ): TextInput {
   const settings = parse(files, "tokenizer_config.json") ?? {};
   const json = parse(files, "tokenizer.json") ?? fromVocabulary(files?.get("vocab.txt"), settings);
   const { model_max_length: stated } = settings as { model_max_length?: unknown };
-  const truncates = typeof stated === "number" && stated > 0 && stated <= positions;
+  const truncates = isCount(stated) && stated <= positions;
   return {
     kind: "text",
     tokenizer: json && { json, config: settings },
     maxLength: truncates ? stated : positions,
     truncates,
-    vocabulary,
+    ...{ vocabulary, types },
     padding: { token: config.pad_token_id ?? 0, type: 0 },
   };
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isInteger(value) && (value as number) > 0;
 }
 
 function parse(

@@ -202,6 +202,7 @@ const fresh = { resume: false, overwrite: false };
 const task: Task = {
   ...{ name: "noise", spec: "noise", classes: model.classes, verified: false },
   objective: "classification",
+  classesIn: () => undefined,
   measures: [],
   counts: { train: 48, test: 12 },
   train: (of) => noiseSamples(of as Model, 48),

@@ -21,7 +21,13 @@ import {
   sizeOfModel,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import { type EpochRecord, type Evaluation, evaluate, expectHidden } from "@espalier/train";
+import {
+  type EpochRecord,
+  type Evaluation,
+  evaluate,
+  expectHidden,
+  expectSmoothing,
+} from "@espalier/train";
 import { applyPlan } from "./apply-plan.ts";
 import type { OnPipelineEvent, Stage } from "./events.ts";
 import { CALIBRATION_SAMPLES, exportModel, fileName } from "./export.ts";
@@ -147,7 +153,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
   const { source, settings } = request;
   const { executor, task } = context;
   const byLatency = isByLatency(request);
-  expectPossible(request);
+  expectPossible(request, task);
   const random = new Random(settings.seed);
   const start = startOf(request, context, random);
   const run = await RunDirectory.open(
@@ -185,6 +191,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
           executor,
           batchSize: settings.batchSize,
           measures: task.measures,
+          classes: task.classesIn(model),
           signal: context.signal,
           onProgress: (done, total) =>
             context.onEvent?.({
@@ -243,12 +250,13 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
 }
 
 /** What can be said before anything is begun. */
-function expectPossible(request: PruneRequest): void {
+function expectPossible(request: PruneRequest, task: Task): void {
   const { source, settings, timing } = request;
   const { implantRank } = settings.plan;
   const { coupling, kinds } = settings.sensitivity;
   expectImplantRank(componentGroups(source.model, coupling, kinds), implantRank);
-  const { epochs, distillation, hiddenDistillation = 0 } = settings.tune;
+  const { epochs, distillation, hiddenDistillation = 0, labelSmoothing } = settings.tune;
+  expectSmoothing({ name: task.objective }, labelSmoothing);
   if (distillation + hiddenDistillation > 1) {
     throw new EspalierError(
       "invalid-argument",
@@ -402,7 +410,13 @@ async function reduce(
             ),
           )
         : undefined;
-    const scored = sensitivity && decodeSensitivity(sensitivity);
+    const scored =
+      sensitivity &&
+      decodeSensitivity(
+        sensitivity,
+        componentGroups(model, coupling, settings.sensitivity.kinds),
+        run.file(`${prefix}sensitivity.json`),
+      );
     plan = await stage("plan", run, `${prefix}plan.json`, context, async () => {
       // Each round keeps the same share of what the one before has left; implants come last.
       const { budget, roundTo } = settings.plan;

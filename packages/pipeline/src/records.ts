@@ -11,6 +11,7 @@ import {
   type PlanOptions,
   type Sensitivity,
 } from "@espalier/core";
+import * as z from "zod";
 import type { LatencyPromise } from "./latency-budget.ts";
 
 /** A group and its scores, as `sensitivity.json` holds them. */
@@ -40,13 +41,45 @@ export function encodeSensitivity(sensitivity: Sensitivity): SensitivityRecord {
   };
 }
 
-export function decodeSensitivity(record: SensitivityRecord): Sensitivity {
+const scoredGroups = z.object({
+  groups: z.array(
+    z.object({
+      name: z.string(),
+      scores: z.array(z.number()),
+      standardErrors: z.array(z.number().nullable()),
+    }),
+  ),
+});
+
+/**
+ * The scores of the components `groups`.
+ *
+ * @throws EspalierError `mismatched-model` for a record of others.
+ */
+export function decodeSensitivity(
+  record: SensitivityRecord,
+  groups: readonly ComponentGroup[],
+  path: string,
+): Sensitivity {
+  const { data } = scoredGroups.safeParse(record);
+  const scored = data?.groups ?? [];
+  const isOf = ({ name, count }: ComponentGroup, i: number) =>
+    scored[i]?.name === name &&
+    scored[i].scores.length === count &&
+    scored[i].standardErrors.length === count;
+  if (scored.length !== groups.length || !groups.every(isOf)) {
+    throw new EspalierError(
+      "mismatched-model",
+      `${path}: expected scores and errors of the ${groups.length} groups of the model, from ${groups[0]?.name} on, got ${scored.length} groups from ${scored[0]?.name} on`,
+      { path },
+    );
+  }
   return {
     ...record,
-    groups: record.groups.map(({ scores, standardErrors, ...group }) => ({
+    groups: groups.map((group, i) => ({
       group,
-      scores: Float64Array.from(scores),
-      standardErrors: Float64Array.from(standardErrors, (error) => error ?? Number.NaN),
+      scores: Float64Array.from(scored[i].scores),
+      standardErrors: Float64Array.from(scored[i].standardErrors, (error) => error ?? Number.NaN),
     })),
   };
 }

@@ -4,7 +4,7 @@ import { existsSync } from "node:fs";
 import { mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { EspalierError, PARTIAL_SUFFIX, readJson, writeJsonAtomic } from "@espalier/base";
+import { EspalierError, PARTIAL_SUFFIX, readJson, show, writeJsonAtomic } from "@espalier/base";
 import { expectEmpty } from "./save-model.ts";
 
 /** What was asked for; the first file of a run. */
@@ -33,7 +33,8 @@ export class RunDirectory {
    * Begins or resumes a run.
    *
    * @throws EspalierError `occupied-directory` if there is something else; `invalid-argument` naming
-   *   the first setting in which a run to be resumed differs.
+   *   the first setting in which a run to be resumed differs, and if it is both to be resumed and to be
+   *   overwritten.
    */
   static async open(
     path: string,
@@ -41,6 +42,13 @@ export class RunDirectory {
     { resume, overwrite }: OpenRunOptions,
   ): Promise<RunDirectory> {
     const manifestPath = join(path, MANIFEST);
+    if (resume && overwrite) {
+      throw new EspalierError(
+        "invalid-argument",
+        `${path}: expected one of resume and overwrite, got both`,
+        { path },
+      );
+    }
     if (overwrite && existsSync(manifestPath)) await rm(path, { recursive: true });
     if (resume && existsSync(manifestPath)) {
       expectSame(manifestPath, (await readJson(manifestPath)) as Manifest, manifest);
@@ -90,6 +98,11 @@ export class RunDirectory {
 }
 
 function expectSame(path: string, before: Manifest, now: Manifest): void {
+  if (typeof before !== "object" || before === null) {
+    throw new EspalierError("invalid-file", `${path}: expected an object, got ${show(before)}`, {
+      path,
+    });
+  }
   // What JSON cannot hold, such as undefined, is not part of a manifest.
   const wanted = JSON.parse(JSON.stringify(now)) as Manifest;
   for (const key of new Set([...Object.keys(before), ...Object.keys(wanted)])) {

@@ -19,6 +19,12 @@ export interface Task {
   readonly verified: boolean;
   readonly counts: { readonly train: number; readonly test: number };
   /**
+   * The number that `model` has for each class; undefined where they are the same.
+   *
+   * @throws EspalierError `mismatched-model`.
+   */
+  classesIn(model: Consumer): readonly number[] | undefined;
+  /**
    * The training samples for `model`, labelled with its classes.
    *
    * @throws EspalierError `mismatched-model` if samples or classes do not fit the model.
@@ -41,8 +47,7 @@ export interface OpenTaskOptions {
 export async function openTask(data: string, options: OpenTaskOptions = {}): Promise<Task> {
   const dataset = await openDataset(data, options);
   const { name, classes, objective, measures, verified, counts } = dataset;
-  const labelled = (samples: Samples, model: Consumer) =>
-    relabel(samples, labelsOf(classes, model.classes, name));
+  const classesIn = (model: Consumer) => labelsOf({ name, classes }, model);
   return {
     name,
     spec: data,
@@ -51,23 +56,32 @@ export async function openTask(data: string, options: OpenTaskOptions = {}): Pro
     measures,
     verified,
     counts,
-    train: (model) => labelled(dataset.train(model.preprocessing), model),
-    test: (model) => labelled(dataset.test(model.preprocessing), model),
+    classesIn,
+    train: (model) => relabel(dataset.train(model.preprocessing), classesIn(model)),
+    test: (model) => relabel(dataset.test(model.preprocessing), classesIn(model)),
   };
 }
 
+// Names of classes that say nothing, such as LABEL_1.
+const isPlaceholder = (name: string) => /^(label|class)?[ _-]?\d+$/i.test(name);
+
+/** As files of different origin write the same name. */
+const plain = (name: string) => name.toLowerCase().replace(/[ _-]/g, "");
+
 /**
  * The model's label of each class of the data: by name where the model knows all the names, which may
- * be some of its own, and otherwise by position.
+ * be some of its own, and otherwise by position. Folders of images may be called by other names than a
+ * model's classes, as ImageNet's are by WordNet's numbers; the classes of a task of texts are always
+ * called the same, so that a model of other names is one of another task.
+ *
+ * @throws EspalierError `mismatched-model`.
  */
-function labelsOf(
-  classes: readonly string[],
-  known: readonly string[],
-  name: string,
+export function labelsOf(
+  { name, classes }: Pick<Task, "name" | "classes">,
+  { classes: known, preprocessing }: Consumer,
 ): readonly number[] | undefined {
-  const labels = classes.map((each) => known.indexOf(each));
-  if (!labels.includes(-1)) return labels;
-  if (classes.length === known.length) return undefined;
+  const labels = classes.map((each) => known.map(plain).indexOf(plain(each)));
+  if (!labels.includes(-1)) return labels.every((label, i) => label === i) ? undefined : labels;
   if (known.length === 0) {
     throw new EspalierError(
       "mismatched-model",
@@ -75,16 +89,22 @@ function labelsOf(
       { expected: classes.length, actual: 0 },
     );
   }
-  const some = (list: readonly string[]) => `${list.slice(0, 3).join(", ")} …`;
+  const others =
+    preprocessing.kind === "text" && classes.length > 1
+      ? !known.every(isPlaceholder)
+      : labels.some((label) => label !== -1);
+  if (classes.length === known.length && !others) return undefined;
+  const some = (list: readonly string[]) =>
+    list.length > 3 ? `${list.slice(0, 3).join(", ")} …` : list.join(", ");
   throw new EspalierError(
     "mismatched-model",
     `expected a model of the ${classes.length} classes of ${name} (${some(classes)}), got one of ${known.length} (${some(known)})`,
-    { expected: classes.length, actual: known.length },
+    { expected: classes, actual: known },
   );
 }
 
 function relabel(samples: Samples, labels: readonly number[] | undefined): Samples {
-  if (labels === undefined || labels.every((label, i) => label === i)) return samples;
+  if (labels === undefined) return samples;
   return {
     ...samples,
     batch: async (indices, augmentation) => {

@@ -1,4 +1,5 @@
 /** @file Training as a stage of a run: leaves the final model and the curve, and can be resumed. */
+import { EspalierError } from "@espalier/base";
 import { float32Tensor, readSafetensors, toFloat32, writeSafetensors } from "@espalier/checkpoints";
 import { type Model, type Random, type Samples, selectSamples } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
@@ -8,6 +9,7 @@ import {
   type TrainOptions,
   train,
 } from "@espalier/train";
+import * as z from "zod";
 import type { OnPipelineEvent } from "./events.ts";
 import { FINAL_MODEL, type RunDirectory } from "./run-directory.ts";
 import { saveModel } from "./save-model.ts";
@@ -65,7 +67,7 @@ export async function trainInRun(
     const trained = await train(model, {
       ...options,
       executor,
-      resume: run.has(CHECKPOINT) ? await readCheckpoint(run.file(CHECKPOINT)) : undefined,
+      resume: run.has(CHECKPOINT) ? await readCheckpoint(run.file(CHECKPOINT), model) : undefined,
       onCheckpoint: (checkpoint) => writeCheckpoint(run.file(CHECKPOINT), checkpoint),
       signal,
       onEvent: (event) => {
@@ -93,9 +95,33 @@ async function writeCheckpoint(path: string, checkpoint: TrainingCheckpoint): Pr
   await writeSafetensors(path, tensors, { training: JSON.stringify(rest) });
 }
 
-async function readCheckpoint(path: string): Promise<TrainingCheckpoint> {
+const progress = z.object({
+  step: z.int().min(1),
+  history: z.array(z.custom<EpochRecord>((value) => typeof value === "object" && value !== null)),
+  partial: z.object({ loss: z.number(), correct: z.number(), count: z.number() }),
+});
+
+/** @throws EspalierError `invalid-file` for another file than `writeCheckpoint` writes of `model`. */
+async function readCheckpoint(path: string, model: Model): Promise<TrainingCheckpoint> {
   const { tensors, metadata } = await readSafetensors(path);
-  const rest = JSON.parse(metadata.training) as Omit<TrainingCheckpoint, "state">;
+  const fail = (what: string): never => {
+    throw new EspalierError("invalid-file", `${path}: ${what}`, { path });
+  };
+  const { data } = progress.safeParse(parseJson(metadata.training));
+  if (data === undefined) return fail("expected the progress of a training in its metadata");
   const state = new Map([...tensors].map(([name, tensor]) => [name, toFloat32(tensor)]));
-  return { ...rest, state };
+  for (const [name, parameter] of model.parameters) {
+    const count = state.get(name)?.length;
+    if (count === parameter.data.length) continue;
+    fail(`${name}: expected ${parameter.data.length} numbers, got ${count ?? "none"}`);
+  }
+  return { ...data, state };
+}
+
+function parseJson(text: string | undefined): unknown {
+  try {
+    return JSON.parse(text ?? "");
+  } catch {
+    return undefined;
+  }
 }

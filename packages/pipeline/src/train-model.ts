@@ -68,6 +68,7 @@ export async function trainModel(
       executor,
       batchSize,
       measures: task.measures,
+      classes: task.classesIn(trained),
       signal,
       onProgress: (done, total) =>
         onEvent?.({ type: "progress", stage: "evaluate", unit: "samples", done, total }),

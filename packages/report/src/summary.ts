@@ -193,8 +193,13 @@ function withoutPruning({ pruning: _, ...rest }: ModelDescription): Summary["mod
 }
 
 function judge(evaluation: Evaluation): Judgement {
-  const { accuracy, count } = evaluation;
-  return { ...evaluation, standardError: Math.sqrt((accuracy * (1 - accuracy)) / count) };
+  const { accuracy, count, measures } = evaluation;
+  // Of regression it is Pearson's correlation, whose error is nearly this.
+  const variance =
+    measures?.pearson === undefined
+      ? (accuracy * (1 - accuracy)) / count
+      : (1 - accuracy ** 2) ** 2 / Math.max(1, count - 1);
+  return { ...evaluation, standardError: Math.sqrt(variance) };
 }
 
 function reduction(dense: number, pruned: number): Reduction {

@@ -33,6 +33,11 @@ export interface EvaluateOptions {
   readonly batchSize: number;
   /** What to report besides accuracy and loss. */
   readonly measures?: readonly Measure[] | undefined;
+  /**
+   * The model's class of each class of the task, whose numbers measures are about; default: they are
+   * the same.
+   */
+  readonly classes?: readonly number[] | undefined;
   readonly signal?: AbortSignal | undefined;
   /** Called after every batch with the number of samples done. */
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
@@ -42,7 +47,14 @@ export interface EvaluateOptions {
 export async function evaluate(
   model: Model,
   samples: Samples,
-  { executor, batchSize: wanted, measures: asked = [], signal, onProgress }: EvaluateOptions,
+  {
+    executor,
+    batchSize: wanted,
+    measures: asked = [],
+    classes,
+    signal,
+    onProgress,
+  }: EvaluateOptions,
 ): Promise<Evaluation> {
   const prepare = (batchSize: number, length: number | undefined) => {
     const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
@@ -64,7 +76,7 @@ export async function evaluate(
   } finally {
     await programs.dispose();
   }
-  return score.result(asked);
+  return score.result(asked, classes);
 }
 
 /** Gathers predictions, and adds up the loss in float64. */
@@ -104,20 +116,24 @@ export class Score {
     }
   }
 
-  result(wanted: readonly Measure[] = []): Evaluation {
-    const [predictions, labels] = [this.#predictions, this.#labels];
-    const count = labels.length;
-    const measure = measures[this.#regression ? "pearson" : "accuracy"];
+  /**
+   * A correlation that is not defined, since one side does not vary, counts as 0. Measures are about
+   * the task's classes: see `EvaluateOptions.classes`.
+   */
+  result(wanted: readonly Measure[] = [], classes?: readonly number[]): Evaluation {
+    const count = this.#labels.length;
+    const inTask = (values: readonly number[]) =>
+      classes === undefined ? values : values.map((value) => classes.indexOf(value));
+    const [predictions, labels] = [inTask(this.#predictions), inTask(this.#labels)];
+    const measure = (name: Measure) => measures[name](predictions, labels) || 0;
     return {
       count,
-      accuracy: measure(predictions, labels),
+      accuracy: measure(this.#regression ? "pearson" : "accuracy"),
       loss: this.#loss / count,
       ...(wanted.length === 0
         ? {}
         : {
-            measures: Object.fromEntries(
-              wanted.map((name) => [name, measures[name](predictions, labels)]),
-            ),
+            measures: Object.fromEntries(wanted.map((name) => [name, measure(name)])),
           }),
     };
   }

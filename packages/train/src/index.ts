@@ -21,6 +21,7 @@ export {
 } from "./step.ts";
 export {
   type EpochRecord,
+  expectSmoothing,
   type PartialEpoch,
   type TrainEvent,
   type TrainingCheckpoint,

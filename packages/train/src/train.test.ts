@@ -1,12 +1,14 @@
 import { EspalierError } from "@espalier/base";
-import { bindParameters, type Model, Random, type Samples } from "@espalier/core";
+import { bindParameters, type Model, objectives, Random, type Samples } from "@espalier/core";
 import { crossEntropy, float32Data, gradient, input, mean } from "@espalier/graph";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
 import { describe, expect, test } from "vitest";
+import { Score } from "./evaluate.ts";
 import {
   compileTrainingStep,
   evaluate,
+  expectSmoothing,
   type OptimizerOptions,
   parametersIn,
   readState,
@@ -288,5 +290,42 @@ test("re-estimated statistics are those of the batches", async () => {
   const expected = float32Data((await program.run(feeds)).mean);
   first.parameters.get("bn1.running_mean")!.data.forEach((value, i) => {
     expect(value).toBeCloseTo(expected[i], 5);
+  });
+});
+
+describe("what is said of predictions", () => {
+  const regression = { classes: ["score"], objective: objectives.regression };
+
+  test("a correlation that is not defined is 0, which JSON can hold", () => {
+    const score = new Score(regression);
+    score.add(Float32Array.of(2, 2), { labels: [1, 3] }, 2);
+    expect(score.result(["pearson", "spearman"])).toEqual({
+      ...{ count: 2, accuracy: 0, loss: 0.5 },
+      measures: { pearson: 0, spearman: 0 },
+    });
+  });
+
+  test("measures are of the task's classes, whatever numbers they have in the model", () => {
+    // Logits of three classes, of which the task knows two: its 0 is 2 here, its 1 is 0.
+    const rows = [
+      [9, 0, 0],
+      [9, 0, 0],
+      [0, 0, 9],
+      [0, 9, 0],
+    ];
+    const score = new Score({ classes: ["yes", "other", "no"], objective: undefined });
+    score.add(Float32Array.from(rows.flat()), { labels: [0, 2, 2, 0] }, 4);
+    const { accuracy, measures } = score.result(["f1"], [2, 0]);
+    expect(accuracy).toBe(0.5);
+    // Of "yes": one right of two predicted and two there.
+    expect(measures?.f1).toBeCloseTo(0.5);
+  });
+
+  test("numbers to be predicted are not smoothed", () => {
+    expect(() => expectSmoothing(objectives.regression, 0.1)).toThrow(
+      "label-smoothing: expected 0 where a number is to be predicted, got 0.1",
+    );
+    expectSmoothing(objectives.regression, 0);
+    expectSmoothing(objectives.classification, 0.1);
   });
 });

@@ -4,6 +4,7 @@ import {
   type Batch,
   bindParameters,
   type Model,
+  type Objective,
   objectiveOf,
   PerLength,
   prefetch,
@@ -63,6 +64,7 @@ export interface EpochRecord {
   readonly learningRate: number;
   /** Mean over the epoch's steps; with smoothed targets if so asked, and with augmentation. */
   readonly loss: number;
+  /** Of regression the mean of the batches' correlations. */
   readonly trainAccuracy: number;
   readonly validationAccuracy?: number;
   readonly testAccuracy?: number;
@@ -80,6 +82,7 @@ export interface TrainingCheckpoint {
 /** Sums over the steps of an epoch. */
 export interface PartialEpoch {
   readonly loss: number;
+  /** Samples that were right; of regression each counts as its batch's correlation. */
   readonly correct: number;
   readonly count: number;
 }
@@ -103,8 +106,8 @@ export interface TrainResult {
 /**
  * Trains `model`. Samples that do not fill a batch at the end of an epoch are left out of it.
  *
- * @throws EspalierError `invalid-argument` if there are fewer samples than a batch holds; `aborted`
- *   after `onCheckpoint` was called; `not-finite` when the loss is NaN or infinite.
+ * @throws EspalierError `invalid-argument` if there are fewer samples than a batch holds, and for
+ *   label smoothing of regression; `aborted` after `onCheckpoint` was called; `not-finite` when the loss is NaN or infinite.
  */
 export async function train(model: Model, options: TrainOptions): Promise<TrainResult> {
   const { executor, samples, validation, test, epochs, batchSize, signal, onEvent } = options;
@@ -115,6 +118,8 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       `expected at least one batch of ${batchSize} samples, got ${samples.count} samples`,
     );
   }
+  const objective = objectiveOf(model);
+  expectSmoothing(objective, options.labelSmoothing);
   const steps = epochs * stepsPerEpoch;
   const programs = new PerLength((length) =>
     compileTrainingStep(model, executor, { ...options, length, statisticsMomentum: 0.1 }),
@@ -123,8 +128,13 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
   const teachers =
     distillation &&
     new PerLength((length) => compileTeacher(distillation, executor, batchSize, length));
-  const objective = objectiveOf(model);
   const { resume } = options;
+  if (resume !== undefined && resume.step > steps) {
+    throw new EspalierError(
+      "invalid-argument",
+      `training: expected a checkpoint of at most ${steps} steps, got one of ${resume.step}`,
+    );
+  }
   let state: TrainingState | DeviceState | undefined = resume?.state;
   const history = [...(resume?.history ?? [])];
   let partial: PartialEpoch = resume?.partial ?? { loss: 0, correct: 0, count: 0 };
@@ -189,7 +199,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       score.add(result.logits, { labels: batch.labels }, batchSize);
       partial = {
         loss: partial.loss + result.loss,
-        correct: partial.correct + Math.round(score.result().accuracy * batchSize),
+        correct: partial.correct + score.result().accuracy * batchSize,
         count: partial.count + batchSize,
       };
       onEvent?.({ type: "step-end", step: done, steps, loss: result.loss });
@@ -217,6 +227,15 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
     await programs.dispose();
     await teachers?.dispose();
   }
+}
+
+/** @throws EspalierError `invalid-argument`: numbers that are to be predicted are not spread over classes. */
+export function expectSmoothing({ name }: Pick<Objective, "name">, smoothing: number): void {
+  if (smoothing === 0 || name !== "regression") return;
+  throw new EspalierError(
+    "invalid-argument",
+    `label-smoothing: expected 0 where a number is to be predicted, got ${smoothing}`,
+  );
 }
 
 function smooth(targets: Float32Array, classes: number, smoothing: number): Float32Array {

@@ -18,6 +18,7 @@ const task: Task = {
   spec: "noise",
   classes: model.classes,
   objective: "classification",
+  classesIn: () => undefined,
   measures: [],
   verified: true,
   counts: { train: 64, test: 40 },

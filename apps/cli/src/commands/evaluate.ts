@@ -19,6 +19,7 @@ export function registerEvaluate(program: Command, signal: AbortSignal): void {
         executor,
         batchSize: options.batchSize ?? 128,
         measures: task.measures,
+        classes: task.classesIn(model),
         signal,
         onProgress: (done, total) =>
           onEvent({ type: "progress", stage: "evaluate", unit: "samples", done, total }),

@@ -1,0 +1,54 @@
+import { describe, expect, test } from "vitest";
+import { labelsOf } from "./task.ts";
+
+const texts = { kind: "text", tokenizer: undefined, maxLength: 8, truncates: true } as const;
+const rest = { vocabulary: 10, types: 2, padding: { token: 0, type: 0 } };
+const images = { kind: "image", shape: [3, 4, 4], mean: [0, 0, 0], std: [1, 1, 1] } as const;
+
+const mnli = { name: "glue/mnli", classes: ["entailment", "neutral", "contradiction"] };
+const ofTexts = (...classes: string[]) => ({ classes, preprocessing: { ...texts, ...rest } });
+const ofImages = (...classes: string[]) => ({ classes, preprocessing: images });
+
+describe("the classes of a task in a model", () => {
+  test("have the same numbers where they have the same names", () => {
+    expect(labelsOf(mnli, ofTexts("entailment", "neutral", "contradiction"))).toBeUndefined();
+  });
+
+  test("are found by name, however that is written", () => {
+    expect(labelsOf(mnli, ofTexts("CONTRADICTION", "NEUTRAL", "ENTAILMENT"))).toEqual([2, 1, 0]);
+    const rte = { name: "glue/rte", classes: ["entailment", "not_entailment"] };
+    expect(labelsOf(rte, ofTexts("other", "not entailment", "Entailment"))).toEqual([2, 1]);
+  });
+
+  test("go by position where the model's names say nothing", () => {
+    expect(labelsOf(mnli, ofTexts("LABEL_0", "LABEL_1", "LABEL_2"))).toBeUndefined();
+    expect(labelsOf(mnli, ofTexts("0", "1", "2"))).toBeUndefined();
+  });
+
+  test("of texts are those of another task where names differ", () => {
+    const mrpc = { name: "glue/mrpc", classes: ["not_equivalent", "equivalent"] };
+    expect(() => labelsOf(mrpc, ofTexts("NEGATIVE", "POSITIVE"))).toThrow(
+      "expected a model of the 2 classes of glue/mrpc (not_equivalent, equivalent), got one of 2 (NEGATIVE, POSITIVE)",
+    );
+    // A number that is to be predicted has no class.
+    expect(labelsOf({ name: "glue/stsb", classes: ["similarity"] }, ofTexts("score"))).toBe(
+      undefined,
+    );
+  });
+
+  test("of images may be called otherwise, but not in part", () => {
+    const folder = { name: "imagefolder", classes: ["n01440764", "n02102040"] };
+    expect(labelsOf(folder, ofImages("tench", "English springer"))).toBeUndefined();
+    const pets = { name: "imagefolder", classes: ["cat", "hound"] };
+    expect(() => labelsOf(pets, ofImages("dog", "cat"))).toThrow(
+      "expected a model of the 2 classes of imagefolder (cat, hound), got one of 2 (dog, cat)",
+    );
+  });
+
+  test("need a head with as many", () => {
+    expect(() => labelsOf(mnli, ofTexts())).toThrow("got one without a head for any task");
+    expect(() => labelsOf(mnli, ofTexts("LABEL_0", "LABEL_1"))).toThrow(
+      "expected a model of the 3 classes of glue/mnli",
+    );
+  });
+});
