@@ -28,9 +28,17 @@ test.each([
       rows[(n + r) * n + i] = total;
     }
   }
-  const found = solvePositive(rows, n);
+  const found = solvePositive(rows, n)!;
   expect(found).toHaveLength(sides * n);
   found.forEach((x, i) => {
     expect(x).toBeCloseTo(solution[i], 6);
   });
+});
+
+test.each([
+  ["singular", [1, 0, 1, 1]],
+  ["of both signs", [1, 0, 2, 1]],
+  ["not finite", [1, 0, Number.NaN, 1]],
+])("a matrix that is %s has no solution", (_, matrix) => {
+  expect(solvePositive(Float64Array.from([...matrix, 1, 1]), 2)).toBeUndefined();
 });

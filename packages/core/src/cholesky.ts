@@ -12,9 +12,9 @@ const BLOCK = 64;
  * @param rows [n + K, n]: the lower triangle of A [n, n], then Bᵀ [K, n]; overwritten. What is above
  *   the diagonal does not matter.
  * @param n Unknowns.
- * @returns Xᵀ [K, n]: the last rows.
+ * @returns Xᵀ [K, n]: the last rows; undefined where A is not positive definite.
  */
-export function solvePositive(rows: Float64Array, n: number): Float64Array {
+export function solvePositive(rows: Float64Array, n: number): Float64Array | undefined {
   const height = rows.length / n;
   for (let start = 0; start < n; start += BLOCK) {
     const end = Math.min(start + BLOCK, n);
@@ -22,6 +22,7 @@ export function solvePositive(rows: Float64Array, n: number): Float64Array {
       for (let j = start; j < Math.min(i + 1, end); j++) {
         let left = rows[i * n + j];
         for (let k = start; k < j; k++) left -= rows[i * n + k] * rows[j * n + k];
+        if (i === j && !(left > 0)) return undefined;
         rows[i * n + j] = i === j ? Math.sqrt(left) : left / rows[j * n + j];
       }
     }

@@ -56,8 +56,8 @@ function ridgeOf(unknowns: number, observations: number): number {
   return 1e-3 * Math.max(1, (OBSERVATIONS_PER_UNKNOWN * unknowns) / observations);
 }
 
-// The normal equations of a row with n unknowns take 12n² bytes and n³/3 multiplications: up to 512
-// channels of 3×3, half a minute of one core and a quarter of a gigabyte (decision 023).
+// The normal equations of a row with n unknowns take 16n² bytes and n³/3 multiplications: up to 512
+// channels of 3×3, half a minute of one core and a third of a gigabyte (decision 023).
 const MOST_UNKNOWNS = 4608;
 
 // A row of which less than a quarter can be explained would be mostly noise if it varied as before.
@@ -106,9 +106,9 @@ export async function compensate(
   return parameters === pruned.parameters ? pruned : pruned.withParameters(parameters);
 }
 
-/** The sums that a weight is fitted by, over everything that is looked at. */
 type SumName = keyof NormalSums | keyof TargetSums;
 
+/** The sums that a weight is fitted by, over everything that is looked at. */
 class Totals {
   readonly #names: readonly SumName[];
   readonly #sums = new Map<SumName, Float64Array>();
@@ -140,6 +140,11 @@ interface Fit {
   readonly offset: number;
   /** Of rows that see different things. */
   readonly groups: number;
+  /**
+   * What is done about how much rows vary that are normalised: they are multiplied to vary as much as
+   * what they are fitted to, or, where that is a sum, normalisation is written for them as they are.
+   */
+  readonly scaling: "gain" | "restate" | undefined;
   readonly sums: readonly SumName[];
 }
 
@@ -212,19 +217,15 @@ function prepare(
   }
   // Half of the memory for what is held, the rest for what runs.
   const mostBytes = (options.executor.memoryLimit ?? Number.POSITIVE_INFINITY) / 4 / held;
-  const prepared = [...byLength].map(([length = 1, batches]) => {
+  const prepared = [...byLength].map(([length, batches]) => {
     const shape = { batchSize, length, samples: samples.count };
     const { targets, sums, ...rest } = prepareShape(dense, pruned, shape, options);
-    return {
-      ...rest,
-      batches,
-      targets: new Walk(targets, mostBytes * length),
-      sums: new Walk(sums, mostBytes * length),
-    };
+    const most = mostBytes * (length ?? 1);
+    return { ...rest, batches, targets: new Walk(targets, most), sums: new Walk(sums, most) };
   });
-  const peakBytes = Math.max(
-    ...prepared.map(({ targets, sums }) => Math.max(targets.peakBytes, sums.peakBytes)),
-  );
+  // A step of each is open at a time.
+  const running = prepared.map(({ targets, sums }) => targets.peakBytes + sums.peakBytes);
+  const peakBytes = 2 * Math.max(...running);
   return { batchSize, peakBytes, fits: prepared[0].fits, sequences: prepared };
 }
 
@@ -232,9 +233,10 @@ function prepare(
 function prepareShape(
   denseModel: Model,
   prunedModel: Model,
-  { batchSize, length, samples }: { batchSize: number; length: number; samples: number },
+  shape: { batchSize: number; length: number | undefined; samples: number },
   { random, fits: isWanted = () => true }: CompensateOptions,
 ) {
+  const { batchSize, length, samples } = shape;
   const dense = denseModel.build(batchSize, "evaluation", length);
   const pruned = prunedModel.build(batchSize, "evaluation", length);
   const fits: Fit[] = [];
@@ -278,8 +280,9 @@ function prepareShape(
         ? target
         : divideBySlope(subtract(target, choose(fit.sum.rest, 2)), choose(fit.sum.slope, 2));
     const wantedRows = reshape(made, [batchSize, groups, count / groups, positions]);
+    const isNormalized = solvable && shift?.normalization !== undefined;
     // What makes up for other branches would overshoot if it varied as much as all that is missing.
-    const mayGain = fit.sum === undefined && shift?.normalization !== undefined;
+    const scaling = !isNormalized ? undefined : fit.sum === undefined ? "gain" : "restate";
     let added: Partial<Record<SumName, Value>>;
     if (regressors === undefined) {
       added = { observations, e: sum(flat(wantedRows), [2]) };
@@ -290,10 +293,11 @@ function prepareShape(
       const e = flat(subtract(wantedRows, matmul(weight, seen)));
       const x = flat(seen);
       const square = solvable ? { xx: matmul(x, transpose(x)), xe: matmul(x, transpose(e)) } : {};
-      const targets = solvable && mayGain ? { y: sum(y, [2]), yy: sum(multiply(y, y), [2]) } : {};
-      added = { observations, e: sum(e, [2]), x: sum(x, [2]), ...square, ...targets };
+      const spread = scaling === "gain" ? { y: sum(y, [2]), yy: sum(multiply(y, y), [2]) } : {};
+      added = { observations, e: sum(e, [2]), x: sum(x, [2]), ...square, ...spread };
     }
-    fits.push({ weight: name, shift, offset, groups, sums: Object.keys(added) as SumName[] });
+    const names = Object.keys(added) as SumName[];
+    fits.push({ ...{ weight: name, shift, offset, groups, scaling }, sums: names });
     targets.push([wanted]);
     sums.push(Object.values(added));
   }
@@ -303,7 +307,7 @@ function prepareShape(
 /** `parameters` with one weight changed so that its errors, summed up in `totals`, become least. */
 function correct(
   parameters: Model["parameters"],
-  { weight, shift, offset, groups, sums }: Fit,
+  { weight, shift, offset, groups, scaling, sums }: Fit,
   totals: Totals,
 ): Model["parameters"] {
   const corrected = new Map(parameters);
@@ -316,11 +320,9 @@ function correct(
   const [observations] = totals.get("observations");
   const weights = sums.includes("xx") ? copyOf(weight) : undefined;
   const constants = shift && copyOf(shift.parameter);
-  const gains = sums.includes("yy");
-  // Normalised rows that get no gain are those that are fitted to a sum.
   const { normalization } = shift ?? {};
   const normalized =
-    weights && normalization && !gains
+    normalization && scaling === "restate"
       ? {
           mean: constants!,
           variance: copyOf(normalization.variance),
@@ -355,7 +357,7 @@ function correct(
       rows[i] += delta;
     });
     shiftBy(solution.constant);
-    if (gains) {
+    if (scaling === "gain") {
       const spread = spreadOf(rows, normal);
       shiftBy(gain(rows, spread, gainsOf(spread, { y: of("y"), yy: of("yy") }, observations)));
     }

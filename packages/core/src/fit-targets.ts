@@ -9,6 +9,7 @@ import {
   gather,
   multiply,
   reshape,
+  sameShape,
   scalar,
   sizeOf,
   square,
@@ -174,7 +175,7 @@ class Sums {
   /** Of values that depend on the samples: the last step that changes them, −1 if none does. */
   readonly #settled = new Map<Value, number>();
 
-  /** @param changes The weights that each step changes, with what else of their layers it changes. */
+  /** @param changes The weights that the steps change, each with the shift of its layer. */
   constructor(graph: ModelGraph, changes: readonly { readonly name: string }[]) {
     const steps = new Map<Value | undefined, number>();
     changes.forEach(({ name }, step) => {
@@ -207,8 +208,13 @@ class Sums {
       const [next, ...others] = this.#users.get(value) ?? [];
       if (next === undefined || others.length > 0) return sum;
       if (!next.operation.affine?.(next, next.inputs.indexOf(value))) return sum;
+      // What is put beside the elements, as by concat, is not added to them.
       const added = next.inputs.filter(
-        (operand) => operand !== value && !own.has(operand) && this.#settled.has(operand),
+        (operand) =>
+          operand !== value &&
+          !own.has(operand) &&
+          this.#settled.has(operand) &&
+          sameShape(operand.shape, next.shape),
       );
       if (added.some((operand) => this.#settled.get(operand)! >= step)) return undefined;
       if (added.length > 0) sum = next;
@@ -217,7 +223,8 @@ class Sums {
   }
 }
 
-// Channels that next to nothing comes through (slopes are those of normalisation, about 1) stay as they are.
+// Slopes are those of normalisation, about 1. Channels that next to nothing comes through are fitted to
+// nothing, which changes nothing.
 const LEAST_SLOPE_SQUARED = 1e-12;
 
 /** `value / slope`, and nothing where there is hardly a slope. */

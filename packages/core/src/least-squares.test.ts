@@ -73,31 +73,43 @@ test("without any regressor that varies, weights are zero and constants the mean
   });
 });
 
-test("regressors that never vary leave finite weights, though their sums were rounded", () => {
-  const observations = 64;
-  const rounded = (numbers: number[]) => Float64Array.from(Float32Array.from(numbers));
-  for (let seed = 0; seed < 200; seed++) {
-    const draw = new Random(seed);
-    const [seen, errors] = [6, 8].map((n) => Array.from({ length: n }, () => draw.normal()));
-    const products = (others: number[]) =>
-      rounded(seen.flatMap((a) => others.map((b) => observations * a * b)));
-    const { weight, constant } = solveNormal(
-      {
-        observations,
-        xx: products(seen),
-        xe: products(errors),
-        x: rounded(seen.map((a) => observations * a)),
-        e: rounded(errors.map((a) => observations * a)),
-      },
-      1e-3,
-      true,
-    );
-    errors.forEach((error, r) => {
-      const made = seen.reduce((sum, a, i) => sum + weight[6 * r + i] * a, constant[r]);
-      expect(made).toBeCloseTo(error, 5);
-    });
-  }
-});
+/** `x` added to itself in float32: one by one, which is always wrong to the same side, or at once. */
+function sumOf(x: number, count: number, oneByOne: boolean): number {
+  if (!oneByOne) return Math.fround(count * x);
+  const rounded = Math.fround(x);
+  let total = 0;
+  for (let n = 0; n < count; n++) total = Math.fround(total + rounded);
+  return total;
+}
+
+test.each([
+  [64, false],
+  [64, true],
+  [1024, true],
+])(
+  "regressors that never vary leave finite weights, though sums of %i were rounded (one by one: %s)",
+  (observations, oneByOne) => {
+    const sums = (numbers: number[]) =>
+      Float64Array.from(numbers, (x) => sumOf(x, observations, oneByOne));
+    for (let seed = 0; seed < 200; seed++) {
+      const draw = new Random(seed);
+      // Of one value, which all regressors have: a channel that is always at its limit.
+      const value = draw.normal();
+      const seen = Array.from({ length: 9 }, () => value);
+      const errors = Array.from({ length: 2 }, () => draw.normal());
+      const products = (others: number[]) => sums(seen.flatMap((a) => others.map((b) => a * b)));
+      const { weight, constant } = solveNormal(
+        { observations, xx: products(seen), xe: products(errors), x: sums(seen), e: sums(errors) },
+        1e-3,
+        true,
+      );
+      errors.forEach((error, r) => {
+        const made = seen.reduce((sum, a, i) => sum + weight[9 * r + i] * a, constant[r]);
+        expect(Math.abs(made - error)).toBeLessThan(1e-3 * Math.max(1, Math.abs(error)));
+      });
+    }
+  },
+);
 
 test("gains make rows vary as much as their targets", () => {
   const sums = sumsOf(200, offsets);

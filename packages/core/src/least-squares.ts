@@ -1,4 +1,5 @@
 /** @file Linear least squares from sums over observations. */
+import { EspalierError } from "@espalier/base";
 import { solvePositive } from "./cholesky.ts";
 
 /** Sums over n observations of regressors x (D numbers each) and errors e (K numbers each). */
@@ -21,7 +22,7 @@ export interface Correction {
 
 // By how much eigenvalues may be wrong that come of sums in float32, as a share of the sum of squares:
 // half a unit in the last place, 6e-8, for those of squares and twice as much for the squares of sums,
-// and what was lost in adding up.
+// and what was lost in adding up few numbers.
 const ROUNDING = 5e-7;
 
 /**
@@ -31,37 +32,62 @@ const ROUNDING = 5e-7;
  *
  * @param ridge Above 0, so that linearly dependent regressors have one solution.
  * @param withConstant Otherwise c = 0.
+ * @throws EspalierError `not-finite` for sums that are not.
  */
 export function solveNormal(sums: NormalSums, ridge: number, withConstant: boolean): Correction {
-  const { observations: n, xx, xe, x, e } = sums;
-  const [regressors, rows] = [x.length, e.length];
+  const { observations: n, xx, x, e } = sums;
+  const regressors = x.length;
   const means = x.map((sum) => (withConstant ? sum / n : 0));
-  // The covariances, then those with the errors as rows.
-  const system = new Float64Array((regressors + rows) * regressors);
   let [trace, squares] = [0, 0];
+  for (let i = 0; i < regressors; i++) {
+    squares += xx[i * regressors + i];
+    trace += xx[i * regressors + i] - means[i] * x[i];
+  }
+  // Regressors that hardly vary leave rounding errors of float32 sums, of either sign, and get a weight
+  // near zero; those that are zero everywhere get one of zero.
+  let penalty = Math.max((ridge * trace) / regressors, ROUNDING * squares);
+  if (penalty === 0) penalty = 1;
+  let weight = solvePositive(normalEquations(sums, means, penalty), regressors);
+  // How wrong sums in float32 are depends on who adds up, and in which order.
+  while (weight === undefined && penalty < squares) {
+    penalty *= 10;
+    weight = solvePositive(normalEquations(sums, means, penalty), regressors);
+  }
+  if (weight === undefined) {
+    throw new EspalierError(
+      "not-finite",
+      `least squares: expected sums over ${n} observations that are finite, got ${squares} for the squares of ${regressors} regressors`,
+    );
+  }
+  const solution = weight.slice();
+  const constant = e.map((sum, r) => {
+    if (!withConstant) return 0;
+    let predicted = 0;
+    for (let i = 0; i < regressors; i++) predicted += solution[r * regressors + i] * means[i];
+    return sum / n - predicted;
+  });
+  return { weight: solution, constant };
+}
+
+/** The covariances of regressors with `penalty` on the diagonal, then those with the errors as rows. */
+function normalEquations(
+  { xx, xe, x, e }: NormalSums,
+  means: Float64Array,
+  penalty: number,
+): Float64Array {
+  const [regressors, rows] = [x.length, e.length];
+  const system = new Float64Array((regressors + rows) * regressors);
   for (let i = 0; i < regressors; i++) {
     // Half of it, since the sums of a matrix product are not symmetric to the last bit.
     for (let j = 0; j <= i; j++) {
       system[i * regressors + j] = xx[i * regressors + j] - means[i] * x[j];
     }
+    system[i * regressors + i] += penalty;
     for (let r = 0; r < rows; r++) {
       system[(regressors + r) * regressors + i] = xe[i * rows + r] - means[i] * e[r];
     }
-    trace += system[i * regressors + i];
-    squares += xx[i * regressors + i];
   }
-  // Regressors that hardly vary leave rounding errors of float32 sums, of either sign, and get a weight
-  // near zero; those that are zero everywhere get one of zero.
-  const penalty = Math.max((ridge * trace) / regressors, ROUNDING * squares) || 1;
-  for (let i = 0; i < regressors; i++) system[i * regressors + i] += penalty;
-  const weight = solvePositive(system, regressors).slice();
-  const constant = e.map((sum, r) => {
-    if (!withConstant) return 0;
-    let predicted = 0;
-    for (let i = 0; i < regressors; i++) predicted += weight[r * regressors + i] * means[i];
-    return sum / n - predicted;
-  });
-  return { weight, constant };
+  return system;
 }
 
 /** Sums over n observations of y, K numbers each, and of their squares. */

@@ -12,7 +12,7 @@ export interface NormalizationData {
 
 /**
  * Makes stored statistics those of what the rows of a weight make, without changing what comes of it:
- * the rows are multiplied to vary as the stored variances say, which scales make up for, and biases take
+ * the rows are multiplied to vary about as the stored variances say, which scales make up for, and biases take
  * what means were off by. So it makes no difference whether a batch is normalised by itself, as in
  * training, or by what is stored.
  *
@@ -29,11 +29,12 @@ export function restate(
   means.forEach((made, r) => {
     const c = first + r;
     const stored = Math.sqrt(variance[c] + epsilon);
-    const varies = Math.sqrt(deviations[r] / observations + epsilon);
+    const spread = deviations[r] / observations;
+    const factor = stored / Math.sqrt(spread + epsilon);
     bias[c] += (scale[c] * (made - mean[c])) / stored;
-    scale[c] *= varies / stored;
-    const factor = stored / varies;
     mean[c] = factor * made;
+    variance[c] = factor ** 2 * spread;
+    scale[c] *= Math.sqrt(variance[c] + epsilon) / (stored * factor);
     for (let i = r * regressors; i < (r + 1) * regressors; i++) rows[i] *= factor;
   });
 }

@@ -130,6 +130,7 @@ export {
   type NdArray,
   type Operation,
   type Shape,
+  sameShape,
   sizeOf,
   type TensorData,
   topologicalOrder,

@@ -444,3 +444,21 @@ describe("networks as HAP prunes them", () => {
     expect(sizeOfModel(loaded)).toEqual(sizeOfModel(model));
   });
 });
+
+test("what a shortcut reads as it is, is not shifted by a normalisation beside it", () => {
+  const model = preResNet.initialize({ ...preResNetConfig(20, [6, 8, 10]), ...labels }, new Random(0));
+  const { fittable } = model.build(1, "evaluation");
+  const shiftOf = (name: string) => fittable.get(`${name}.weight`)!.shift?.parameter;
+  expect(shiftOf("conv1")).toBeUndefined();
+  expect(shiftOf("layer2.0.downsample.0")).toBeUndefined();
+  expect(shiftOf("layer1.0.conv1")).toBe("layer1.0.bn2.running_mean");
+  // Where all branches of a block are gone but its projection, too.
+  const groups = componentGroups(model, "apart");
+  const emptied = groups.filter(({ name }) => /^layer2\.0\.conv[12]/.test(name));
+  expect(emptied.length).toBeGreaterThan(0);
+  const decisions = new Map(
+    emptied.map(({ name, count }) => [name, new Array<"prune">(count).fill("prune")]),
+  );
+  const left = applyDecisions(model, groups, decisions).build(1, "evaluation");
+  expect(left.fittable.get("layer2.0.downsample.0.weight")!.shift).toBeUndefined();
+});
