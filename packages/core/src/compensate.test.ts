@@ -255,16 +255,33 @@ test("a layer that ends a branch makes up for what the shortcut has lost", async
       ({ operation, shape }) => operation.name === "add" && shape.length === 4,
     )!;
     const shortcut = sum.inputs.find(({ operation }) => operation.name === "relu")!;
-    return { sum, shortcut };
+    // The last convolution of the branch, before it is normalised.
+    const [made] = sum.inputs.find((value) => value !== shortcut)!.inputs;
+    return { sum, shortcut, made };
   };
   const dense = await valuesOf(model, pick);
   const before = await valuesOf(pruned, pick);
-  const after = await valuesOf(await compensated(model, pruned), pick);
+  const fitted = await compensated(model, pruned);
+  const after = await valuesOf(fitted, pick);
   const off = (values: typeof dense, of: "sum" | "shortcut") => distance(values[of], dense[of]);
   expect(off(before, "sum")).toBeGreaterThan(off(before, "shortcut"));
   expect(off(after, "shortcut")).toBeGreaterThan(0.05 * norm(dense.shortcut));
   // Fitted to its own outputs, the branch would leave the sum at least as far off as the shortcut.
   expect(off(after, "sum")).toBeLessThan(0.5 * off(after, "shortcut"));
+  // Stored statistics are those of what it makes now, as tuning will have them (decision 032).
+  const [means, variances] = ["mean", "var"].map(
+    (name) => fitted.parameters.get(`layer3.1.bn2.running_${name}`)!.data,
+  );
+  const positions = after.made.length / count / means.length;
+  means.forEach((mean, channel) => {
+    const made = Array.from({ length: count * positions }, (_, i) => {
+      const sample = Math.floor(i / positions);
+      return after.made[(sample * means.length + channel) * positions + (i % positions)];
+    });
+    const average = made.reduce((a, b) => a + b) / made.length;
+    expect(average).toBeCloseTo(mean, 4);
+    expect(varianceOf(made) / made.length / variances[channel]).toBeCloseTo(1, 3);
+  });
 });
 
 test("it can be stopped", async () => {
