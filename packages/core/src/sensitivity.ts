@@ -50,8 +50,9 @@ export const metrics: readonly Metric[] = [
 
 /**
  * `auto` is `exact` for few classes and `probe` for many where these give the metric's own value. For
- * traces of networks that are not piecewise linear it is `control-variate` for few, which ranks better
- * in the same time than other estimators of the Hessian's (decision 026), and `hutchinson` for many.
+ * traces of networks that are not piecewise linear it is `control-variate` for few, which ranks at least
+ * about as well in the same time as other estimators of the Hessian's (decision 026), and `hutchinson`
+ * for many.
  */
 export type EstimatorChoice = Estimator | "auto";
 

@@ -446,7 +446,10 @@ describe("networks as HAP prunes them", () => {
 });
 
 test("what a shortcut reads as it is, is not shifted by a normalisation beside it", () => {
-  const model = preResNet.initialize({ ...preResNetConfig(20, [6, 8, 10]), ...labels }, new Random(0));
+  const model = preResNet.initialize(
+    { ...preResNetConfig(20, [6, 8, 10]), ...labels },
+    new Random(0),
+  );
   const { fittable } = model.build(1, "evaluation");
   const shiftOf = (name: string) => fittable.get(`${name}.weight`)!.shift?.parameter;
   expect(shiftOf("conv1")).toBeUndefined();

@@ -23,7 +23,10 @@ export function registerAverage(program: Command, signal: AbortSignal): void {
     .description(
       "Averages the weights of several trainings of one network, which often does better than any of them, and estimates the statistics of normalisation anew.",
     )
-    .requiredOption("--data <data>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR")
+    .requiredOption(
+      "--data <data>",
+      "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR",
+    )
     .requiredOption("--to <dir>", "an empty or new directory")
     .option("--calibration <n>", "training samples to estimate statistics on", integer(1), 10_000)
     .addHelpText(

@@ -7,7 +7,7 @@ export function registerData(program: Command, signal: AbortSignal): void {
   addCommonOptions(
     program
       .command("data")
-      .argument("<name>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR"),
+      .argument("<name>", "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR"),
   )
     .description(
       "Downloads a data set once, verifies it and keeps it in the cache; looks through a folder.",

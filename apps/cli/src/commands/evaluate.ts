@@ -8,7 +8,10 @@ import { addCommonOptions, addPluginOption, sourceArgument } from "../options.ts
 export function registerEvaluate(program: Command, signal: AbortSignal): void {
   addCommonOptions(addPluginOption(program.command("evaluate").addArgument(sourceArgument)))
     .description("Measures accuracy and loss on the test set.")
-    .requiredOption("--data <data>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR")
+    .requiredOption(
+      "--data <data>",
+      "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR",
+    )
     .addHelpText("after", "\nExample:\n  espalier evaluate runs/half --data cifar10")
     .action(async (source: string, options: CommonOptions & ModelOptions & { data: string }) => {
       const { print, executor, openTask, onEvent } = await createContext(options, signal);

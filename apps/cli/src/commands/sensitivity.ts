@@ -33,7 +33,10 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
     .command("sensitivity")
     .addArgument(sourceArgument)
     .description("Scores every component of a model: how much is lost without it.")
-    .requiredOption("--data <data>", "cifar10, cifar10:DIR, imagefolder:DIR or glue/TASK:DIR");
+    .requiredOption(
+      "--data <data>",
+      "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR",
+    );
   addCommonOptions(addSensitivityOptions(addRunOptions(addPluginOption(command))))
     .addHelpText(
       "after",
