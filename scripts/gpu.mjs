@@ -7,7 +7,7 @@
  */
 import { spawnSync } from "node:child_process";
 import { join } from "node:path";
-import { bin, build, espalier, install, root, run } from "./setup.mjs";
+import { build, espalier, install, root, runBin } from "./setup.mjs";
 
 const [source = join(root, "examples", "resnet20-cifar10")] = process.argv.slice(2);
 install();
@@ -29,8 +29,13 @@ if (present.length === 0) {
   process.stdout.write("no device of this machine computes on a GPU\n");
   status = 1;
 } else {
-  status = run(bin("vitest"), ["run", "apps/cli/tests/conformance.test.ts", "--maxWorkers=1"], {
-    env: { ...process.env, ESPALIER_DEVICES: present.join() },
-  });
+  status = runBin(
+    "vitest",
+    "vitest",
+    ["run", "apps/cli/tests/conformance.test.ts", "--maxWorkers=1"],
+    {
+      env: { ...process.env, ESPALIER_DEVICES: present.join() },
+    },
+  );
 }
 process.exitCode = espalier(["bench", source]) || status;

@@ -1,6 +1,6 @@
 /** Makes a fresh clone ready: installs packages and builds, whatever of it is missing. */
 import { spawnSync } from "node:child_process";
-import { existsSync, statSync } from "node:fs";
+import { existsSync, readFileSync, statSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -27,9 +27,11 @@ function orExit(status) {
   if (status !== 0) process.exit(status);
 }
 
-/** The path of an installed package's command, run by this Node. */
-export function bin(name) {
-  return join(root, "node_modules", ".bin", name);
+/** Runs a command of an installed package by this Node, which needs no shell on any platform. */
+export function runBin(packageName, command, args, options) {
+  const directory = join(root, "node_modules", packageName);
+  const { bin } = JSON.parse(readFileSync(join(directory, "package.json"), "utf8"));
+  return run(process.execPath, [join(directory, bin[command]), ...args], options);
 }
 
 /** Installs what package-lock.json names, unless it has been. */
@@ -39,8 +41,14 @@ export function install() {
   if (existsSync(installed) && statSync(installed).mtimeMs >= statSync(lock).mtimeMs) return;
   process.stderr.write("installing packages\n");
   // npm ci leaves the lock file as it is; output goes to stderr, where progress belongs.
+  const args = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
+  const options = { stdio: ["ignore", 2, 2] };
+  // Where npm runs this, it says where it is itself.
+  const npm = process.env.npm_execpath;
   orExit(
-    run("npm", ["ci", "--no-audit", "--no-fund", "--loglevel=error"], { stdio: ["ignore", 2, 2] }),
+    npm?.endsWith("npm-cli.js")
+      ? run(process.execPath, [npm, ...args], options)
+      : run("npm", args, options),
   );
 }
 
@@ -50,7 +58,7 @@ export function build(name) {
   const args = ["run", "build", "--output-logs=errors-only", "--log-order=grouped"];
   if (name !== undefined) args.push(`--filter=${name}...`);
   orExit(
-    run(bin("turbo"), args, {
+    runBin("turbo", "turbo", args, {
       stdio: ["ignore", 2, 2],
       env: { ...process.env, TURBO_TELEMETRY_DISABLED: "1", TURBO_NO_UPDATE_NOTIFIER: "1" },
     }),

@@ -1,7 +1,7 @@
 /** Everything that must hold: types, style, import rules and every test. `npm test`. */
 import { readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { bin, build, install, root, run } from "./setup.mjs";
+import { build, install, root, run, runBin } from "./setup.mjs";
 
 install();
 build();
@@ -10,20 +10,20 @@ const checks =
   filters.length > 0
     ? []
     : [
-        ["types", bin("tsc"), ["-p", "tsconfig.json"]],
-        ["style", bin("biome"), ["check", "."]],
-        ["import rules", process.execPath, ["scripts/check-imports.mjs"]],
+        ["types", () => runBin("typescript", "tsc", ["-p", "tsconfig.json"])],
+        ["style", () => runBin("@biomejs/biome", "biome", ["check", "."])],
+        ["import rules", () => run(process.execPath, ["scripts/check-imports.mjs"])],
       ];
 let [passed, failed] = [0, 0];
-for (const [name, command, args] of checks) {
-  const held = run(command, args) === 0;
+for (const [name, check] of checks) {
+  const held = check() === 0;
   process.stdout.write(`${held ? "✓" : "✗"} ${name}\n`);
   if (held) passed++;
   else failed++;
 }
 const report = join(root, "node_modules", ".vitest-report.json");
 rmSync(report, { force: true });
-const status = run(bin("vitest"), [
+const status = runBin("vitest", "vitest", [
   "run",
   "--reporter=default",
   "--reporter=json",
