@@ -42,14 +42,9 @@ export function install() {
   process.stderr.write("installing packages\n");
   // npm ci leaves the lock file as it is; output goes to stderr, where progress belongs.
   const args = ["ci", "--no-audit", "--no-fund", "--loglevel=error"];
-  const options = { stdio: ["ignore", 2, 2] };
-  // Where npm runs this, it says where it is itself.
-  const npm = process.env.npm_execpath;
-  orExit(
-    npm?.endsWith("npm-cli.js")
-      ? run(process.execPath, [npm, ...args], options)
-      : run("npm", args, options),
-  );
+  // On Windows npm is a script of the shell.
+  const shell = process.platform === "win32";
+  orExit(run("npm", args, { stdio: ["ignore", 2, 2], shell }));
 }
 
 /** Builds what has changed of every package, or of `name` and what it needs. */
