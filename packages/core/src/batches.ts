@@ -49,6 +49,17 @@ export async function forEachBatch(
   }
 }
 
+/** Adds what a program gave to the sum that is called `name`, in float64. */
+export function addInto<Name>(
+  sums: Map<Name, Float64Array>,
+  name: Name,
+  data: ArrayLike<number>,
+): void {
+  const sum = sums.get(name) ?? new Float64Array(data.length);
+  sums.set(name, sum);
+  for (let i = 0; i < data.length; i++) sum[i] += data[i];
+}
+
 export interface SumOptions extends BatchOptions {
   readonly executor: Executor;
   /** Augments the samples, as in training. */
@@ -74,12 +85,7 @@ export async function sumOverBatches(
     for await (const { feeds } of prefetch(batches, prepare)) {
       throwIfAborted(signal);
       for (const [name, tensor] of Object.entries(await program.run(feeds))) {
-        const data = float32Data(tensor);
-        const sum = sums.get(name) ?? new Float64Array(data.length);
-        sums.set(name, sum);
-        data.forEach((value, i) => {
-          sum[i] += value;
-        });
+        addInto(sums, name, float32Data(tensor));
       }
     }
   } finally {

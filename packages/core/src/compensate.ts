@@ -13,7 +13,7 @@ import {
   transpose,
   type Value,
 } from "@espalier/graph";
-import { prefetch } from "./batches.ts";
+import { addInto, prefetch } from "./batches.ts";
 import { fitBatch } from "./fit-batch.ts";
 import { divideBySlope, findTargets } from "./fit-targets.ts";
 import {
@@ -95,10 +95,10 @@ export async function compensate(
   );
   let parameters = pruned.parameters;
   for (const [i, fit] of fits.entries()) {
-    const totals = new Totals(fit.sums);
+    const totals: Totals = new Map();
     for (const sequence of sequences) {
       const constants = { targets: dense.parameters, sums: parameters };
-      await addUp(totals, i, sequence, samples, constants, options);
+      await addUp(totals, fit.sums, i, sequence, samples, constants, options);
     }
     parameters = correct(parameters, fit, totals);
     onProgress?.(i + 1, fits.length);
@@ -106,31 +106,9 @@ export async function compensate(
   return parameters === pruned.parameters ? pruned : pruned.withParameters(parameters);
 }
 
-type SumName = keyof NormalSums | keyof TargetSums;
-
 /** The sums that a weight is fitted by, over everything that is looked at. */
-class Totals {
-  readonly #names: readonly SumName[];
-  readonly #sums = new Map<SumName, Float64Array>();
-
-  constructor(names: readonly SumName[]) {
-    this.#names = names;
-  }
-
-  /** @param results In the order of the names. */
-  add(results: readonly Float32Array[]): void {
-    this.#names.forEach((name, k) => {
-      const result = results[k];
-      const total = this.#sums.get(name) ?? new Float64Array(result.length);
-      this.#sums.set(name, total);
-      for (let j = 0; j < result.length; j++) total[j] += result[j];
-    });
-  }
-
-  get(name: SumName): Float64Array {
-    return this.#sums.get(name)!;
-  }
-}
+type SumName = keyof NormalSums | keyof TargetSums;
+type Totals = Map<SumName, Float64Array>;
 
 /** One weight to be fitted. */
 interface Fit {
@@ -164,9 +142,10 @@ interface Sequence {
   readonly sums: Walk;
 }
 
-/** Adds to `totals` what step `step` gives for all batches of `sequence`. */
+/** Adds to `totals` what step `step` gives, called `names`, for all batches of `sequence`. */
 async function addUp(
   totals: Totals,
+  names: readonly SumName[],
   step: number,
   { batches, dense, pruned, ...walks }: Sequence,
   samples: Samples,
@@ -178,8 +157,9 @@ async function addUp(
   const targets = await walks.targets.open(step, executor, constantsOf(dense, parameters.targets));
   const sums = await walks.sums.open(step, executor, constantsOf(pruned, parameters.sums));
   try {
-    const names = Object.keys(pruned.inputs);
-    const needsSamples = names.some((name) => targets.inputs.has(name) || sums.inputs.has(name));
+    const needsSamples = Object.keys(pruned.inputs).some(
+      (name) => targets.inputs.has(name) || sums.inputs.has(name),
+    );
     const feedsOf = async (batch: number) =>
       needsSamples ? (await samples.batch(batches[batch].rows)).feeds : {};
     let batch = 0;
@@ -188,7 +168,10 @@ async function addUp(
       const { rows, count } = batches[batch];
       const counted = Float32Array.from(rows, (_, n) => (n < count ? 1 : 0));
       const [target] = await targets.run(batch, feeds);
-      totals.add(await sums.run(batch, { ...feeds, target, counted }));
+      const results = await sums.run(batch, { ...feeds, target, counted });
+      names.forEach((name, k) => {
+        addInto(totals, name, results[k]);
+      });
       batch++;
     }
   } finally {
@@ -317,7 +300,7 @@ function correct(
     corrected.set(name, { ...parameter, data });
     return data;
   };
-  const [observations] = totals.get("observations");
+  const [observations] = totals.get("observations")!;
   const weights = sums.includes("xx") ? copyOf(weight) : undefined;
   const constants = shift && copyOf(shift.parameter);
   const { normalization } = shift ?? {};
@@ -333,7 +316,7 @@ function correct(
       : undefined;
   for (let group = 0; group < groups; group++) {
     const of = (name: SumName) => {
-      const all = totals.get(name);
+      const all = totals.get(name)!;
       const length = all.length / groups;
       return all.subarray(group * length, (group + 1) * length);
     };

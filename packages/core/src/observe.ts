@@ -1,6 +1,6 @@
 /** @file What low-rank implants are fitted to: sums over samples that the graph of a model names. */
 import { cost, type Executor, float32Data, input, multiply, reshape, sum } from "@espalier/graph";
-import { type BatchOptions, forEachBatch } from "./batches.ts";
+import { addInto, type BatchOptions, forEachBatch } from "./batches.ts";
 import { bindParameters } from "./bind.ts";
 import { type ComponentGroup, type Decisions, selectRows } from "./components.ts";
 import { fitBatch } from "./fit-batch.ts";
@@ -49,24 +49,22 @@ export async function observeImplants(
     prepare(size, longest(samples)),
   );
   const programs = new PerLength((length) => executor.compile(prepare(batchSize, length)));
-  const totals: Float64Array[] = [];
+  const totals = new Map<string, Float64Array>();
   try {
     await forEachBatch({ samples, batchSize, signal }, async (batch, _start, count) => {
       const program = await programs.for(batch);
       const counted = Float32Array.from({ length: batchSize }, (_, n) => (n < count ? 1 : 0));
       const results = await program.run({ ...batch.feeds, counted });
-      for (const [i, result] of Object.entries(results)) {
-        const data = float32Data(result);
-        totals[Number(i)] ??= new Float64Array(data.length);
-        const total = totals[Number(i)];
-        for (let k = 0; k < data.length; k++) total[k] += data[k];
-      }
+      for (const [i, result] of Object.entries(results)) addInto(totals, i, float32Data(result));
     });
   } finally {
     await programs.dispose();
   }
   let next = 0;
   return new Map(
-    weights.map((weight) => [weight, observations!.get(weight)!.map(() => totals[next++])]),
+    weights.map((weight) => [
+      weight,
+      observations!.get(weight)!.map(() => totals.get(`${next++}`)!),
+    ]),
   );
 }
