@@ -161,6 +161,21 @@ describe("what the top README quotes", async () => {
     );
   });
 
+  test("pruning beside Torch-Pruning", async () => {
+    const files = await readdir(join(results, "peers"));
+    const figures = async (program: string) => {
+      const [file] = files.filter((name) => name.startsWith(`quick-pruning-${program}-`));
+      const { result } = await read(`peers/${file.replace(".json", "")}`);
+      return [percent(result.pruned.accuracy), percent(result.tuned)];
+    };
+    const [ours, ourTuned] = await figures("espalier-removal");
+    const [magnitude, magnitudeTuned] = await figures("torch-pruning-magnitude");
+    const [taylor, taylorTuned] = await figures("torch-pruning-taylor");
+    expect(readme).toContain(
+      `the default score leaves ${ours} % as pruned and ${ourTuned} after tuning, Torch-Pruning's magnitude ${magnitude} and ${magnitudeTuned}, its Taylor score ${taylor} and ${taylorTuned}.`,
+    );
+  });
+
   test("attention heads on GLUE, every method that it names", async () => {
     const table = await readTable(join(root, "benchmarks/tables/glue-heads.json"));
     const rows = rowsOf(await readMeasured(results, table, "quick"));

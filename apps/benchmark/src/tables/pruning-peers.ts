@@ -62,8 +62,7 @@ const presets: Readonly<Record<PresetName, PruningPreset>> = {
     },
   },
   quick: {
-    description:
-      "One epoch on a fifth of the training images. Espalier's rows are older than decisions 031 and 032.",
+    description: "One epoch on a fifth of the training images.",
     images: { train: 10_000, test: null },
     samples: 512,
     calibration: 1024,
