@@ -63,6 +63,9 @@ export const sourceArgument = new Argument(
   "a saved model, a run, a checkpoint file, PRESET:FILE such as resnet56-cifar10:weights.pt, or OWNER/NAME[@REVISION] of the Hugging Face Hub",
 );
 
+/** What DATA may be, for helps. */
+export const dataForms = "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR";
+
 /**
  * Options of every command that loads or runs models.
  *

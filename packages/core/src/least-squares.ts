@@ -47,11 +47,12 @@ export function solveNormal(sums: NormalSums, ridge: number, withConstant: boole
   // near zero; those that are zero everywhere get one of zero.
   let penalty = Math.max((ridge * trace) / regressors, ROUNDING * squares);
   if (penalty === 0) penalty = 1;
-  let weight = solvePositive(normalEquations(sums, means, penalty), regressors);
+  const solve = () => solvePositive(normalEquations(sums, means, penalty), regressors);
+  let weight = solve();
   // How wrong sums in float32 are depends on who adds up, and in which order.
   while (weight === undefined && penalty < squares) {
     penalty *= 10;
-    weight = solvePositive(normalEquations(sums, means, penalty), regressors);
+    weight = solve();
   }
   if (weight === undefined) {
     throw new EspalierError(

@@ -80,7 +80,8 @@ export function labelsOf(
   { name, classes }: Pick<Task, "name" | "classes">,
   { classes: known, preprocessing }: Consumer,
 ): readonly number[] | undefined {
-  const labels = classes.map((each) => known.map(plain).indexOf(plain(each)));
+  const names = known.map(plain);
+  const labels = classes.map((each) => names.indexOf(plain(each)));
   if (!labels.includes(-1)) return labels.every((label, i) => label === i) ? undefined : labels;
   if (known.length === 0) {
     throw new EspalierError(

@@ -106,8 +106,9 @@ export interface TrainResult {
 /**
  * Trains `model`. Samples that do not fill a batch at the end of an epoch are left out of it.
  *
- * @throws EspalierError `invalid-argument` if there are fewer samples than a batch holds, and for
- *   label smoothing of regression; `aborted` after `onCheckpoint` was called; `not-finite` when the loss is NaN or infinite.
+ * @throws EspalierError `invalid-argument` if there are fewer samples than a batch holds, for label
+ *   smoothing of regression, and for a checkpoint of more steps than these; `aborted` after
+ *   `onCheckpoint` was called; `not-finite` when the loss is NaN or infinite.
  */
 export async function train(model: Model, options: TrainOptions): Promise<TrainResult> {
   const { executor, samples, validation, test, epochs, batchSize, signal, onEvent } = options;

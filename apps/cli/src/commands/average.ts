@@ -4,7 +4,7 @@ import { expectEmpty, loadSource, saveModel } from "@espalier/pipeline";
 import { averageModels, reestimateStatistics } from "@espalier/train";
 import type { Command } from "commander";
 import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
-import { addCommonOptions, addPluginOption, integer } from "../options.ts";
+import { addCommonOptions, addPluginOption, dataForms, integer } from "../options.ts";
 
 interface Options extends CommonOptions, ModelOptions {
   readonly data: string;
@@ -23,10 +23,7 @@ export function registerAverage(program: Command, signal: AbortSignal): void {
     .description(
       "Averages the weights of several trainings of one network, which often does better than any of them, and estimates the statistics of normalisation anew.",
     )
-    .requiredOption(
-      "--data <data>",
-      "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR",
-    )
+    .requiredOption("--data <data>", dataForms)
     .requiredOption("--to <dir>", "an empty or new directory")
     .option("--calibration <n>", "training samples to estimate statistics on", integer(1), 10_000)
     .addHelpText(

@@ -1,14 +1,10 @@
 /** @file `espalier data`: fetches and verifies a data set. */
 import type { Command } from "commander";
 import { type CommonOptions, createContext } from "../context.ts";
-import { addCommonOptions } from "../options.ts";
+import { addCommonOptions, dataForms } from "../options.ts";
 
 export function registerData(program: Command, signal: AbortSignal): void {
-  addCommonOptions(
-    program
-      .command("data")
-      .argument("<name>", "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR"),
-  )
+  addCommonOptions(program.command("data").argument("<name>", dataForms))
     .description(
       "Downloads a data set once, verifies it and keeps it in the cache; looks through a folder.",
     )

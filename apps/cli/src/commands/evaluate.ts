@@ -3,15 +3,12 @@ import { loadSource } from "@espalier/pipeline";
 import { evaluate } from "@espalier/train";
 import type { Command } from "commander";
 import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
-import { addCommonOptions, addPluginOption, sourceArgument } from "../options.ts";
+import { addCommonOptions, addPluginOption, dataForms, sourceArgument } from "../options.ts";
 
 export function registerEvaluate(program: Command, signal: AbortSignal): void {
   addCommonOptions(addPluginOption(program.command("evaluate").addArgument(sourceArgument)))
     .description("Measures accuracy and loss on the test set.")
-    .requiredOption(
-      "--data <data>",
-      "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR",
-    )
+    .requiredOption("--data <data>", dataForms)
     .addHelpText("after", "\nExample:\n  espalier evaluate runs/half --data cifar10")
     .action(async (source: string, options: CommonOptions & ModelOptions & { data: string }) => {
       const { print, executor, openTask, onEvent } = await createContext(options, signal);

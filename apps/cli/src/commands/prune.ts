@@ -21,6 +21,7 @@ import {
   addPluginOption,
   addPruneOptions,
   addRunOptions,
+  dataForms,
   expectBudget,
   type PruneOptions,
   pruneSettings,
@@ -44,10 +45,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
     .description(
       "Prunes a model to a budget: scores components, decides which to keep, to replace by implants and to remove, tunes, judges and exports.",
     )
-    .requiredOption(
-      "--data <data>",
-      "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR",
-    );
+    .requiredOption("--data <data>", dataForms);
   addCommonOptions(addPruneOptions(addRunOptions(addPluginOption(command))))
     .addHelpText(
       "after",

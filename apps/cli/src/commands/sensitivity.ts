@@ -14,6 +14,7 @@ import {
   addPluginOption,
   addRunOptions,
   addSensitivityOptions,
+  dataForms,
   resumedRun,
   type SensitivityOptions,
   sensitivitySettings,
@@ -33,10 +34,7 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
     .command("sensitivity")
     .addArgument(sourceArgument)
     .description("Scores every component of a model: how much is lost without it.")
-    .requiredOption(
-      "--data <data>",
-      "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR",
-    );
+    .requiredOption("--data <data>", dataForms);
   addCommonOptions(addSensitivityOptions(addRunOptions(addPluginOption(command))))
     .addHelpText(
       "after",

@@ -7,6 +7,7 @@ import {
   addCommonOptions,
   addPluginOption,
   addRunOptions,
+  dataForms,
   integer,
   number,
   resumedRun,
@@ -39,10 +40,7 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
       "a ready-made network, such as resnet20-cifar10, or a model to train further",
     )
     .description("Trains a network from scratch, or a model further.")
-    .requiredOption(
-      "--data <data>",
-      "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR",
-    )
+    .requiredOption("--data <data>", dataForms)
     .option(
       "--epochs <n>",
       "passes over the training samples; 0: the network as it begins",
