@@ -1,10 +1,6 @@
 /** Measures; see `npm run bench -- --help`. */
-import { join } from "node:path";
-import { build, install, root, run } from "./setup.mjs";
+import { build, install, runScript } from "./setup.mjs";
 
 install();
 build();
-process.exitCode = run(process.execPath, [
-  join(root, "apps", "benchmark", "dist", "main.js"),
-  ...process.argv.slice(2),
-]);
+process.exitCode = runScript("apps/benchmark/dist/main.js", process.argv.slice(2));

@@ -6,11 +6,12 @@ import { fileURLToPath } from "node:url";
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
-// As bin/espalier.js has it: docs/decisions/033.
+// As bin/espalier.js has it: docs/decisions/033 and 034.
 const memory = {
   MALLOC_MMAP_THRESHOLD_: "1073741824",
   MALLOC_TRIM_THRESHOLD_: "1073741824",
 };
+const nodeOptions = ["--single-threaded-gc"];
 
 /** Runs a command in the repository; its exit code. Its output goes where ours does. */
 export function run(command, args, options = {}) {
@@ -60,7 +61,12 @@ export function build(name) {
   );
 }
 
+/** Runs a script at `path`, from the root of the repository, as the espalier command runs. */
+export function runScript(path, args) {
+  return run(process.execPath, [...nodeOptions, join(root, path), ...args]);
+}
+
 /** Runs the espalier command. */
 export function espalier(args) {
-  return run(process.execPath, [join(root, "apps", "cli", "bin", "espalier.js"), ...args]);
+  return runScript("apps/cli/bin/espalier.js", args);
 }

@@ -61,7 +61,7 @@ export function runPeer<Result>(
 /** Runs one of the scripts beside this one in a process of its own, so that its peak memory is its own. */
 export function runProcess<Result>(script: string, args: readonly string[]): Result {
   const path = new URL(script, import.meta.url).pathname;
-  const { stdout, status } = spawnSync(process.execPath, [path, ...args], {
+  const { stdout, status } = spawnSync(process.execPath, [...process.execArgv, path, ...args], {
     encoding: "utf8",
     stdio: ["ignore", "pipe", "inherit"],
   });

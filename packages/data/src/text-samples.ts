@@ -52,32 +52,52 @@ export function textSamples(
   const tokens = split.sentences.map((sentences, i) => {
     const encoded = encode(tokenizer, sentences, input.truncates ? limit : most);
     expectKnown(encoded, input, `${name}: row ${i + 1}`);
-    return encoded;
+    // Models that do not tell types apart do not limit them, either.
+    return input.types === 0 ? { ...encoded, types: encoded.ids.map(() => 0) } : encoded;
   });
   const lengths = Uint32Array.from(tokens, ({ ids }) => bucketLength(ids.length, limit));
+  const { labels } = split;
+  const ids = join(tokens.map((encoded) => encoded.ids));
+  const types = join(tokens.map((encoded) => encoded.types));
   return {
     count: tokens.length,
     lengths,
     batch: async (indices) => {
       const length = Array.from(indices).reduce((a, index) => Math.max(a, lengths[index]), 0);
-      const size = indices.length * length;
-      const ids = new BigInt64Array(size).fill(BigInt(input.padding.token));
-      const types = new BigInt64Array(size).fill(BigInt(input.padding.type));
-      const mask = new BigInt64Array(size);
-      Array.from(indices).forEach((index, n) => {
-        tokens[index].ids.forEach((id, i) => {
-          ids[n * length + i] = BigInt(id);
-          types[n * length + i] = BigInt(tokens[index].types[i]);
-          mask[n * length + i] = 1n;
+      const filled = (rows: (index: number) => BigInt64Array, filler: number) => {
+        const values = new BigInt64Array(indices.length * length).fill(BigInt(filler));
+        Array.from(indices).forEach((index, n) => {
+          values.set(rows(index), n * length);
         });
-      });
+        return values;
+      };
       return {
-        feeds: { input_ids: ids, attention_mask: mask, token_type_ids: types },
-        labels: Float64Array.from(indices, (index) => split.labels[index]),
+        feeds: {
+          input_ids: filled(ids, input.padding.token),
+          attention_mask: filled((index) => ids(index).map(() => 1n), 0),
+          token_type_ids: filled(types, input.padding.type),
+        },
+        labels: Float64Array.from(indices, (index) => labels[index]),
         length,
       };
     },
   };
+}
+
+/**
+ * Rows of whole numbers in one typed array, and what looks them up. Millions of tokens in arrays of
+ * JavaScript's would be gone through whenever garbage is collected, which training does at every step.
+ */
+function join(rows: readonly (readonly number[])[]): (index: number) => BigInt64Array {
+  const starts = new Uint32Array(rows.length + 1);
+  rows.forEach(({ length }, i) => {
+    starts[i + 1] = starts[i] + length;
+  });
+  const joined = new BigInt64Array(starts[rows.length]);
+  rows.forEach((row, i) => {
+    joined.set(row.map(BigInt), starts[i]);
+  });
+  return (index) => joined.subarray(starts[index], starts[index + 1]);
 }
 
 function expectKnown(

@@ -31,6 +31,7 @@ export {
 export {
   type ConvAttributes,
   type ConvEmitter,
+  type MatmulEmitter,
   OnnxBuilder,
   type OnnxGraph,
   type OnnxNode,

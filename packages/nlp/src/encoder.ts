@@ -257,7 +257,8 @@ export class Encoder {
       // All tokens are of the one kind that there is; exports of others ask for no kinds then, either.
       x = add(x, types === 1 ? kinds : gather(kinds, this.#input("token_type_ids", ids.shape), 0));
     }
-    const at = add(positions(ids), integers([1], [firstPosition]));
+    // The same for all samples, so that their gradients are added up before they reach the table.
+    const at = add(positions(slice(ids, 0, 0, 1)), integers([1], [firstPosition]));
     x = add(x, gather(table("position_embeddings", count), at, 0));
     x = this.#norm(`${embeddings}.LayerNorm`, x);
     return embeddingWidth === width ? x : this.#linear(projection, x, width);

@@ -30,6 +30,7 @@ import {
   Tensor as OrtTensor,
 } from "onnxruntime-node";
 import { blockedConv, blockSize } from "./blocked-conv.ts";
+import { fusedMatmul } from "./fused-matmul.ts";
 
 export interface OnnxExecutorOptions {
   /** One of `onnxDevices()`; default "cpu". */
@@ -109,6 +110,7 @@ export function createOnnxExecutor(options: OnnxExecutorOptions = {}): Executor 
       const graph = lowerToOnnx(Object.fromEntries(results), {
         ...source,
         emitConv: block === undefined ? undefined : blockedConv(block),
+        emitMatmul: device === "cpu" ? fusedMatmul : undefined,
       });
       const names = { outputs: Object.keys(outputs), kept: Object.keys(kept) };
       return (await openProgram(graph, names, options)) as Program<Output, Kept>;
@@ -162,16 +164,23 @@ class GpuTensor implements DeviceTensor {
 // Only for this provider does onnxruntime-node leave results where they are.
 const KEEPING_DEVICE = "webgpu";
 
-/** Loads `graph`, whose outputs are called `result.0` and so on, in a session of its own. */
-async function openProgram(
+interface ResultNames {
+  readonly outputs: readonly string[];
+  readonly kept: readonly string[];
+}
+
+/** A session for `graph`, whose outputs are called `result.0` and so on. */
+function openSession(
   graph: OnnxGraph,
-  names: { readonly outputs: readonly string[]; readonly kept: readonly string[] },
+  { outputs, kept }: ResultNames,
   options: OnnxExecutorOptions,
-): Promise<Program<string, string>> {
-  const keeps = options.device === KEEPING_DEVICE && names.kept.length > 0;
-  const isKept = (i: number) => i >= names.outputs.length;
-  const all = [...names.outputs, ...names.kept];
-  const session = await attempt("compile", () =>
+): Promise<InferenceSession> {
+  const keeps = options.device === KEEPING_DEVICE && kept.length > 0;
+  const locations = [
+    ...outputs.map(() => "cpu" as const),
+    ...kept.map(() => "gpu-buffer" as const),
+  ];
+  return attempt("compile", () =>
     InferenceSession.create(encodeOnnx(graph), {
       ...sessionOptions(options),
       // A pattern planned in the first run asks for all its memory anew in the second, while the
@@ -180,12 +189,23 @@ async function openProgram(
       ...(keeps
         ? {
             preferredOutputLocation: Object.fromEntries(
-              all.map((_, i) => [`result.${i}`, isKept(i) ? "gpu-buffer" : "cpu"] as const),
+              locations.map((location, i) => [`result.${i}`, location]),
             ),
           }
         : {}),
     }),
   );
+}
+
+/** Loads `graph` in a session of its own. What the program keeps does not include the graph. */
+async function openProgram(
+  graph: OnnxGraph,
+  names: ResultNames,
+  options: OnnxExecutorOptions,
+): Promise<Program<string, string>> {
+  const isKept = (i: number) => i >= names.outputs.length;
+  const all = [...names.outputs, ...names.kept];
+  const session = await openSession(graph, names, options);
   const inputs = graph.inputs.map(({ name, dtype, shape }) => ({
     name,
     dtype,

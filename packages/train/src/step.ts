@@ -203,19 +203,17 @@ export function parametersIn(model: Model, state: TrainingState): Map<string, Pa
 
 /** What to multiply `gradients` with, so that the norm of all together is no more than `most`. */
 function clippingScale(gradients: readonly Value[], most: number): Value {
-  const squares = gradients.map((value) => sum(square(value))).reduce((a, b) => add(a, b));
+  // From the last parameter on, as the backward pass reaches them: ONNX Runtime then computes the gradient
+  // of each while what it is made of is still at hand.
+  const squares = gradients.map((value) => sum(square(value))).reduceRight((a, b) => add(a, b));
   return minimum(divide(scalar(most), add(sqrt(squares), scalar(1e-6))), scalar(1));
 }
 
 const SCALE = "gradient scale";
 const nextOf = (name: string) => `next ${name}`;
 
-/** Compiles the training step of `model` for batches of one size and length. */
-export async function compileTrainingStep(
-  model: Model,
-  executor: Executor,
-  options: StepOptions,
-): Promise<TrainingStep> {
+/** The graph of a step, and the state in which training begins. */
+function buildStep(model: Model, options: StepOptions) {
   const { batchSize, statisticsMomentum } = options;
   const graph = model.build(batchSize, "training", options.length);
   const optimizer = createOptimizer(options.optimizer);
@@ -262,7 +260,17 @@ export async function compileTrainingStep(
     next[nextOf(name)] = moved;
   }
 
-  const program = await executor.compile({ outputs: { loss, logits: graph.logits }, kept: next });
+  return { source: { outputs: { loss, logits: graph.logits }, kept: next }, initialState };
+}
+
+/** Compiles the training step of `model` for batches of one size and length. */
+export async function compileTrainingStep(
+  model: Model,
+  executor: Executor,
+  options: StepOptions,
+): Promise<TrainingStep> {
+  const { source, initialState } = buildStep(model, options);
+  const program = await executor.compile(source);
   const wanted = new Set(program.inputs.map(({ name }) => name));
   const betas = options.optimizer.name === "adamw" ? options.optimizer.betas : undefined;
   return {

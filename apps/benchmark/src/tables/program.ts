@@ -33,7 +33,8 @@ export function runProgram<Printed>(
   const path = fileURLToPath(
     new URL(ours ? script : `../../../../benchmarks/peers/${script}`, import.meta.url),
   );
-  const { stdout, status, error } = spawnSync(ours ? process.execPath : python, [path, ...args], {
+  const [command, options] = ours ? [process.execPath, process.execArgv] : [python, []];
+  const { stdout, status, error } = spawnSync(command, [...options, path, ...args], {
     encoding: "utf8",
     env: ours ? process.env : peerEnvironment(),
     stdio: ["ignore", "pipe", "inherit"],

@@ -62,6 +62,9 @@ export type ConvEmitter = (
   attributes: ConvAttributes,
 ) => string | undefined;
 
+/** Emits a matrix product in another way than by one MatMul node. Undefined where it has no better way. */
+export type MatmulEmitter = (builder: OnnxBuilder, a: string, b: string) => string | undefined;
+
 export interface BuilderOptions {
   /** The size that stands for an open batch dimension, if there is one. */
   readonly batch?: number | undefined;
@@ -71,11 +74,13 @@ export interface BuilderOptions {
   readonly reserved?: ReadonlySet<string> | undefined;
   /** For convolutions whose weights are not constant. */
   readonly emitConv?: ConvEmitter | undefined;
+  readonly emitMatmul?: MatmulEmitter | undefined;
 }
 
 export class OnnxBuilder {
   readonly nodeList: OnnxNode[] = [];
   readonly tensors = new Map<string, OnnxTensor>();
+  readonly #producers = new Map<string, OnnxNode>();
   readonly #known = new Map<string, readonly string[]>();
   /** Results that depend on initializers alone. */
   readonly #constant = new Set<string>();
@@ -108,7 +113,9 @@ export class OnnxBuilder {
     let outputs = this.#known.get(key);
     if (outputs === undefined) {
       outputs = Array.from({ length: outputCount }, () => this.#newName(type));
-      this.nodeList.push({ type, domain, inputs, outputs, attributes });
+      const added = { type, domain, inputs, outputs, attributes };
+      this.nodeList.push(added);
+      for (const output of outputs) this.#producers.set(output, added);
       this.#known.set(key, outputs);
       if (inputs.every((name) => this.#isConstant(name))) {
         for (const output of outputs) this.#constant.add(output);
@@ -123,6 +130,16 @@ export class OnnxBuilder {
       ? undefined
       : this.#options.emitConv?.(this, x, weight, shape, attributes);
     return other ?? this.node("Conv", [x, weight], attributes);
+  }
+
+  /** A matrix product of the last two axes. */
+  matmul(a: string, b: string): string {
+    return this.#options.emitMatmul?.(this, a, b) ?? this.node("MatMul", [a, b]);
+  }
+
+  /** The node that makes `name`, if one does. */
+  producerOf(name: string): OnnxNode | undefined {
+    return this.#producers.get(name);
   }
 
   #isConstant(name: string): boolean {

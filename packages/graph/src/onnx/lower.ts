@@ -2,7 +2,14 @@
 import { EspalierError } from "@espalier/base";
 import { isInput } from "../ops/leaf.ts";
 import { type TensorData, topologicalOrder, type Value } from "../value.ts";
-import { type ConvEmitter, OnnxBuilder, type OnnxGraph, type OnnxPort } from "./builder.ts";
+import {
+  type ConvEmitter,
+  type MatmulEmitter,
+  OnnxBuilder,
+  type OnnxGraph,
+  type OnnxNode,
+  type OnnxPort,
+} from "./builder.ts";
 
 export interface LowerOptions {
   /** Tensors bound to inputs: they become initializers under the inputs' names. */
@@ -16,6 +23,8 @@ export interface LowerOptions {
   readonly openLength?: number;
   /** How the runtime in question likes convolutions whose weights change. */
   readonly emitConv?: ConvEmitter | undefined;
+  /** And matrix products. */
+  readonly emitMatmul?: MatmulEmitter | undefined;
 }
 
 /**
@@ -27,7 +36,7 @@ export function lowerToOnnx(
   outputs: Readonly<Record<string, Value>>,
   options: LowerOptions = {},
 ): OnnxGraph {
-  const { constants, openBatch, openLength, emitConv } = options;
+  const { constants, openBatch, openLength, emitConv, emitMatmul } = options;
   const order = topologicalOrder(Object.values(outputs));
   const reserved = new Set(Object.keys(outputs));
   for (const { attributes } of order.filter(isInput)) {
@@ -39,7 +48,13 @@ export function lowerToOnnx(
     }
     reserved.add(name);
   }
-  const builder = new OnnxBuilder({ batch: openBatch, length: openLength, reserved, emitConv });
+  const builder = new OnnxBuilder({
+    batch: openBatch,
+    length: openLength,
+    reserved,
+    emitConv,
+    emitMatmul,
+  });
   const names = new Map<Value, string>();
   const inputs: OnnxPort[] = [];
   const port = (name: string, { dtype, shape }: Value): OnnxPort => ({
@@ -78,5 +93,17 @@ export function lowerToOnnx(
     inputs: node.inputs.map(finalName),
     outputs: node.outputs.map(finalName),
   }));
-  return { inputs, outputs: ports, nodes, tensors: builder.tensors };
+  const needed = neededNodes(nodes, new Set(Object.keys(outputs)));
+  return { inputs, outputs: ports, nodes: needed, tensors: builder.tensors };
+}
+
+/** The nodes that `outputs` depend on. */
+function neededNodes(nodes: readonly OnnxNode[], outputs: ReadonlySet<string>): OnnxNode[] {
+  const needed = new Set(outputs);
+  const kept = nodes.toReversed().filter((node) => {
+    const used = node.outputs.some((name) => needed.has(name));
+    if (used) for (const name of node.inputs) needed.add(name);
+    return used;
+  });
+  return kept.reverse();
 }

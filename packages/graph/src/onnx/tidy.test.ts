@@ -302,13 +302,6 @@ test("names of inputs and outputs are not given to anything else", () => {
   expect(() => lowerToOnnx({ Relu: relu(named) })).toThrow(/called Relu/);
 });
 
-test("what no output needs is dropped", () => {
-  const graph = lower({ y: relu(convolve("conv", 2)), unused: square(convolve("other", 2)) });
-  const { nodes, tensors } = tidyForInference({ ...graph, outputs: graph.outputs.slice(0, 1) });
-  expect(nodes.map(({ type }) => type)).toEqual(["Conv", "Relu"]);
-  expect([...tensors.keys()]).toEqual(["conv.weight"]);
-});
-
 test.each(conformanceCases.map((entry) => [entry.name, entry] as const))(
   "%s stays the same when all inputs but the first are constants",
   (_name, { inputs, build }) => {

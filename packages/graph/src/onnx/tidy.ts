@@ -28,24 +28,14 @@ import { readNode } from "./operators.ts";
  * - BatchNormalization, and Add and Sub of one number per channel, become part of the Conv or Gemm
  *   that they follow, through a Concat of channels too;
  * - convolutions side by side, and zeros among their channels, become one convolution (`mergeRows`);
- * - unused nodes and tensors are dropped;
+ * - unused tensors are dropped;
  * - nodes and tensors are called after the parameters they come from.
  */
 export function tidyForInference(graph: OnnxGraph): OnnxGraph {
   const outputs = new Set(graph.outputs.map(({ name }) => name));
-  const folded = foldConstants(neededNodes(graph.nodes, outputs), graph.tensors, outputs);
+  const folded = foldConstants(graph.nodes, graph.tensors, outputs);
   const merged = mergeRows(absorbAffine(folded, outputs), outputs);
   return rename(merged, graph);
-}
-
-function neededNodes(nodes: readonly OnnxNode[], outputs: ReadonlySet<string>): OnnxNode[] {
-  const needed = new Set(outputs);
-  const kept = nodes.toReversed().filter((node) => {
-    const used = node.outputs.some((name) => needed.has(name));
-    if (used) for (const name of node.inputs) needed.add(name);
-    return used;
-  });
-  return kept.reverse();
 }
 
 // What is worth computing once, and makes no large tensor from small ones.

@@ -178,6 +178,10 @@ export const conformanceCases: readonly ConformanceCase[] = [
     (a, b) => shapes.concat([a, b, a], 1),
   ),
   entry("gather", [[4, 3]], (x) => shapes.gather(x, integers([2, 2], [3, 0, 3, 1]), 0)),
+  // Into more rows than a product with zeros and ones is used for.
+  entry("gather from many", [[70, 2]], (x) =>
+    shapes.gather(x, integers([5], [69, 0, 3, 69, 1]), 0),
+  ),
   entry("gather on axis 1", [[2, 4, 3]], (x) => shapes.gather(x, [2, 2, 0], 1)),
   entry("gather, each once", [[2, 4, 3]], (x) => shapes.gather(x, [2, 0], 1)),
   entry("place", [[2, 3, 2]], (x) => shapes.place(x, [4, 0, 1], 5, 1)),
