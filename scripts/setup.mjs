@@ -11,7 +11,7 @@ const memory = {
   MALLOC_MMAP_THRESHOLD_: "1073741824",
   MALLOC_TRIM_THRESHOLD_: "1073741824",
 };
-const nodeOptions = ["--single-threaded-gc"];
+const nodeOptions = ["--no-incremental-marking"];
 
 /** Runs a command in the repository; its exit code. Its output goes where ours does. */
 export function run(command, args, options = {}) {

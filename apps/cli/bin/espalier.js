@@ -1,5 +1,5 @@
-#!/usr/bin/env -S MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 node --single-threaded-gc
+#!/usr/bin/env -S MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824 node --no-incremental-marking
 // Large arrays are kept for the next step once they are free (docs/decisions/033), and garbage is collected
-// without threads that programs compute with (034).
+// between computations (034).
 // npm links a command when it installs, and only if its file is there: before the first build.
 import "../dist/main.js";
