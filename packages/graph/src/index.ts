@@ -103,6 +103,7 @@ export { averagePool, maxPool, type PoolAttributes } from "./ops/pool.ts";
 export {
   broadcastTo,
   concat,
+  exchangesLast,
   full,
   gather,
   pad,

@@ -6,7 +6,7 @@
  * them: attention then permutes queries, keys and values once more for the products of the backward
  * pass, though they are there already.
  */
-import type { MatmulEmitter, OnnxBuilder } from "@espalier/graph";
+import { exchangesLast, type MatmulEmitter, type OnnxBuilder } from "@espalier/graph";
 
 /** Emits products with operands whose last two axes have been exchanged as of what they were before. */
 export const fusedMatmul: MatmulEmitter = (builder, a, b) => {
@@ -20,10 +20,5 @@ export const fusedMatmul: MatmulEmitter = (builder, a, b) => {
 function exchangedOf(builder: OnnxBuilder, name: string): string | undefined {
   const node = builder.producerOf(name);
   if (node?.type !== "Transpose") return undefined;
-  const permutation = node.attributes.perm as readonly number[];
-  const last = permutation.length - 1;
-  const exchanged = permutation.every(
-    (axis, i) => axis === (i === last ? last - 1 : i === last - 1 ? last : i),
-  );
-  return exchanged ? node.inputs[0] : undefined;
+  return exchangesLast(node.attributes.perm as readonly number[]) ? node.inputs[0] : undefined;
 }

@@ -264,13 +264,13 @@ export const transposeOperation: Operation<{ permutation: readonly number[] }> =
   },
 };
 
-/** The permutation that exchanges the last two axes and no others. */
 function lastExchanged(rank: number): number[] {
   return [...Array(rank - 2).keys(), rank - 1, rank - 2];
 }
 
-function exchangesLast(permutation: readonly number[]): boolean {
-  return permutation.length > 2 && sameShape(permutation, lastExchanged(permutation.length));
+/** Whether a permutation exchanges the last two axes and no others. */
+export function exchangesLast(permutation: readonly number[]): boolean {
+  return sameShape(permutation, lastExchanged(permutation.length));
 }
 
 /** Permutes axes; by default exchanges the last two. */
@@ -645,8 +645,6 @@ export const scatterAddOperation: Operation<{ axis: number; length: number }> = 
     const [i, r] = value.inputs;
     const count = sizeOf(i.shape);
     const { outer, inner } = splitAt(value.shape, axis);
-    // ScatterElements wants an index for every element of the rows. ScatterND wants one for each row and
-    // takes a third of the time, but loses additions where rows share an index (onnxruntime 1.30).
     const flatRows = builder.reshape(rows, r.shape, [outer, count, inner]);
     const shape = [outer, length, inner];
     if (length <= FEW_ROWS) {
@@ -657,6 +655,8 @@ export const scatterAddOperation: Operation<{ axis: number; length: number }> = 
       const added = builder.node("MatMul", [transposed, flatRows]);
       return builder.reshape(added, shape, value.shape);
     }
+    // ScatterElements wants an index for every element of the rows. ScatterND wants one for each row and
+    // takes a third of the time, but loses additions where rows share an index (onnxruntime 1.30).
     const flatIndices = builder.reshape(indices, i.shape, [1, count, 1]);
     const expanded = builder.node("Expand", [flatIndices, builder.ints([outer, count, inner])]);
     const zeros = builder.node("Expand", [builder.scalar(0), builder.ints(shape)]);
