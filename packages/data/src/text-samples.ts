@@ -64,6 +64,7 @@ export function textSamples(
     lengths,
     batch: async (indices) => {
       const length = Array.from(indices).reduce((a, index) => Math.max(a, lengths[index]), 0);
+      const ones = new BigInt64Array(length).fill(1n);
       const filled = (rows: (index: number) => BigInt64Array, filler: number) => {
         const values = new BigInt64Array(indices.length * length).fill(BigInt(filler));
         Array.from(indices).forEach((index, n) => {
@@ -74,7 +75,7 @@ export function textSamples(
       return {
         feeds: {
           input_ids: filled(ids, input.padding.token),
-          attention_mask: filled((index) => ids(index).map(() => 1n), 0),
+          attention_mask: filled((index) => ones.subarray(0, ids(index).length), 0),
           token_type_ids: filled(types, input.padding.type),
         },
         labels: Float64Array.from(indices, (index) => labels[index]),

@@ -137,6 +137,12 @@ export class OnnxBuilder {
     return this.#options.emitMatmul?.(this, a, b) ?? this.node("MatMul", [a, b]);
   }
 
+  /** Rows of zeros with a one at each of `indices`, along a new last axis. */
+  oneHot(indices: string, depth: number): string {
+    const inputs = [indices, this.ints([depth]), this.floats([2], [0, 1])];
+    return this.node("OneHot", inputs, { axis: -1 });
+  }
+
   /** The node that makes `name`, if one does. */
   producerOf(name: string): OnnxNode | undefined {
     return this.#producers.get(name);

@@ -392,10 +392,7 @@ const oneHotOperation: Operation<{ depth: number }> = {
     });
     return result;
   },
-  onnx: (builder, [indices], { attributes: { depth } }) =>
-    builder.node("OneHot", [indices, builder.ints([depth]), builder.floats([2], [0, 1])], {
-      axis: -1,
-    }),
+  onnx: (builder, [indices], { attributes: { depth } }) => builder.oneHot(indices, depth),
 };
 
 /** Rows with a one at each of `indices` (int64) and zeros elsewhere. */

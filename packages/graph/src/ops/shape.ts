@@ -649,10 +649,9 @@ export const scatterAddOperation: Operation<{ axis: number; length: number }> = 
     const shape = [outer, length, inner];
     if (length <= FEW_ROWS) {
       const flat = builder.reshape(indices, i.shape, [count]);
-      const bounds = builder.floats([2], [0, 1]);
-      const chosen = builder.node("OneHot", [flat, builder.ints([length]), bounds], { axis: -1 });
+      const chosen = builder.oneHot(flat, length);
       const transposed = builder.node("Transpose", [chosen], { perm: [1, 0] });
-      const added = builder.node("MatMul", [transposed, flatRows]);
+      const added = builder.matmul(transposed, flatRows);
       return builder.reshape(added, shape, value.shape);
     }
     // ScatterElements wants an index for every element of the rows. ScatterND wants one for each row and
