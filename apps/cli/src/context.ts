@@ -13,6 +13,7 @@ import {
   type Task,
 } from "@espalier/pipeline";
 import { cifarResNet, preResNet, resNet, vgg } from "@espalier/vision";
+import { formatAccuracy } from "./accuracy.ts";
 import { openExecutor } from "./devices.ts";
 import { createProgress, type Progress } from "./progress.ts";
 
@@ -115,11 +116,13 @@ function showPipeline(progress: Progress, event: PipelineEvent): void {
       return;
     }
     case "epoch-end": {
+      const { epochs, objective } = event;
       const { epoch, loss, trainAccuracy, validationAccuracy } = event.record;
+      const written = (accuracy: number) => formatAccuracy(accuracy, objective);
       const held =
-        validationAccuracy === undefined ? "" : `, held out ${percent(validationAccuracy)}`;
+        validationAccuracy === undefined ? "" : `, held out ${written(validationAccuracy)}`;
       progress.log(
-        `epoch ${epoch}/${event.epochs}: loss ${loss.toFixed(4)}, training ${percent(trainAccuracy)}${held}`,
+        `epoch ${epoch}/${epochs}: loss ${loss.toFixed(4)}, training ${written(trainAccuracy)}${held}`,
       );
       return;
     }

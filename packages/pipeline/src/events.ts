@@ -1,4 +1,5 @@
 /** @file What a pipeline says of its progress. */
+import type { Objective } from "@espalier/core";
 import type { DatasetEvent } from "@espalier/data";
 import type { EpochRecord } from "@espalier/train";
 
@@ -48,6 +49,12 @@ export type PipelineEvent =
       readonly measured: number;
       readonly accepted: boolean;
     }
-  | { readonly type: "epoch-end"; readonly epochs: number; readonly record: EpochRecord };
+  | {
+      readonly type: "epoch-end";
+      readonly epochs: number;
+      readonly record: EpochRecord;
+      /** Of regression the record's accuracies are correlations. */
+      readonly objective: Objective["name"];
+    };
 
 export type OnPipelineEvent = ((event: PipelineEvent) => void) | undefined;

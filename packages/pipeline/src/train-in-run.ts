@@ -1,7 +1,7 @@
 /** @file Training as a stage of a run: leaves the final model and the curve, and can be resumed. */
 import { EspalierError } from "@espalier/base";
 import { float32Tensor, readSafetensors, toFloat32, writeSafetensors } from "@espalier/checkpoints";
-import { type Model, type Random, type Samples, selectSamples } from "@espalier/core";
+import { type Model, objectiveOf, type Random, type Samples, selectSamples } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
 import {
   type EpochRecord,
@@ -76,7 +76,8 @@ export async function trainInRun(
           onEvent?.({ type: "progress", stage: "tune", unit: "steps", done, total });
         } else if (event.type === "epoch-end") {
           const { type: _, epochs, ...record } = event;
-          onEvent?.({ type: "epoch-end", epochs, record });
+          const { name: objective } = objectiveOf(model);
+          onEvent?.({ type: "epoch-end", epochs, record, objective });
         }
       },
     });

@@ -1,6 +1,7 @@
 /** @file The model card: Markdown under a head that model hubs read. */
 import { fileName } from "@espalier/pipeline";
 import { compare } from "./comparison.ts";
+import { criteriaOf } from "./criteria.ts";
 import {
   describeCounts,
   describeEpochs,
@@ -164,6 +165,7 @@ function frontMatter(summary: Summary, library: "espalier" | "transformers.js"):
   const { manifest, evaluation, trained, sensitivity, sizes, model } = summary;
   const judged = evaluation?.tuned ?? trained;
   const task = taskOf(model);
+  const { accuracy, loss } = criteriaOf(summary);
   const tags = [...new Set([library, "espalier"])];
   if (manifest.command === "prune") tags.push("pruned");
   if (sensitivity?.metric === "hessian-trace") tags.push("hap");
@@ -185,7 +187,7 @@ function frontMatter(summary: Summary, library: "espalier" | "transformers.js"):
   if (judged !== undefined && task !== undefined) {
     lines.push(
       "metrics:",
-      "- accuracy",
+      `- ${accuracy.type}`,
       "model-index:",
       `- name: ${JSON.stringify(summary.run)}`,
       "  results:",
@@ -196,10 +198,10 @@ function frontMatter(summary: Summary, library: "espalier" | "transformers.js"):
       `      name: ${data}`,
       "      split: test",
       "    metrics:",
-      "    - type: accuracy",
+      `    - type: ${accuracy.type}`,
       `      value: ${judged.accuracy}`,
       "    - type: loss",
-      "      name: Cross-entropy",
+      `      name: ${loss.name}`,
       `      value: ${judged.loss}`,
     );
   }

@@ -1,12 +1,7 @@
 /** @file The dense, the pruned and the tuned model side by side. */
-import {
-  describeAccuracyChange,
-  describeReduction,
-  describeShrinking,
-  describeSpeedup,
-  epochsOf,
-} from "./explain.ts";
-import { formatBytes, formatChange, formatCount, formatNumber, formatPercent } from "./format.ts";
+import { criteriaOf } from "./criteria.ts";
+import { describeReduction, describeShrinking, describeSpeedup, epochsOf } from "./explain.ts";
+import { formatBytes, formatChange, formatCount, formatNumber } from "./format.ts";
 import type { Judgement, Reduction, Summary } from "./summary.ts";
 
 /** One number of one model. */
@@ -49,9 +44,12 @@ export function compare(summary: Summary): Row[] {
           change: i === 0 ? undefined : change(measure(dense), measure(judgement)),
         })),
       });
-    row("Accuracy", "accuracy", ({ accuracy }) => accuracy, formatPercent, describeAccuracyChange);
+    const criteria = criteriaOf(summary);
+    const { name, format, describeChange } = criteria.accuracy;
+    row(name, "accuracy", ({ accuracy }) => accuracy, format, describeChange);
+    const { unit } = criteria.loss;
     row(
-      "Cross-entropy (nats)",
+      unit === undefined ? criteria.loss.name : `${criteria.loss.name} (${unit})`,
       "loss",
       ({ loss }) => loss,
       (loss) => loss.toFixed(4),

@@ -1,7 +1,7 @@
 /** @file What numbers mean, in words for those who meet them for the first time. */
 import type { Budget, Decision } from "@espalier/core";
 import type { LatencyOutcome } from "@espalier/pipeline";
-import { formatChange, formatCount, formatNumber, formatPercent, formatRatio } from "./format.ts";
+import { formatCount, formatNumber, formatPercent, formatRatio } from "./format.ts";
 import type {
   DecisionCounts,
   LatencySummary,
@@ -173,11 +173,6 @@ export function describeSpeedup({ speedup, distinct }: LatencySummary): string {
   return speedup > 1
     ? `${formatRatio(speedup)} faster${doubt}`
     : `${formatRatio(1 / speedup)} slower${doubt}`;
-}
-
-/** How a model's accuracy compares with the dense model's: "−0.24 points". */
-export function describeAccuracyChange(before: number, after: number): string {
-  return `${formatChange(100 * before, 100 * after, 2)} points`;
 }
 
 /** How many epochs a run was tuned or trained for; 0 if it was not. */

@@ -2,8 +2,9 @@
 import type { Decision } from "@espalier/core";
 import type { Latency } from "@espalier/pipeline";
 import { curve, grid, linearScale, mark, percent, pixels, plot, type Scale } from "./chart.ts";
+import type { Criteria } from "./criteria.ts";
 import { describeCounts, fates } from "./explain.ts";
-import { formatNumber, formatPercent, formatShare } from "./format.ts";
+import { formatNumber } from "./format.ts";
 import { type Html, html } from "./html.ts";
 import type { EpochRecord } from "./read-run.ts";
 import type { DecisionCounts, LatencySummary, LayerWidth } from "./summary.ts";
@@ -102,7 +103,10 @@ interface Series {
 }
 
 /** The course of training: loss, accuracies and learning rate, epoch by epoch. */
-export function trainingFigure(training: readonly EpochRecord[]): Html {
+export function trainingFigure(
+  training: readonly EpochRecord[],
+  { accuracy, loss: { unit } }: Criteria,
+): Html {
   const epochs = training.map(({ epoch }) => epoch);
   const held = training.flatMap(({ validationAccuracy }) => validationAccuracy ?? []);
   const series = (name: string, style: string, values: readonly number[]) => ({
@@ -129,8 +133,8 @@ export function trainingFigure(training: readonly EpochRecord[]): Html {
     training.map(({ learningRate }) => learningRate),
   );
   return html`<div class="curves marks">${[
-    epochChart("Loss, in nats", epochs, [loss], formatNumber),
-    epochChart("Accuracy", epochs, accuracies, (share) => formatPercent(share, 1), formatShare),
+    epochChart(unit === undefined ? "Loss" : `Loss, in ${unit}`, epochs, [loss], formatNumber),
+    epochChart(accuracy.name, epochs, accuracies, accuracy.formatLabel, accuracy.formatTick),
     epochChart("Learning rate", epochs, [rate], formatNumber),
   ]}</div>`;
 }

@@ -2,9 +2,9 @@
 
 import { fileName } from "@espalier/pipeline";
 import { chartScript } from "./chart-script.ts";
+import { criteriaOf } from "./criteria.ts";
 import {
   budgetNames,
-  describeAccuracyChange,
   describeCounts,
   describeEpochs,
   describeModel,
@@ -112,6 +112,7 @@ function tiles(summary: Summary): Html {
 function tilesOf(summary: Summary): Tile[] {
   const { manifest, evaluation, sizes, latency, trained, sensitivity } = summary;
   const shown: Tile[] = [];
+  const { accuracy: criterion, loss } = criteriaOf(summary);
   if (evaluation !== undefined) {
     const { dense, pruned, tuned } = evaluation;
     const steps = [
@@ -121,22 +122,22 @@ function tilesOf(summary: Summary): Tile[] {
     if (epochsOf(summary) > 0) steps.push({ name: "after tuning", accuracy: tuned.accuracy });
     const arrow = html`<span class="arrow" aria-hidden="true">→</span>`;
     shown.push({
-      name: `Accuracy on the test set of ${manifest.data}`,
+      name: `${criterion.name} on the test set of ${manifest.data}`,
       wide: true,
-      value: html`<div class="steps">${steps.map(({ name, accuracy }, i) => [i > 0 && arrow, html`<span>${formatPercent(accuracy)}<small>${name}</small></span>`])}</div>`,
-      note: html`${describeAccuracyChange(dense.accuracy, tuned.accuracy)} in all; ${formatCount(dense.count)} samples`,
+      value: html`<div class="steps">${steps.map(({ name, accuracy }, i) => [i > 0 && arrow, html`<span>${criterion.format(accuracy)}<small>${name}</small></span>`])}</div>`,
+      note: html`${criterion.describeChange(dense.accuracy, tuned.accuracy)} in all; ${formatCount(dense.count)} samples`,
     });
   }
   if (trained !== undefined) {
     shown.push({
-      name: `Accuracy on the test set of ${manifest.data}`,
-      value: formatPercent(trained.accuracy),
-      note: html`± ${(100 * trained.standardError).toFixed(2)} points; ${formatCount(trained.count)} samples`,
+      name: `${criterion.name} on the test set of ${manifest.data}`,
+      value: criterion.format(trained.accuracy),
+      note: html`${criterion.describeError(trained.standardError)}; ${formatCount(trained.count)} samples`,
     });
     shown.push({
-      name: "Cross-entropy",
+      name: loss.name,
       value: trained.loss.toFixed(4),
-      note: "nats, on the test set",
+      note: [loss.unit, "on the test set"].filter(Boolean).join(", "),
     });
   }
   const reduced = (name: string, { dense, pruned, ratio }: Reduction) =>

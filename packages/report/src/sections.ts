@@ -1,6 +1,7 @@
 /** @file The sections of the page. */
 import { budgetSlider, budgetTable } from "./budgets.ts";
 import { compare } from "./comparison.ts";
+import { criteriaOf } from "./criteria.ts";
 import {
   describeCounts,
   describeEpochs,
@@ -222,13 +223,16 @@ function training(summary: Summary): Content {
     return missing("training.json", "the last epoch has not been reached");
   if (training.length === 0) return html`<p class="missing">No epoch was trained.</p>`;
   const held = training.some(({ validationAccuracy }) => validationAccuracy !== undefined);
+  const criteria = criteriaOf(summary);
+  const { accuracy } = criteria;
+  const criterion = accuracy.name.replace(/^Accuracy/, "accuracy");
   const rows = training.map(
     ({ epoch, loss, trainAccuracy, validationAccuracy, learningRate }) =>
-      html`<tr><th scope="row">${epoch}</th><td data-value="${loss}">${loss.toFixed(4)}</td><td data-value="${trainAccuracy}">${formatPercent(trainAccuracy)}</td>${held && html`<td data-value="${validationAccuracy}">${validationAccuracy === undefined ? "–" : formatPercent(validationAccuracy)}</td>`}<td data-value="${learningRate}">${formatNumber(learningRate)}</td></tr>`,
+      html`<tr><th scope="row">${epoch}</th><td data-value="${loss}">${loss.toFixed(4)}</td><td data-value="${trainAccuracy}">${accuracy.format(trainAccuracy)}</td>${held && html`<td data-value="${validationAccuracy}">${validationAccuracy === undefined ? "–" : accuracy.format(validationAccuracy)}</td>`}<td data-value="${learningRate}">${formatNumber(learningRate)}</td></tr>`,
   );
   return [
-    trainingFigure(training),
-    html`<p class="caption">How to read it: one point for each epoch. Loss and training accuracy are means over the steps of the epoch, on augmented samples${held && "; the dashed line is the accuracy on training samples that were held out"}. The learning rate is that of the epoch's last step. The model of the last epoch is the result: none was picked by its accuracy.</p>`,
+    trainingFigure(training, criteria),
+    html`<p class="caption">How to read it: one point for each epoch. Loss and training ${criterion} are means over the steps of the epoch, on augmented samples${held && `; the dashed line is the ${criterion} on training samples that were held out`}. The learning rate is that of the epoch's last step. The model of the last epoch is the result: none was picked by its ${criterion}.</p>`,
     html`<details><summary>Epochs as a table</summary>${table(["epoch", "loss", "training", ...(held ? ["held out"] : []), "learning rate"], rows, "Epochs")}</details>`,
   ];
 }

@@ -2,6 +2,7 @@
 import { loadSource } from "@espalier/pipeline";
 import { evaluate } from "@espalier/train";
 import type { Command } from "commander";
+import { describeAccuracy } from "../accuracy.ts";
 import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
 import { addCommonOptions, addPluginOption, dataForms, sourceArgument } from "../options.ts";
 
@@ -26,9 +27,7 @@ export function registerEvaluate(program: Command, signal: AbortSignal): void {
       });
       print({ source: path, sha256, data: task.name, verified: task.verified, ...result }, () =>
         [
-          task.objective === "regression"
-            ? `correlation ${result.accuracy.toFixed(4)} on ${result.count} test samples of ${task.name}`
-            : `${(100 * result.accuracy).toFixed(2)} % of ${result.count} test samples of ${task.name}`,
+          `${describeAccuracy(result, task.objective)} of ${task.name}`,
           `loss ${result.loss.toFixed(4)}`,
           ...Object.entries(result.measures ?? {}).map(
             ([name, value]) => `${name} ${value.toFixed(4)}`,

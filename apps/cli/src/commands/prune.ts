@@ -1,6 +1,7 @@
 /** @file `espalier prune`: the main job. */
 import { availableParallelism, cpus } from "node:os";
 import { readJson } from "@espalier/base";
+import type { Objective } from "@espalier/core";
 import { defaultCacheDirectory } from "@espalier/data";
 import {
   createTiming,
@@ -14,6 +15,7 @@ import {
 import { explainOutcome, formatBytes, renderReport } from "@espalier/report";
 import { onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
 import type { Command } from "commander";
+import { formatAccuracy } from "../accuracy.ts";
 import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
 import { onnxDeviceOf } from "../devices.ts";
 import {
@@ -95,30 +97,25 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
         { ...context, families, plugins, task },
       );
       await renderReport(result.directory);
-      context.print(result, () => pruneSummary(result));
+      context.print(result, () => pruneSummary(result, task.objective));
     });
 }
 
 /** The table of a run: dense, pruned before tuning, pruned after. */
-export function pruneSummary({
-  evaluation,
-  sizes,
-  plan,
-  latency,
-  directory,
-  history,
-}: PruneResult): string {
+export function pruneSummary(
+  { evaluation, sizes, plan, latency, directory, history }: PruneResult,
+  objective: Objective["name"],
+): string {
   const { dense, pruned } = sizes;
-  const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
   const count = (n: number) => n.toLocaleString("en");
   const ratio = (whole: number, part: number) => `${(whole / part).toFixed(2)}×`;
   const kept = `${plan.before.components - plan.after.components} removed, ${plan.after.implants} implants`;
   const rows = [
     [
-      "test accuracy",
-      percent(evaluation.dense.accuracy),
-      percent(evaluation.pruned.accuracy),
-      percent(evaluation.tuned.accuracy),
+      objective === "regression" ? "test correlation" : "test accuracy",
+      ...[evaluation.dense, evaluation.pruned, evaluation.tuned].map(({ accuracy }) =>
+        formatAccuracy(accuracy, objective),
+      ),
       "",
     ],
     ...Object.keys(evaluation.dense.measures ?? {}).map((name) => [

@@ -2,6 +2,7 @@
 import { defaultTextTuning, defaultTuning, trainModel } from "@espalier/pipeline";
 import type { Command } from "commander";
 import { Option } from "commander";
+import { describeAccuracy } from "../accuracy.ts";
 import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
 import {
   addCommonOptions,
@@ -96,11 +97,10 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
         },
         { ...context, families, plugins, task },
       );
-      const { accuracy, count } = result.evaluation;
+      const judged = describeAccuracy(result.evaluation, task.objective);
       context.print(
         result,
-        () =>
-          `${(100 * accuracy).toFixed(2)} % of ${count} test samples after ${epochs} epochs\nwritten to ${result.directory}/model`,
+        () => `${judged} after ${epochs} epochs\nwritten to ${result.directory}/model`,
       );
     });
 }

@@ -1,0 +1,29 @@
+import { expect, test } from "vitest";
+import { criteriaOf } from "./criteria.ts";
+import type { Summary } from "./summary.ts";
+
+const model = (classes: readonly string[], problem?: string): Summary["model"] => ({
+  ...{ type: "bert", image: undefined, vocabulary: 100, classes },
+  details: problem === undefined ? [] : [["problem_type", problem]],
+});
+
+test("a model of classes is judged by the share that it gets right", () => {
+  for (const of of [model(["no", "yes"], "single_label_classification"), undefined]) {
+    const { accuracy, loss } = criteriaOf({ model: of });
+    expect([accuracy.name, accuracy.type]).toEqual(["Accuracy", "accuracy"]);
+    expect(accuracy.format(0.926)).toBe("92.60 %");
+    expect(accuracy.describeChange(0.926, 0.92)).toBe("−0.60 points");
+    expect(loss).toEqual({ name: "Cross-entropy", unit: "nats" });
+  }
+});
+
+test("a model that predicts a number is judged by its correlation, which is no share", () => {
+  for (const of of [model(["similarity"]), model(["LABEL_0", "LABEL_1"], "regression")]) {
+    const { accuracy, loss } = criteriaOf({ model: of });
+    expect([accuracy.name, accuracy.type]).toEqual(["Pearson's correlation", "pearsonr"]);
+    expect(accuracy.format(0.8642)).toBe("0.8642");
+    expect(accuracy.describeChange(0.8642, 0.8601)).toBe("−0.0041");
+    expect(accuracy.describeError(0.01)).toBe("± 0.0100");
+    expect(loss.unit).toBeUndefined();
+  }
+});

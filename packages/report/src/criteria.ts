@@ -1,0 +1,53 @@
+/** @file What models are judged by, and how it is written. */
+import { formatChange, formatPercent, formatShare } from "./format.ts";
+import type { Summary } from "./summary.ts";
+
+export interface Criteria {
+  readonly accuracy: {
+    readonly name: string;
+    /** As model hubs call it. */
+    readonly type: string;
+    format(value: number): string;
+    /** At the end of a curve, and beside an axis. */
+    formatLabel(value: number): string;
+    formatTick(value: number): string;
+    describeChange(before: number, after: number): string;
+    describeError(standardError: number): string;
+  };
+  readonly loss: { readonly name: string; readonly unit: string | undefined };
+}
+
+const classification: Criteria = {
+  accuracy: {
+    name: "Accuracy",
+    type: "accuracy",
+    format: (share) => formatPercent(share),
+    formatLabel: (share) => formatPercent(share, 1),
+    formatTick: formatShare,
+    describeChange: (before, after) => `${formatChange(100 * before, 100 * after, 2)} points`,
+    describeError: (error) => `± ${(100 * error).toFixed(2)} points`,
+  },
+  loss: { name: "Cross-entropy", unit: "nats" },
+};
+
+// `evaluate` gives the correlation where there are no classes to be right about.
+const regression: Criteria = {
+  accuracy: {
+    name: "Pearson's correlation",
+    type: "pearsonr",
+    format: (correlation) => correlation.toFixed(4),
+    formatLabel: (correlation) => correlation.toFixed(3),
+    formatTick: String,
+    describeChange: (before, after) => formatChange(before, after, 4),
+    describeError: (error) => `± ${error.toFixed(4)}`,
+  },
+  loss: { name: "Half the mean squared error", unit: undefined },
+};
+
+/** What "accuracy" and "loss" are in a run, which predicts classes or a number. */
+export function criteriaOf({ model }: Pick<Summary, "model">): Criteria {
+  const predictsNumber =
+    model?.classes.length === 1 ||
+    model?.details.some(([key, value]) => key === "problem_type" && value === "regression");
+  return predictsNumber ? regression : classification;
+}
