@@ -20,6 +20,9 @@ export const LENGTH = 128;
 
 const VOCABULARY = 30522;
 
+/** Of its words, those in the 67,349 sentences that SST-2 trains on. */
+export const WORDS = 11573;
+
 /** An encoder with a head for two classes. */
 export function freshEncoder({ width, layers, heads, neurons }: EncoderSize): Model {
   const config = {
@@ -38,7 +41,7 @@ export function freshEncoder({ width, layers, heads, neurons }: EncoderSize): Mo
   return bert.initialize(config, new Random(0));
 }
 
-/** Sequences of `LENGTH` random tokens, of two classes in turn. */
+/** Sequences of `LENGTH` random tokens, any of `WORDS`, and of two classes in turn. */
 export function randomSequences(count: number): Samples {
   const random = new Random(1);
   return {
@@ -48,7 +51,7 @@ export function randomSequences(count: number): Samples {
       const chosen = Array.from(indices);
       const tokens = chosen.flatMap((index) => {
         const drawn = random.stream("tokens", index);
-        return Array.from({ length: LENGTH }, () => BigInt(drawn.integer(VOCABULARY)));
+        return Array.from({ length: LENGTH }, () => BigInt(drawn.integer(WORDS)));
       });
       return {
         length: LENGTH,
@@ -60,5 +63,6 @@ export function randomSequences(count: number): Samples {
         },
       };
     },
+    tokens: () => Uint32Array.from({ length: WORDS }, (_, token) => token),
   };
 }

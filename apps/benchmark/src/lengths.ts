@@ -3,7 +3,7 @@ import { type Model, Random, type Samples } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
 import { encoders } from "@espalier/nlp";
 import { defaultTextTuning, loadSource, openTask } from "@espalier/pipeline";
-import { compileTrainingStep, trainingOrder } from "@espalier/train";
+import { compileTrainingStep, narrowTokenTable, trainingOrder } from "@espalier/train";
 import { secondsOf } from "./side-by-side.ts";
 
 export interface LengthsOptions {
@@ -82,14 +82,16 @@ async function secondsOfStep(
   length: number,
   { executor, rounds }: LengthsOptions,
 ): Promise<number> {
-  const step = await compileTrainingStep(model, executor, {
+  const table = narrowTokenTable(model, samples, optimizer, undefined);
+  const step = await compileTrainingStep(table.model, executor, {
     ...{ batchSize, length, optimizer, clip, statisticsMomentum: 0 },
   });
   const lengths = Array.from(samples.lengths!);
   // A batch is as long as its longest sample.
   const longest = lengths.indexOf(length);
   const others = [...lengths.keys()].filter((i) => lengths[i] <= length);
-  const { feeds } = await samples.batch([longest, ...others.slice(0, batchSize - 1)]);
+  const batch = await samples.batch([longest, ...others.slice(0, batchSize - 1)]);
+  const feeds = table.feeds(batch.feeds);
   const outputs = model.classes.length;
   const targets = new Float32Array(batchSize * outputs).fill(1 / outputs);
   const times: number[] = [];

@@ -27,6 +27,11 @@ export interface Samples {
    * @param augmentation If given, each sample is varied at random by it, as training wants.
    */
   batch(indices: ArrayLike<number>, augmentation?: Random): Promise<Batch>;
+  /**
+   * Of texts: all tokens that batches of the samples `indices` can have, those that fill them up and
+   * those of augmentation included, each once.
+   */
+  tokens?(indices: ArrayLike<number>): Uint32Array;
 }
 
 /** `count` different samples of `samples`, drawn by `random`, in ascending order. */
@@ -41,14 +46,12 @@ export function drawSamples(samples: Samples, count: number, random: Random): Sa
 /** The samples at `positions` of `samples`, in that order. */
 export function selectSamples(samples: Samples, positions: ArrayLike<number>): Samples {
   const { lengths } = samples;
+  const at = (indices: ArrayLike<number>) => Uint32Array.from(indices, (index) => positions[index]);
   return {
     count: positions.length,
     lengths: lengths && Uint32Array.from(positions, (position) => lengths[position]),
-    batch: (indices, augmentation) =>
-      samples.batch(
-        Array.from(indices, (index) => positions[index]),
-        augmentation,
-      ),
+    batch: (indices, augmentation) => samples.batch(at(indices), augmentation),
+    ...(samples.tokens ? { tokens: (indices) => samples.tokens!(at(indices)) } : {}),
   };
 }
 

@@ -240,6 +240,17 @@ describe("samples", () => {
     expect((await cut.batch([1])).length).toBe(5);
   });
 
+  test("samples name the tokens that their batches have, and what fills them up", async () => {
+    const split = { sentences: [["a good"], ["a b c good bad"], ["c"]], labels: [0, 0, 0] };
+    const samples = textSamples(split, input, 128, "texts");
+    const { feeds } = await samples.batch([0, 2]);
+    const seen = new Set(Array.from(feeds.input_ids as BigInt64Array, Number));
+    expect(new Set(samples.tokens!([0, 2]))).toEqual(seen);
+    expect(sentencesOf(BigInt64Array.from(samples.tokens!([2]), BigInt)).sort()).toEqual(
+      ["[CLS]", "[PAD]", "[SEP]", "c"].sort(),
+    );
+  });
+
   test("tokens that a model does not know are refused", () => {
     const split = { sentences: [["a"], ["a good"]], labels: [0, 0] };
     expect(() => textSamples(split, { ...input, vocabulary: 7 }, 128, "texts")).toThrow(

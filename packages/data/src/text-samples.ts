@@ -82,6 +82,11 @@ export function textSamples(
         length,
       };
     },
+    tokens: (indices) => {
+      const found = new Set([input.padding.token]);
+      for (const index of Array.from(indices)) for (const id of ids(index)) found.add(Number(id));
+      return Uint32Array.from(found);
+    },
   };
 }
 

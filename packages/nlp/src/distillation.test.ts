@@ -4,7 +4,7 @@ import { float32Data } from "@espalier/graph";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { compileTrainingStep, train } from "@espalier/train";
 import { describe, expect, test } from "vitest";
-import { randomSamples, tinyModel } from "./testing/tiny-model.ts";
+import { randomSamples, tinyModel } from "./testing/index.ts";
 
 const executor = createOnnxExecutor({ threads: 1 });
 const samples = randomSamples(4);

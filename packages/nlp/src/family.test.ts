@@ -2,7 +2,7 @@
 import { Random } from "@espalier/core";
 import { describe, expect, test } from "vitest";
 import { bert, distilbert, roberta } from "./bert.ts";
-import { tinyConfig, tinyModel } from "./testing/tiny-model.ts";
+import { tinyConfig, tinyModel } from "./testing/index.ts";
 
 /** The tensors of a tiny model, loaded with another configuration than its own. */
 function reload(changes: object, family = bert) {

@@ -22,7 +22,7 @@ import { Matrix } from "ml-matrix";
 import { describe, expect, test } from "vitest";
 import { type Head, makeImplant, truncateProduct } from "./implants.ts";
 import { bert } from "./index.ts";
-import { randomSamples, tinyLogits, tinyModel } from "./testing/tiny-model.ts";
+import { randomSamples, tinyLogits, tinyModel } from "./testing/index.ts";
 
 const executor = createOnnxExecutor({ threads: 1 });
 const HEAD_SIZE = 4;

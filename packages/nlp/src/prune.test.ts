@@ -20,7 +20,7 @@ import { float32Data, gradient, input, jvp, mean, sizeOf } from "@espalier/graph
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { describe, expect, test } from "vitest";
 import { bert, distilbert, electra } from "./index.ts";
-import { randomSamples, tinyLogits, tinyModel } from "./testing/tiny-model.ts";
+import { randomSamples, tinyLogits, tinyModel } from "./testing/index.ts";
 
 const executor = createOnnxExecutor({ threads: 1 });
 const SPAN = 2;

@@ -16,9 +16,11 @@ export {
   type StepOptions,
   type StepResult,
   type TeacherOutputs,
+  type TrainedModel,
   type TrainingState,
   type TrainingStep,
 } from "./step.ts";
+export { narrowTokenTable, type TokenTable } from "./token-table.ts";
 export {
   type EpochRecord,
   expectSmoothing,

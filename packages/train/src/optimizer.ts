@@ -44,6 +44,11 @@ interface Optimizer {
     kind: ParameterKind,
     scalars: StepScalars,
   ): Update;
+  /**
+   * By what a step multiplies elements whose gradient and state are zero, given the learning rate;
+   * undefined where it does more to them.
+   */
+  idle(kind: ParameterKind): ((learningRate: number) => number) | undefined;
 }
 
 export function createOptimizer(options: OptimizerOptions): Optimizer {
@@ -64,6 +69,8 @@ function sgd({ momentum, nesterov, weightDecay }: SgdOptions): Optimizer {
         state: [moved],
       };
     },
+    // A decay that goes through the momentum does not leave the state zero.
+    idle: (kind) => (kind === "weight" && weightDecay !== 0 ? undefined : () => 1),
   };
 }
 
@@ -95,5 +102,6 @@ function adamW({ betas: [beta1, beta2], epsilon, weightDecay }: AdamWOptions): O
           : multiply(parameter, subtract(scalar(1), multiply(learningRate, scalar(decay))));
       return { parameter: subtract(decayed, step), state: [m, v] };
     },
+    idle: (kind) => (learningRate) => 1 - learningRate * (kind === "weight" ? weightDecay : 0),
   };
 }

@@ -108,6 +108,9 @@ export interface StepResult {
   readonly logits: Float32Array;
 }
 
+/** What a step is compiled of. */
+export type TrainedModel = Pick<Model, "family" | "objective" | "parameters" | "build">;
+
 export interface TrainingStep {
   /** The state in which training of `model` begins. */
   readonly initialState: TrainingState;
@@ -151,7 +154,7 @@ const hiddenName = (layer: number) => `teacher hidden ${layer}`;
 
 /** The loss of each sample, [N], whose teacher's outputs are inputs of the program. */
 function lossOf(
-  model: Model,
+  model: TrainedModel,
   graph: ModelGraph,
   targets: Value,
   distillation: Distillation | undefined,
@@ -213,7 +216,7 @@ const SCALE = "gradient scale";
 const nextOf = (name: string) => `next ${name}`;
 
 /** The graph of a step, and the state in which training begins. */
-function buildStep(model: Model, options: StepOptions) {
+function buildStep(model: TrainedModel, options: StepOptions) {
   const { batchSize, statisticsMomentum } = options;
   const graph = model.build(batchSize, "training", options.length);
   const optimizer = createOptimizer(options.optimizer);
@@ -265,7 +268,7 @@ function buildStep(model: Model, options: StepOptions) {
 
 /** Compiles the training step of `model` for batches of one size and length. */
 export async function compileTrainingStep(
-  model: Model,
+  model: TrainedModel,
   executor: Executor,
   options: StepOptions,
 ): Promise<TrainingStep> {

@@ -27,6 +27,7 @@ import {
   type TeacherOutputs,
   type TrainingState,
 } from "./step.ts";
+import { narrowTokenTable } from "./token-table.ts";
 
 export interface TrainOptions {
   readonly executor: Executor;
@@ -122,30 +123,32 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
   const objective = objectiveOf(model);
   expectSmoothing(objective, options.labelSmoothing);
   const steps = epochs * stepsPerEpoch;
+  const { resume } = options;
+  const table = narrowTokenTable(model, samples, options.optimizer, resume?.state);
   const programs = new PerLength((length) =>
-    compileTrainingStep(model, executor, { ...options, length, statisticsMomentum: 0.1 }),
+    compileTrainingStep(table.model, executor, { ...options, length, statisticsMomentum: 0.1 }),
   );
   const { distillation } = options;
   const teachers =
     distillation &&
     new PerLength((length) => compileTeacher(distillation, executor, batchSize, length));
-  const { resume } = options;
   if (resume !== undefined && resume.step > steps) {
     throw new EspalierError(
       "invalid-argument",
       `training: expected a checkpoint of at most ${steps} steps, got one of ${resume.step}`,
     );
   }
-  let state: TrainingState | DeviceState | undefined = resume?.state;
+  let state: TrainingState | DeviceState | undefined = resume && table.narrow(resume.state);
   const history = [...(resume?.history ?? [])];
   let partial: PartialEpoch = resume?.partial ?? { loss: 0, correct: 0, count: 0 };
   let done = resume?.step ?? 0;
+  const reached = async (of: TrainingState | DeviceState) => table.widen(await readState(of));
   const checkpoint = async () => {
     if (state === undefined) return;
-    await options.onCheckpoint?.({ step: done, state: await readState(state), history, partial });
+    await options.onCheckpoint?.({ step: done, state: await reached(state), history, partial });
   };
   const trained = async () =>
-    state === undefined ? model : model.withParameters(parametersIn(model, await readState(state)));
+    state === undefined ? model : model.withParameters(parametersIn(model, await reached(state)));
 
   const prepare = (step: number): Promise<Batch> => {
     const epoch = Math.floor(step / stepsPerEpoch);
@@ -176,7 +179,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       const program = await programs.for(batch);
       const teacher = await teachers?.for(batch);
       const result = await program.run(state ?? program.initialState, {
-        feeds: batch.feeds,
+        feeds: table.feeds(batch.feeds),
         targets: smooth(
           objective.targets(batch.labels, model.classes.length),
           model.classes.length,
@@ -188,6 +191,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       });
       if (state !== undefined) disposeState(state);
       state = result.state;
+      table.advance(learningRate);
       if (!Number.isFinite(result.loss)) {
         throw new EspalierError(
           "not-finite",
@@ -206,9 +210,9 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       onEvent?.({ type: "step-end", step: done, steps, loss: result.loss });
       if (done % stepsPerEpoch !== 0) continue;
 
-      const reached = validation || test ? await trained() : model;
+      const judged = validation || test ? await trained() : model;
       const accuracyOn = async (held: Samples) =>
-        (await evaluate(reached, held, { executor, batchSize })).accuracy;
+        (await evaluate(judged, held, { executor, batchSize })).accuracy;
       const record: EpochRecord = {
         epoch: epoch + 1,
         learningRate,
