@@ -6,10 +6,11 @@ import { fileURLToPath } from "node:url";
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 
-// As bin/espalier.js has it: docs/decisions/033 and 034.
+// As bin/espalier.js has it: docs/decisions/033, 034 and 036.
 const memory = {
   MALLOC_MMAP_THRESHOLD_: "1073741824",
   MALLOC_TRIM_THRESHOLD_: "1073741824",
+  MALLOC_ARENA_MAX: "1",
 };
 const nodeOptions = ["--no-incremental-marking"];
 

@@ -30,6 +30,7 @@ import { createOnnxExecutor, onnxVersion, openOnnxModel } from "@espalier/runtim
 import {
   compileTrainingStep,
   type DeviceState,
+  disposeState,
   narrowTokenTable,
   type TrainingState,
 } from "@espalier/train";
@@ -210,11 +211,13 @@ async function timeSteps(model: Model, samples: Samples, executor: Executor) {
     const seconds = await secondsOf(async () => {
       const inputs = { targets, learningRate: LEARNING_RATE, step: n };
       const result = await step.run(state, { feeds: table.feeds(feeds), ...inputs });
+      disposeState(state);
       state = result.state;
       losses.push(result.loss);
     });
     times.push(seconds);
   }
+  disposeState(state);
   await step.dispose();
   return {
     seconds: median(times.slice(WARM_UP, -1)),

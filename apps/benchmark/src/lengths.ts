@@ -3,7 +3,12 @@ import { type Model, Random, type Samples } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
 import { encoders } from "@espalier/nlp";
 import { defaultTextTuning, loadSource, openTask } from "@espalier/pipeline";
-import { compileTrainingStep, narrowTokenTable, trainingOrder } from "@espalier/train";
+import {
+  compileTrainingStep,
+  disposeState,
+  narrowTokenTable,
+  trainingOrder,
+} from "@espalier/train";
 import { secondsOf } from "./side-by-side.ts";
 
 export interface LengthsOptions {
@@ -97,9 +102,10 @@ async function secondsOfStep(
   const times: number[] = [];
   for (let round = 0; round <= rounds; round++) {
     times.push(
-      await secondsOf(() =>
-        step.run(step.initialState, { feeds, targets, learningRate: 1e-5, step: 1 }),
-      ),
+      await secondsOf(async () => {
+        const inputs = { feeds, targets, learningRate: 1e-5, step: 1 };
+        disposeState((await step.run(step.initialState, inputs)).state);
+      }),
     );
   }
   await step.dispose();

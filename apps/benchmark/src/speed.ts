@@ -25,7 +25,12 @@ import {
   openTask,
 } from "@espalier/pipeline";
 import { createOnnxExecutor, onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
-import { compileTrainingStep, type DeviceState, type TrainingState } from "@espalier/train";
+import {
+  compileTrainingStep,
+  type DeviceState,
+  disposeState,
+  type TrainingState,
+} from "@espalier/train";
 import { cifarResNet } from "@espalier/vision";
 import {
   median,
@@ -120,10 +125,14 @@ export async function measureSpeed(options: SpeedOptions) {
       for (let n = 1; n <= 12; n++) {
         times.push(
           await secondsOf(async () => {
-            state = (await step.run(state, { feeds, targets, learningRate: 1e-4, step: n })).state;
+            const before = state;
+            const inputs = { feeds, targets, learningRate: 1e-4, step: n };
+            state = (await step.run(state, inputs)).state;
+            disposeState(before);
           }),
         );
       }
+      disposeState(state);
       ours.trainingStep.push(median(times.slice(2)));
       for (const python of options.python) {
         const args = [directory, String(threads), "6", "10"];

@@ -1,3 +1,4 @@
+export { serve, startBackground, type Work } from "./background.ts";
 export { type ErrorCode, type ErrorData, EspalierError, throwIfAborted } from "./error.ts";
 export {
   describeFileError,

@@ -1,5 +1,5 @@
 /** @file The worker that decodes images; see folder-samples.ts. */
-import { serve } from "./background.ts";
+import { serve } from "@espalier/base";
 import { decodeBatch } from "./folder-samples.ts";
 
 serve(decodeBatch);

@@ -1,5 +1,5 @@
 /** @file The worker that fills augmented batches; see image-samples.ts. */
-import { serve } from "./background.ts";
+import { serve } from "@espalier/base";
 import { fillPlaced } from "./image-samples.ts";
 
 serve(fillPlaced);

@@ -1,7 +1,6 @@
 /** @file Images in files as samples for models, decoded when they are asked for. */
-import { EspalierError } from "@espalier/base";
+import { EspalierError, startBackground } from "@espalier/base";
 import type { ImagePreprocessing, Random, Samples } from "@espalier/core";
-import { startBackground } from "./background.ts";
 import { cutCentre, cutRandom, type Region } from "./decode-image.ts";
 
 /** The images of one half of a data set. */

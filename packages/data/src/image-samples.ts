@@ -1,7 +1,6 @@
 /** @file Image data sets as samples for models. */
-import { EspalierError } from "@espalier/base";
+import { EspalierError, startBackground } from "@espalier/base";
 import type { ImagePreprocessing, Random, Batch as SampleBatch, Samples } from "@espalier/core";
-import { startBackground } from "./background.ts";
 import { type Batch, makeBatch } from "./fill-batch.ts";
 import type { ImageSplit } from "./image-dataset.ts";
 

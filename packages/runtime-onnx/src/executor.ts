@@ -13,7 +13,6 @@ import {
   isDeviceTensor,
   lowerToOnnx,
   makePortable,
-  memoryTensor,
   type OnnxGraph,
   type Program,
   type ProgramSource,
@@ -23,14 +22,11 @@ import {
   type TensorData,
   type Value,
 } from "@espalier/graph";
-import {
-  env,
-  InferenceSession,
-  listSupportedBackends,
-  Tensor as OrtTensor,
-} from "onnxruntime-node";
+import { env, type InferenceSession, listSupportedBackends } from "onnxruntime-node";
 import { blockedConv, blockSize } from "./blocked-conv.ts";
 import { fusedMatmul } from "./fused-matmul.ts";
+import { startSessions } from "./session-thread.ts";
+import { createSessions, type HeldTensor, type Sessions } from "./sessions.ts";
 
 export interface OnnxExecutorOptions {
   /** One of `onnxDevices()`; default "cpu". */
@@ -134,35 +130,47 @@ export function sessionOptions({
   };
 }
 
-/** A result in the memory of a GPU. */
-class GpuTensor implements DeviceTensor {
-  readonly tensor: OrtTensor;
-  readonly #copy: (tensor: GpuTensor) => Promise<TensorData>;
+// Only for this provider does onnxruntime-node leave results where they are.
+const KEEPING_DEVICE = "webgpu";
 
-  constructor(tensor: OrtTensor, copy: (tensor: GpuTensor) => Promise<TensorData>) {
-    this.tensor = tensor;
-    this.#copy = copy;
+// Sessions of processors are in a thread of their own, once for all executors; what is on a GPU is not
+// handed from thread to thread.
+let background: Sessions | undefined;
+let here: Sessions | undefined;
+
+function sessionsOf({ device = "cpu" }: OnnxExecutorOptions): Sessions {
+  if (device !== "cpu") return (here ??= createSessions());
+  return (background ??= startSessions());
+}
+
+/** A result that stays where it was computed. */
+class KeptTensor implements DeviceTensor {
+  readonly held: HeldTensor;
+  readonly sessions: Sessions;
+  readonly #read: (tensor: KeptTensor) => Promise<TensorData>;
+
+  constructor(held: HeldTensor, sessions: Sessions, read: (of: KeptTensor) => Promise<TensorData>) {
+    this.held = held;
+    this.sessions = sessions;
+    this.#read = read;
   }
 
   get dtype(): DeviceTensor["dtype"] {
-    return this.tensor.type as DeviceTensor["dtype"];
+    return this.held.dtype;
   }
 
   get shape(): readonly number[] {
-    return this.tensor.dims;
+    return this.held.shape;
   }
 
   read(): Promise<TensorData> {
-    return this.#copy(this);
+    return this.#read(this);
   }
 
   dispose(): void {
-    this.tensor.dispose();
+    void this.sessions.drop(this.held.held);
   }
 }
-
-// Only for this provider does onnxruntime-node leave results where they are.
-const KEEPING_DEVICE = "webgpu";
 
 interface ResultNames {
   readonly outputs: readonly string[];
@@ -174,14 +182,16 @@ function openSession(
   graph: OnnxGraph,
   { outputs, kept }: ResultNames,
   options: OnnxExecutorOptions,
-): Promise<InferenceSession> {
+): Promise<number> {
   const keeps = options.device === KEEPING_DEVICE && kept.length > 0;
   const locations = [
     ...outputs.map(() => "cpu" as const),
     ...kept.map(() => "gpu-buffer" as const),
   ];
-  return attempt("compile", () =>
-    InferenceSession.create(encodeOnnx(graph), {
+  return sessionsOf(options).open({
+    model: encodeOnnx(graph),
+    outputs: outputs.length,
+    options: {
       ...sessionOptions(options),
       // A pattern planned in the first run asks for all its memory anew in the second, while the
       // first run's is kept: it doubles what a program takes, and our programs run no faster by it.
@@ -193,8 +203,8 @@ function openSession(
             ),
           }
         : {}),
-    }),
-  );
+    },
+  });
 }
 
 /** Loads `graph` in a session of its own. What the program keeps does not include the graph. */
@@ -203,8 +213,8 @@ async function openProgram(
   names: ResultNames,
   options: OnnxExecutorOptions,
 ): Promise<Program<string, string>> {
-  const isKept = (i: number) => i >= names.outputs.length;
   const all = [...names.outputs, ...names.kept];
+  const sessions = sessionsOf(options);
   const session = await openSession(graph, names, options);
   const inputs = graph.inputs.map(({ name, dtype, shape }) => ({
     name,
@@ -214,8 +224,9 @@ async function openProgram(
   // `OrtTensor.getData` of a GPU's tensor ends the process (onnxruntime-node 1.30), so that tensors
   // are read as the results of programs that do nothing.
   const readers = new Map<string, Promise<Program<"copy">>>();
-  const copy = async (tensor: GpuTensor): Promise<TensorData> => {
+  const read = async (tensor: KeptTensor): Promise<TensorData> => {
     const { dtype, shape } = tensor;
+    if (options.device !== KEEPING_DEVICE) return sessions.read(tensor.held.held);
     const key = `${dtype} ${shape}`;
     const reader =
       readers.get(key) ??
@@ -226,28 +237,27 @@ async function openProgram(
   return {
     inputs,
     run: async (feeds) => {
-      const tensors: Record<string, OrtTensor> = {};
+      const given: Record<string, Tensor | HeldTensor> = {};
       for (const { name, dtype, shape } of inputs) {
         const feed = feeds[name];
-        if (feed instanceof GpuTensor) {
-          tensors[name] = feed.tensor;
+        if (feed instanceof KeptTensor && feed.sessions === sessions) {
+          given[name] = feed.held;
           continue;
         }
         const data = isDeviceTensor(feed) ? await feed.read() : feed;
-        tensors[name] = new OrtTensor(dtype, checkFeed(name, data, sizeOf(shape)), shape);
+        given[name] = { dtype, shape, data: checkFeed(name, data, sizeOf(shape)) };
       }
-      const results = await attempt("run", () => session.run(tensors));
+      const results = await sessions.run(session, given);
       return Object.fromEntries(
-        all.map((name, i) => {
-          const result = results[`result.${i}`];
-          if (result.location === "gpu-buffer") return [name, new GpuTensor(result, copy)];
-          return [name, isKept(i) ? memoryTensor(fromOrt(result)) : fromOrt(result)];
-        }),
+        results.map((result, i) => [
+          all[i],
+          "held" in result ? new KeptTensor(result, sessions, read) : result,
+        ]),
       ) as Record<string, Tensor & DeviceTensor>;
     },
     dispose: async () => {
       for (const reader of readers.values()) await (await reader).dispose();
-      await session.release();
+      await sessions.close(session);
     },
   };
 }
@@ -259,18 +269,4 @@ function checkFeed(name: string, data: TensorData | undefined, size: number): Te
     `input ${name}: expected ${size} elements, got ${data?.length ?? "none"}`,
     { name, expected: size, actual: data?.length },
   );
-}
-
-/** A result of ONNX Runtime, over the same memory. */
-export function fromOrt({ data, dims, type }: OrtTensor): Tensor {
-  return { dtype: type as Tensor["dtype"], shape: dims, data: data as TensorData };
-}
-
-export async function attempt<T>(action: "compile" | "run", work: () => Promise<T>): Promise<T> {
-  try {
-    return await work();
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    throw new EspalierError("runtime", `ONNX Runtime could not ${action}: ${message}`, {}, error);
-  }
 }

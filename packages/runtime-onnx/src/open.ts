@@ -1,7 +1,8 @@
 /** @file Runs finished ONNX files, as those who get one would. */
 import type { Tensor } from "@espalier/graph";
 import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
-import { attempt, fromOrt, type OnnxExecutorOptions, sessionOptions } from "./executor.ts";
+import { type OnnxExecutorOptions, sessionOptions } from "./executor.ts";
+import { attempt, fromOrt } from "./sessions.ts";
 
 /** A loaded ONNX model. Dimensions that it leaves open take their sizes from what it is given. */
 export interface OnnxModel {

@@ -12,7 +12,7 @@ export interface TokenTable {
   feeds(feeds: StepInputs["feeds"]): StepInputs["feeds"];
   /** The part of a state of the whole model that `model` has. */
   narrow(state: TrainingState): TrainingState;
-  /** The state of the whole model, after all steps that `advance` was told of. */
+  /** The state of the whole model, after the steps that `advance` was told of, from the first on. */
   widen(state: TrainingState): TrainingState;
   advance(learningRate: number): void;
 }
@@ -80,7 +80,6 @@ export function narrowTokenTable(
     shape: [rows.length, ...rest],
     data: take(table.data),
   };
-  const before = resumed?.get(name) ?? table.data;
   let factor = 1;
   return {
     model: {
@@ -96,7 +95,8 @@ export function narrowTokenTable(
     },
     widen: (state) => {
       const widened = new Map(state);
-      const idle = before.map((value) => value * factor);
+      // Of the model in which all began, so that it is the same however often a training was resumed.
+      const idle = table.data.map((value) => value * factor);
       widened.set(name, put(state.get(name)!, idle));
       for (const each of states) {
         widened.set(each, put(state.get(each)!, new Float32Array(table.data.length)));

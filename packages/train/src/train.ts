@@ -142,6 +142,9 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
   const history = [...(resume?.history ?? [])];
   let partial: PartialEpoch = resume?.partial ?? { loss: 0, correct: 0, count: 0 };
   let done = resume?.step ?? 0;
+  for (let step = 0; step < done; step++) {
+    table.advance(learningRateAt(options.schedule, step, steps));
+  }
   const reached = async (of: TrainingState | DeviceState) => table.widen(await readState(of));
   const checkpoint = async () => {
     if (state === undefined) return;

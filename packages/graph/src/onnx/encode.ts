@@ -85,7 +85,7 @@ function encodePort({ name, dtype, shape }: OnnxPort): ValueInfoProto {
 export function encodeOnnx(
   graph: OnnxGraph<StoredType>,
   metadata: Readonly<Record<string, string>> = {},
-): Uint8Array {
+): Uint8Array<ArrayBuffer> {
   const domains = new Set(["", ...graph.nodes.map(({ domain }) => domain)]);
   const model = create(ModelProtoSchema, {
     irVersion: IR_VERSION,

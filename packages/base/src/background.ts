@@ -1,0 +1,89 @@
+/** @file Work that a thread of its own does. */
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { parentPort, Worker, workerData } from "node:worker_threads";
+import { EspalierError } from "./error.ts";
+
+interface Request<Input> {
+  readonly id: number;
+  readonly input: Input;
+}
+
+type Reply<Output> =
+  | { readonly id: number; readonly output: Output }
+  | { readonly id: number; readonly error: string };
+
+/**
+ * What is done: `data` is the same for all inputs. Arrays in the output change their owner, so that they
+ * must be used by nothing else.
+ */
+export type Work<Data, Input, Output> = (data: Data, input: Input) => Promise<Output>;
+
+/**
+ * A function that has a worker do `work`. The worker does not keep the process alive unless an answer is
+ * awaited. Inputs are copied, but for the arrays `moved`, which can no longer be used here. What the work
+ * throws comes back as an EspalierError `runtime` with the same message.
+ *
+ * @param script The built module that calls `serve` with the same work. Where there is none, as for a
+ *   package that is run from its TypeScript sources, this thread does the work.
+ */
+export function startBackground<Data, Input, Output>(
+  script: URL,
+  data: Data,
+  work: Work<Data, Input, Output>,
+): (input: Input, moved?: readonly ArrayBuffer[]) => Promise<Output> {
+  const path = fileURLToPath(script);
+  if (!existsSync(path)) return (input) => work(data, input);
+  // Conditions and hooks for sources are not for built modules.
+  const worker = new Worker(path, { workerData: data, execArgv: [] });
+  worker.unref();
+  const pending = new Map<
+    number,
+    { resolve(output: Output): void; reject(error: unknown): void }
+  >();
+  worker.on("message", (reply: Reply<Output>) => {
+    const request = pending.get(reply.id);
+    pending.delete(reply.id);
+    if (pending.size === 0) worker.unref();
+    if ("output" in reply) request?.resolve(reply.output);
+    else request?.reject(new EspalierError("runtime", reply.error));
+  });
+  let failure: Error | undefined;
+  const fail = (error: Error) => {
+    failure ??= error;
+    for (const { reject } of pending.values()) reject(failure);
+    pending.clear();
+  };
+  worker.on("error", fail);
+  worker.on("exit", (code) => fail(new EspalierError("runtime", `${path}: it ended with ${code}`)));
+  let nextId = 0;
+  return (input, moved = []) =>
+    new Promise((resolve, reject) => {
+      if (failure !== undefined) return reject(failure);
+      const request: Request<Input> = { id: nextId++, input };
+      pending.set(request.id, { resolve, reject });
+      worker.ref();
+      worker.postMessage(request, moved);
+    });
+}
+
+/** Does `work` for the thread that started this one. */
+export function serve<Data, Input, Output>(work: Work<Data, Input, Output>): void {
+  parentPort?.on("message", async ({ id, input }: Request<Input>) => {
+    try {
+      const output = await work(workerData as Data, input);
+      const reply: Reply<Output> = { id, output };
+      parentPort?.postMessage(reply, [...new Set(buffersIn(output))]);
+    } catch (error) {
+      const message = error instanceof Error ? error.message : String(error);
+      const reply: Reply<Output> = { id, error: message };
+      parentPort?.postMessage(reply);
+    }
+  });
+}
+
+function buffersIn(value: unknown): ArrayBuffer[] {
+  if (ArrayBuffer.isView(value)) return [value.buffer as ArrayBuffer];
+  if (typeof value !== "object" || value === null) return [];
+  return Object.values(value).flatMap(buffersIn);
+}
