@@ -35,7 +35,7 @@ export async function writeParameters(directory: string, parameters: Parameters)
 
 /** What others' programs run in: ours without what is set for our own (decision 033). */
 export function peerEnvironment(): NodeJS.ProcessEnv {
-  const ours = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"];
+  const ours = ["MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX"];
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !ours.includes(name)));
 }
 
