@@ -8,14 +8,21 @@ import { exitCodeOf, exitCodes } from "./context.ts";
 
 async function main(): Promise<number> {
   const controller = new AbortController();
-  const interrupt = () => {
-    // A second signal does not wait for the running step.
-    if (controller.signal.aborted) process.exit(exitCodes.interrupted);
+  const interrupt = (signal: NodeJS.Signals) => {
+    if (controller.signal.aborted) {
+      // What nobody handles ends a process at once, without waiting for the running step.
+      forget();
+      process.kill(process.pid, signal);
+      return;
+    }
     controller.abort();
     process.stderr.write("\ninterrupted: finishing the step; again to stop at once\n");
   };
-  process.on("SIGINT", interrupt);
-  process.on("SIGTERM", interrupt);
+  const signals = ["SIGINT", "SIGTERM"] as const;
+  const forget = () => {
+    for (const signal of signals) process.off(signal, interrupt);
+  };
+  for (const signal of signals) process.on(signal, interrupt);
   const program = new Command("espalier")
     .description(
       "Makes trained neural networks smaller and faster, guided by second-order sensitivity.",
@@ -37,8 +44,7 @@ async function main(): Promise<number> {
     process.stderr.write(`espalier: unexpected error\n${(error as Error).stack ?? error}\n`);
     return exitCodes.failed;
   } finally {
-    process.off("SIGINT", interrupt);
-    process.off("SIGTERM", interrupt);
+    forget();
   }
 }
 

@@ -9,6 +9,15 @@ interface Request<Input> {
   readonly input: Input;
 }
 
+interface WorkerData<Data> {
+  readonly data: Data;
+  /** How many answers the worker is busy with, and whether it is to begin no more. */
+  readonly busy: Int32Array<SharedArrayBuffer>;
+}
+
+// Native code that a thread is stopped in ends the process with an error.
+const LONGEST_WAIT_MS = 30_000;
+
 type Reply<Output> =
   | { readonly id: number; readonly output: Output }
   | { readonly id: number; readonly error: string };
@@ -35,8 +44,12 @@ export function startBackground<Data, Input, Output>(
   const path = fileURLToPath(script);
   if (!existsSync(path)) return (input) => work(data, input);
   // Conditions and hooks for sources are not for built modules.
-  const worker = new Worker(path, { workerData: data, execArgv: [] });
+  const busy = new Int32Array(new SharedArrayBuffer(8));
+  const shared: WorkerData<Data> = { data, busy };
+  const worker = new Worker(path, { workerData: shared, execArgv: [] });
   worker.unref();
+  if (started.length === 0) process.on("exit", finishAll);
+  started.push(busy);
   const pending = new Map<
     number,
     { resolve(output: Output): void; reject(error: unknown): void }
@@ -67,17 +80,36 @@ export function startBackground<Data, Input, Output>(
     });
 }
 
+const started: WorkerData<unknown>["busy"][] = [];
+
+/** Waits until workers have done what they have begun, where the process ends in the midst of it. */
+function finishAll(): void {
+  const deadline = Date.now() + LONGEST_WAIT_MS;
+  for (const busy of started) Atomics.store(busy, 1, 1);
+  for (const busy of started) {
+    for (let count = Atomics.load(busy, 0); count > 0; count = Atomics.load(busy, 0)) {
+      if (Atomics.wait(busy, 0, count, deadline - Date.now()) === "timed-out") return;
+    }
+  }
+}
+
 /** Does `work` for the thread that started this one. */
 export function serve<Data, Input, Output>(work: Work<Data, Input, Output>): void {
+  const { data, busy } = workerData as WorkerData<Data>;
   parentPort?.on("message", async ({ id, input }: Request<Input>) => {
+    if (Atomics.load(busy, 1) === 1) return;
+    Atomics.add(busy, 0, 1);
     try {
-      const output = await work(workerData as Data, input);
+      const output = await work(data, input);
       const reply: Reply<Output> = { id, output };
       parentPort?.postMessage(reply, [...new Set(buffersIn(output))]);
     } catch (error) {
       const message = error instanceof Error ? error.message : String(error);
       const reply: Reply<Output> = { id, error: message };
       parentPort?.postMessage(reply);
+    } finally {
+      Atomics.sub(busy, 0, 1);
+      Atomics.notify(busy, 0);
     }
   });
 }

@@ -1,4 +1,6 @@
+import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
 import { add, type Executor, input, sum } from "@espalier/graph";
 import { conformanceChecks, expectConformance } from "@espalier/graph/testing";
 import { describe, expect, test } from "vitest";
@@ -10,6 +12,27 @@ const packages: [string, typeof createOnnxExecutor][] = [["sources", createOnnxE
 if (existsSync(built)) {
   packages.push(["built package", (await import(built.href)).createOnnxExecutor]);
 }
+
+const computing = `
+import { input, matmul } from "@espalier/graph";
+import { createOnnxExecutor } from "@espalier/runtime-onnx";
+const x = input("x", [1000, 1000]);
+const y = [...Array(20)].reduce((product) => matmul(product, x), x);
+const program = await createOnnxExecutor({ threads: 1 }).compile({ outputs: { y } });
+const result = program.run({ x: new Float32Array(1e6) });
+setTimeout(() => { LEAVE; }, 20);
+await result;
+`;
+
+test.each([
+  ["process.exit(5)", 5],
+  ['throw new Error("lost")', 1],
+])("a process that ends by %s while it computes ends in order", (leave, status) => {
+  const directory = fileURLToPath(new URL("..", import.meta.url));
+  const args = ["--input-type=module", "--eval", computing.replace("LEAVE", leave)];
+  const ended = spawnSync(process.execPath, args, { cwd: directory, encoding: "utf8", env: {} });
+  expect([ended.signal, ended.status]).toEqual([null, status]);
+});
 
 test("the package was built, so that threads are tested", () => {
   expect(packages.map(([name]) => name)).toEqual(["sources", "built package"]);
