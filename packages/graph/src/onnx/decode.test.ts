@@ -26,7 +26,7 @@ import { encodeOnnx } from "./encode.ts";
 import { lowerToOnnx } from "./lower.ts";
 import { readOnnx } from "./read.ts";
 
-function smallModel(): Uint8Array {
+function smallModel(): Uint8Array<ArrayBuffer> {
   const [x, w, b] = [input("x", [2, 3, 8, 8]), input("w", [4, 3, 3, 3]), input("b", [4])];
   const hidden = relu(add(conv(x, w, { padding: [1, 1, 1, 1] }), perChannel(b, 4)));
   const pooled = maxPool(hidden, { kernel: [2, 2], strides: [2, 2], padding: [0, 0, 0, 0] });
