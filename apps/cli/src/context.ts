@@ -1,6 +1,6 @@
 /** @file What all commands share: options, results, progress, and how they end. */
 import { totalmem } from "node:os";
-import { EspalierError } from "@espalier/base";
+import { EspalierError, INTERRUPTED } from "@espalier/base";
 import type { ModelFamily } from "@espalier/core";
 import type { DatasetEvent } from "@espalier/data";
 import type { Executor } from "@espalier/graph";
@@ -153,7 +153,7 @@ function showPipeline(progress: Progress, event: PipelineEvent): void {
 }
 
 /** Exit codes: failed, wrong usage, interrupted. */
-export const exitCodes = { failed: 1, usage: 2, interrupted: 130 } as const;
+export const exitCodes = { failed: 1, usage: 2, interrupted: INTERRUPTED } as const;
 
 /** How a command ends after `error`. */
 export function exitCodeOf(error: unknown): number {

@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** @file The `espalier` command. */
-import { EspalierError } from "@espalier/base";
+import { EspalierError, onInterrupt } from "@espalier/base";
 import { Command, CommanderError } from "commander";
 import { espalierVersion } from "./commands/env.ts";
 import { registerCommands } from "./commands/index.ts";
@@ -8,21 +8,10 @@ import { exitCodeOf, exitCodes } from "./context.ts";
 
 async function main(): Promise<number> {
   const controller = new AbortController();
-  const interrupt = (signal: NodeJS.Signals) => {
-    if (controller.signal.aborted) {
-      // What nobody handles ends a process at once, without waiting for the running step.
-      forget();
-      process.kill(process.pid, signal);
-      return;
-    }
+  const forget = onInterrupt(() => {
     controller.abort();
     process.stderr.write("\ninterrupted: finishing the step; again to stop at once\n");
-  };
-  const signals = ["SIGINT", "SIGTERM"] as const;
-  const forget = () => {
-    for (const signal of signals) process.off(signal, interrupt);
-  };
-  for (const signal of signals) process.on(signal, interrupt);
+  });
   const program = new Command("espalier")
     .description(
       "Makes trained neural networks smaller and faster, guided by second-order sensitivity.",

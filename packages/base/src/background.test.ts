@@ -1,3 +1,4 @@
+import { spawnSync } from "node:child_process";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -48,6 +49,35 @@ test.each([
   const both = [ask(1), ask(2)];
   for (const each of both) await expect(each).rejects.toThrow(message);
   await expect(ask(3)).rejects.toThrow(message);
+});
+
+test("what cannot be told is refused, and the next question answered", async () => {
+  const ask = await start("parentPort.postMessage({ id, output: input });");
+  const unsayable = (() => 1) as unknown as number;
+  await expect(ask(unsayable)).rejects.toMatchObject({
+    code: "runtime",
+    message: expect.stringMatching(/worker\.mjs: it could not be told: .*could not be cloned/),
+  });
+  expect(await ask(4)).toBe(4);
+});
+
+test("a process whose worker died in the midst of work ends at once", async () => {
+  const path = join(root, "main.mjs");
+  const base = new URL("../dist/background.js", import.meta.url).href;
+  await writeFile(
+    path,
+    `import { isMainThread } from "node:worker_threads";
+import { serve, startBackground } from ${JSON.stringify(base)};
+if (isMainThread) {
+  const ask = startBackground(new URL(import.meta.url), undefined, async () => 0);
+  await ask(1).catch((error) => console.log(error.message));
+} else serve(async () => { setTimeout(() => process.exit(3), 10); await new Promise(() => {}); });
+`,
+  );
+  const begin = performance.now();
+  const { stdout } = spawnSync(process.execPath, [path], { encoding: "utf8" });
+  expect(stdout).toContain("it ended with 3");
+  expect(performance.now() - begin).toBeLessThan(20_000);
 });
 
 test("without a built script this thread does the work", async () => {

@@ -48,8 +48,9 @@ export function startBackground<Data, Input, Output>(
   const shared: WorkerData<Data> = { data, busy };
   const worker = new Worker(path, { workerData: shared, execArgv: [] });
   worker.unref();
-  if (started.length === 0) process.on("exit", finishAll);
-  started.push(busy);
+  if (!isWaiting) process.on("exit", finishAll);
+  isWaiting = true;
+  running.add(busy);
   const pending = new Map<
     number,
     { resolve(output: Output): void; reject(error: unknown): void }
@@ -62,31 +63,45 @@ export function startBackground<Data, Input, Output>(
     else request?.reject(new EspalierError("runtime", reply.error));
   });
   let failure: Error | undefined;
-  const fail = (error: Error) => {
-    failure ??= error;
+  const fail = (what: string, error?: unknown) => {
+    failure ??= new EspalierError("runtime", `${path}: ${what}`, {}, error);
     for (const { reject } of pending.values()) reject(failure);
     pending.clear();
   };
-  worker.on("error", fail);
-  worker.on("exit", (code) => fail(new EspalierError("runtime", `${path}: it ended with ${code}`)));
+  worker.on("error", (error) => fail(messageOf(error), error));
+  worker.on("messageerror", (error) => fail(messageOf(error), error));
+  worker.on("exit", (code) => {
+    running.delete(busy);
+    fail(`it ended with ${code}`);
+  });
   let nextId = 0;
   return (input, moved = []) =>
     new Promise((resolve, reject) => {
       if (failure !== undefined) return reject(failure);
       const request: Request<Input> = { id: nextId++, input };
+      try {
+        worker.postMessage(request, moved);
+      } catch (error) {
+        const message = `${path}: it could not be told: ${messageOf(error)}`;
+        return reject(new EspalierError("runtime", message, {}, error));
+      }
       pending.set(request.id, { resolve, reject });
       worker.ref();
-      worker.postMessage(request, moved);
     });
 }
 
-const started: WorkerData<unknown>["busy"][] = [];
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+const running = new Set<WorkerData<unknown>["busy"]>();
+let isWaiting = false;
 
 /** Waits until workers have done what they have begun, where the process ends in the midst of it. */
 function finishAll(): void {
   const deadline = Date.now() + LONGEST_WAIT_MS;
-  for (const busy of started) Atomics.store(busy, 1, 1);
-  for (const busy of started) {
+  for (const busy of running) Atomics.store(busy, 1, 1);
+  for (const busy of running) {
     for (let count = Atomics.load(busy, 0); count > 0; count = Atomics.load(busy, 0)) {
       if (Atomics.wait(busy, 0, count, deadline - Date.now()) === "timed-out") return;
     }
@@ -96,16 +111,19 @@ function finishAll(): void {
 /** Does `work` for the thread that started this one. */
 export function serve<Data, Input, Output>(work: Work<Data, Input, Output>): void {
   const { data, busy } = workerData as WorkerData<Data>;
+  // What cannot be received has no number that could be answered.
+  parentPort?.on("messageerror", (error) => {
+    throw error;
+  });
   parentPort?.on("message", async ({ id, input }: Request<Input>) => {
-    if (Atomics.load(busy, 1) === 1) return;
     Atomics.add(busy, 0, 1);
     try {
+      if (Atomics.load(busy, 1) === 1) return;
       const output = await work(data, input);
       const reply: Reply<Output> = { id, output };
       parentPort?.postMessage(reply, [...new Set(buffersIn(output))]);
     } catch (error) {
-      const message = error instanceof Error ? error.message : String(error);
-      const reply: Reply<Output> = { id, error: message };
+      const reply: Reply<Output> = { id, error: messageOf(error) };
       parentPort?.postMessage(reply);
     } finally {
       Atomics.sub(busy, 0, 1);

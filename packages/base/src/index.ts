@@ -9,4 +9,5 @@ export {
   writeFileAtomic,
   writeJsonAtomic,
 } from "./files.ts";
+export { INTERRUPTED, onInterrupt } from "./interrupt.ts";
 export { quote, show } from "./quote.ts";

@@ -195,10 +195,15 @@ class TwoStages {
     constants: ReadonlyMap<Value, TensorData>,
   ): Promise<TwoStages> {
     const carries = Object.keys(first).length > 0;
-    return new TwoStages(
-      carries ? await executor.compile({ outputs: {}, kept: first, constants }) : undefined,
-      await executor.compile({ outputs: second, constants }),
-    );
+    const before = carries
+      ? await executor.compile({ outputs: {}, kept: first, constants })
+      : undefined;
+    try {
+      return new TwoStages(before, await executor.compile({ outputs: second, constants }));
+    } catch (error) {
+      await before?.dispose();
+      throw error;
+    }
   }
 
   async begin(feeds: Readonly<Record<string, TensorData>>): Promise<void> {

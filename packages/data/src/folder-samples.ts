@@ -23,7 +23,7 @@ const REGION_ATTEMPTS = 10;
  * The images of `split` at the size that a model with this preprocessing takes. Augmented, a random
  * part of each is scaled to that size, and mirrored with probability 1/2; otherwise it is the centre.
  *
- * A worker decodes, so that a batch is prepared while this thread computes. Images that cannot be read
+ * A worker decodes, so that a batch is prepared while another is computed with. Images that cannot be read
  * are reported once and replaced by the next in the same order.
  *
  * @throws EspalierError `mismatched-model` unless the model takes images of three channels; `batch`

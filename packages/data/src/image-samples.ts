@@ -12,8 +12,8 @@ const PADDING = 4;
  * The images of `split` as a model with this preprocessing takes them, under the input name
  * `pixel_values`. Augmented, each is shifted by up to 4 pixels and mirrored with probability 1/2.
  *
- * Augmented batches are filled by a worker, so that one is prepared while a training step, which
- * keeps this thread busy, runs. The worker does not keep the process alive.
+ * Augmented batches are filled by a worker, so that one is prepared while a training step runs,
+ * which keeps this thread busy on some devices. The worker does not keep the process alive.
  *
  * @throws EspalierError `mismatched-model` if the images are not of the size that the model takes.
  */

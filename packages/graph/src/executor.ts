@@ -15,7 +15,7 @@ export interface DeviceTensor {
   readonly shape: Shape;
   /** Its elements, which belong to the receiver if the device has memory of its own. */
   read(): Promise<TensorData>;
-  /** Frees it: it can be neither read nor fed afterwards. */
+  /** Frees it: it can be neither read nor fed afterwards, nor may a program still be running on it. */
   dispose(): void;
 }
 

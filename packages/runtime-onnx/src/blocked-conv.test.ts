@@ -2,7 +2,8 @@ import { conv, float32Data, input, lowerToOnnx, sizeOf, type Value } from "@espa
 import { createReferenceExecutor } from "@espalier/graph/testing";
 import { describe, expect, test } from "vitest";
 import { blockedConv, blockSize } from "./blocked-conv.ts";
-import { createOnnxExecutor } from "./executor.ts";
+import { createOnnxExecutor, sessionOptions } from "./executor.ts";
+import { createSessions } from "./sessions.ts";
 
 const noise = (shape: readonly number[], seed: number) =>
   Float32Array.from({ length: sizeOf(shape) }, (_, i) => Math.sin((i + 1) * (seed + 0.37)));
@@ -57,5 +58,5 @@ test("constant weights, groups and odd channel counts are left to ONNX Runtime",
 });
 
 test("the size of a block is one that the operators have, where there are any", async () => {
-  expect([undefined, 8, 16]).toContain(await blockSize());
+  expect([undefined, 8, 16]).toContain(await blockSize(createSessions(), sessionOptions({})));
 });

@@ -7,35 +7,51 @@
  * the same operators can be asked for by name: see decisions/010.
  */
 import { type ConvEmitter, encodeOnnx } from "@espalier/graph";
-import { InferenceSession, Tensor } from "onnxruntime-node";
+import type { InferenceSession } from "onnxruntime-node";
+import type { Sessions } from "./sessions.ts";
 
 const DOMAIN = "com.microsoft.nchwc";
 
 let probed: Promise<number | undefined> | undefined;
 
 /** Channels in a block on this processor; undefined where ONNX Runtime has no such operators. */
-export function blockSize(): Promise<number | undefined> {
-  probed ??= probeBlockSize();
+export function blockSize(
+  sessions: Sessions,
+  options: InferenceSession.SessionOptions,
+): Promise<number | undefined> {
+  probed ??= probeBlockSize(sessions, options);
   return probed;
 }
 
 /** One channel is filled up to a whole block, which shows how large a block is. */
-async function probeBlockSize(): Promise<number | undefined> {
-  const bytes = encodeOnnx({
+async function probeBlockSize(
+  sessions: Sessions,
+  options: InferenceSession.SessionOptions,
+): Promise<number | undefined> {
+  const model = encodeOnnx({
     inputs: [{ name: "x", dtype: "float32", shape: [1, 4, 1, 1] }],
-    outputs: [{ name: "y", dtype: "float32", shape: [1, "channels", 1, 1] }],
+    outputs: [{ name: "result.0", dtype: "float32", shape: [1, "channels", 1, 1] }],
     nodes: [
-      { type: "ReorderInput", domain: DOMAIN, inputs: ["x"], outputs: ["y"], attributes: {} },
+      {
+        type: "ReorderInput",
+        domain: DOMAIN,
+        inputs: ["x"],
+        outputs: ["result.0"],
+        attributes: {},
+      },
     ],
     tensors: new Map(),
   });
   try {
-    const session = await InferenceSession.create(bytes, { logSeverityLevel: 4 });
-    const { y } = await session.run({
-      x: new Tensor("float32", new Float32Array(4), [1, 4, 1, 1]),
+    const session = await sessions.open({
+      ...{ model, outputs: 1 },
+      options: { ...options, logSeverityLevel: 4 },
     });
-    await session.release();
-    const [, block] = y.dims;
+    const [{ shape }] = await sessions.run(session, {
+      x: { dtype: "float32", shape: [1, 4, 1, 1], data: new Float32Array(4) },
+    });
+    await sessions.close(session);
+    const [, block] = shape;
     return block === 8 || block === 16 ? block : undefined;
   } catch {
     return undefined;

@@ -102,7 +102,12 @@ export function createOnnxExecutor(options: OnnxExecutorOptions = {}): Executor 
       expectMemory(memoryLimit, cost(values).peakBytes);
       // Results have names of their own in the model, since a result may be called like an input.
       const results = values.map((value, i) => [`result.${i}`, value]);
-      const block = device === "cpu" ? await blockSize() : undefined;
+      // ONNX Runtime heeds `set_denormal_as_zero` of the first session in a thread alone, so that this one
+      // has the options of all.
+      const block =
+        device === "cpu"
+          ? await blockSize(sessionsOf(options), sessionOptions(options))
+          : undefined;
       const graph = lowerToOnnx(Object.fromEntries(results), {
         ...source,
         emitConv: block === undefined ? undefined : blockedConv(block),
@@ -168,7 +173,8 @@ class KeptTensor implements DeviceTensor {
   }
 
   dispose(): void {
-    void this.sessions.drop(this.held.held);
+    // Sessions that are lost have lost their tensors, too.
+    this.sessions.drop(this.held.held).catch(() => {});
   }
 }
 

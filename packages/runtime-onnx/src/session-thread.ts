@@ -2,42 +2,35 @@
 import { serve, startBackground } from "@espalier/base";
 import { createSessions, type Sessions } from "./sessions.ts";
 
-type Method = keyof Sessions;
-
 interface Request {
-  readonly method: Method;
+  readonly method: keyof Sessions;
   readonly parameters: readonly unknown[];
 }
 
-let own: Sessions | undefined;
-
-async function answer(_data: undefined, { method, parameters }: Request): Promise<unknown> {
-  own ??= createSessions();
-  const asked = own[method] as (...given: readonly unknown[]) => Promise<unknown>;
-  return asked(...parameters);
+/** What does whatever sessions are asked for. */
+function createAnswer(): (data: undefined, request: Request) => Promise<unknown> {
+  const sessions = createSessions();
+  return (_data, { method, parameters }) =>
+    (sessions[method] as (...given: readonly unknown[]) => Promise<unknown>)(...parameters);
 }
 
 /** Answers whoever started this thread. */
 export function serveSessions(): void {
-  serve(answer);
+  serve(createAnswer());
 }
 
-/** Sessions of a thread of their own, which is started for the first one. */
+/** Sessions of a thread of their own, where the package is built. */
 export function startSessions(): Sessions {
-  const ask = startBackground(new URL("./session-worker.js", import.meta.url), undefined, answer);
-  const asking =
-    (method: Method) =>
-    (...parameters: readonly unknown[]) =>
-      ask({ method, parameters });
+  const script = new URL("./session-worker.js", import.meta.url);
+  const tell = startBackground(script, undefined, createAnswer());
+  const ask = <T>(method: keyof Sessions, parameters: readonly unknown[], moved?: ArrayBuffer[]) =>
+    tell({ method, parameters }, moved) as Promise<T>;
   return {
     // The model is not needed here any longer.
-    open: (source) =>
-      ask({ method: "open", parameters: [source] }, [source.model.buffer]) as Promise<number>,
-    ...({
-      run: asking("run"),
-      close: asking("close"),
-      read: asking("read"),
-      drop: asking("drop"),
-    } as Omit<Sessions, "open">),
+    open: (source) => ask("open", [source], [source.model.buffer]),
+    run: (session, feeds) => ask("run", [session, feeds]),
+    close: (session) => ask("close", [session]),
+    read: (tensor) => ask("read", [tensor]),
+    drop: (tensor) => ask("drop", [tensor]),
   };
 }

@@ -5,7 +5,7 @@ import { availableParallelism, cpus, totalmem } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
-import { EspalierError, writeFileAtomic } from "@espalier/base";
+import { EspalierError, INTERRUPTED, onInterrupt, writeFileAtomic } from "@espalier/base";
 import { encoders } from "@espalier/nlp";
 import { createTiming, openTask, type PipelineEvent } from "@espalier/pipeline";
 import {
@@ -173,16 +173,10 @@ function showEvent(event: PipelineEvent, log: (line: string) => void): void {
 }
 
 const controller = new AbortController();
-for (const name of ["SIGINT", "SIGTERM"] as const) {
-  process.on(name, () => {
-    // A second signal does not wait for the running step.
-    if (controller.signal.aborted) process.exit(130);
-    controller.abort();
-  });
-}
+onInterrupt(() => controller.abort());
 try {
   await main(controller.signal);
 } catch (error) {
   complain(error);
-  process.exitCode = EspalierError.isInstance(error, "aborted") ? 130 : 1;
+  process.exitCode = EspalierError.isInstance(error, "aborted") ? INTERRUPTED : 1;
 }
