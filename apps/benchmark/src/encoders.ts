@@ -322,7 +322,7 @@ export function encodersMarkdown(result: Awaited<ReturnType<typeof measureEncode
       "",
       `## Beside PyTorch ${version}`,
       "",
-      `MiniLM's size: 6 layers, 384 wide, 12 heads; ${batch} sequences of ${length} tokens. Both compute the same loss, whatever words the data set has, before the first training step (${fixed(ours.losses[0], 5)} and ${fixed(peer.losses[0], 5)}) and after the last (${fixed(ours.losses[1], 5)} and ${fixed(peer.losses[1], 5)}). Hessian: of the parameters of heads and neurons.`,
+      `MiniLM's size: 6 layers, 384 wide, 12 heads; ${batch} sequences of ${length} tokens. Both compute the same loss, before the first training step (${fixed(ours.losses[0], 5)} and ${fixed(peer.losses[0], 5)}) and after the last (${fixed(ours.losses[1], 5)} and ${fixed(peer.losses[1], 5)}). Hessian: of the parameters of heads and neurons.`,
       "",
       "| | Espalier | PyTorch | share of its time |",
       "|---|---|---|---|",

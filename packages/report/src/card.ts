@@ -13,7 +13,7 @@ import {
   explainPlan,
   explainStability,
 } from "./explain.ts";
-import { formatCount, formatPercent } from "./format.ts";
+import { formatCount } from "./format.ts";
 import { commandOf, onnxExample, pipelineExample, pythonExample, taskOf } from "./instructions.ts";
 import type { ExportLayout, ModelDescription } from "./read-run.ts";
 import type { Summary } from "./summary.ts";
@@ -243,10 +243,12 @@ function introduction(summary: Summary): string[] {
 
 function results(summary: Summary): string[] {
   const { evaluation, latency, trained, manifest } = summary;
+  const { accuracy, loss } = criteriaOf(summary);
   if (trained !== undefined) {
+    const unit = loss.unit === undefined ? "" : ` ${loss.unit}`;
     return [
       "## Results",
-      `${formatPercent(trained.accuracy)} of ${formatCount(trained.count)} test samples; cross-entropy ${trained.loss.toFixed(4)} nats.`,
+      `${accuracy.describe(trained.accuracy, trained.count)}; ${loss.plainName} ${trained.loss.toFixed(4)}${unit}.`,
     ];
   }
   if (manifest.command !== "prune") return [];
@@ -261,7 +263,7 @@ function results(summary: Summary): string[] {
   });
   const notes = [
     evaluation &&
-      `Accuracy and cross-entropy are those of all ${formatCount(evaluation.dense.count)} test samples.`,
+      `${accuracy.name} and ${loss.plainName} are those of all ${formatCount(evaluation.dense.count)} test samples.`,
     latency && `Times are first quartiles on ${code(latency.executor)}, both models in turn.`,
   ];
   return [

@@ -1,10 +1,12 @@
 /** @file What models are judged by, and how it is written. */
-import { formatChange, formatPercent, formatShare } from "./format.ts";
+import { formatChange, formatCount, formatPercent, formatShare, signed } from "./format.ts";
 import type { Summary } from "./summary.ts";
 
 export interface Criteria {
   readonly accuracy: {
     readonly name: string;
+    /** The same within a sentence. */
+    readonly plainName: string;
     /** As model hubs call it. */
     readonly type: string;
     format(value: number): string;
@@ -13,41 +15,59 @@ export interface Criteria {
     formatTick(value: number): string;
     describeChange(before: number, after: number): string;
     describeError(standardError: number): string;
+    /** Of so many samples: "93.77 % of 10,000 test samples". */
+    describe(value: number, count: number): string;
   };
-  readonly loss: { readonly name: string; readonly unit: string | undefined };
+  readonly loss: {
+    readonly name: string;
+    readonly plainName: string;
+    readonly unit: string | undefined;
+  };
 }
 
 const classification: Criteria = {
   accuracy: {
     name: "Accuracy",
+    plainName: "accuracy",
     type: "accuracy",
     format: (share) => formatPercent(share),
     formatLabel: (share) => formatPercent(share, 1),
     formatTick: formatShare,
     describeChange: (before, after) => `${formatChange(100 * before, 100 * after, 2)} points`,
     describeError: (error) => `± ${(100 * error).toFixed(2)} points`,
+    describe: (share, count) => `${formatPercent(share)} of ${formatCount(count)} test samples`,
   },
-  loss: { name: "Cross-entropy", unit: "nats" },
+  loss: { name: "Cross-entropy", plainName: "cross-entropy", unit: "nats" },
 };
 
 // `evaluate` gives the correlation where there are no classes to be right about.
 const regression: Criteria = {
   accuracy: {
     name: "Pearson's correlation",
+    plainName: "Pearson's correlation",
     type: "pearsonr",
-    format: (correlation) => correlation.toFixed(4),
-    formatLabel: (correlation) => correlation.toFixed(3),
-    formatTick: String,
+    format: (correlation) => signed(correlation.toFixed(4)),
+    formatLabel: (correlation) => signed(correlation.toFixed(3)),
+    formatTick: (correlation) => signed(String(correlation)),
     describeChange: (before, after) => formatChange(before, after, 4),
     describeError: (error) => `± ${error.toFixed(4)}`,
+    describe: (correlation, count) =>
+      `a correlation of ${signed(correlation.toFixed(4))} on ${formatCount(count)} test samples`,
   },
-  loss: { name: "Half the mean squared error", unit: undefined },
+  loss: {
+    name: "Half the mean squared error",
+    plainName: "half the mean squared error",
+    unit: undefined,
+  },
 };
 
 /** What "accuracy" and "loss" are in a run, which predicts classes or a number. */
 export function criteriaOf({ model }: Pick<Summary, "model">): Criteria {
   const predictsNumber =
     model?.classes.length === 1 ||
-    model?.details.some(([key, value]) => key === "problem_type" && value === "regression");
+    model?.details.some(
+      ([key, value]) =>
+        (key === "problem_type" && value === "regression") || (key === "num_labels" && value === 1),
+    );
   return predictsNumber ? regression : classification;
 }

@@ -2,7 +2,7 @@
 
 const MINUS = "−";
 
-function signed(text: string): string {
+export function signed(text: string): string {
   return text.replace(/^-/, MINUS);
 }
 

@@ -81,12 +81,13 @@ function result(summary: Summary): Content {
         return html`<td data-model="${spanning ? "tuned" : models[i]}" data-value="${value}"${spanning && html` class="spanning" colspan="2"`}>${text}${note && html`<small>${note}</small>`}${change && html`<small class="change">${change}</small>`}</td>`;
       })}</tr>`,
   );
+  const { accuracy, loss } = criteriaOf(summary);
   const errors = evaluation && Object.values(evaluation).map(({ standardError }) => standardError);
   return [
     rows.length > 0 &&
       html`<div class="scroll" tabindex="0" role="region" aria-label="Table of results"><table class="result"><thead>${head}</thead><tbody>${body}</tbody></table></div>`,
     evaluation !== undefined &&
-      html`<p class="caption">Small print compares with the dense model. Accuracy and cross-entropy are those of all ${formatCount(evaluation.dense.count)} test samples of ${manifest.data}, which were used for nothing else; with so many, one standard error of an accuracy is up to ${(100 * Math.max(...(errors ?? []))).toFixed(2)} points.${pruningNote(summary)}${latency && " Times are first quartiles, with medians in small print."}</p>`,
+      html`<p class="caption">Small print compares with the dense model. ${accuracy.name} and ${loss.plainName} are those of all ${formatCount(evaluation.dense.count)} test samples of ${manifest.data}, which were used for nothing else; with so many, one standard error is up to ${accuracy.describeError(Math.max(...(errors ?? []))).replace("± ", "")}.${pruningNote(summary)}${latency && " Times are first quartiles, with medians in small print."}</p>`,
     evaluation === undefined && missing("evaluation.json", "the models have not been judged"),
     sizes === undefined && missing("sizes.json", "the models have not been exported"),
   ];
@@ -225,7 +226,7 @@ function training(summary: Summary): Content {
   const held = training.some(({ validationAccuracy }) => validationAccuracy !== undefined);
   const criteria = criteriaOf(summary);
   const { accuracy } = criteria;
-  const criterion = accuracy.name.replace(/^Accuracy/, "accuracy");
+  const criterion = accuracy.plainName;
   const rows = training.map(
     ({ epoch, loss, trainAccuracy, validationAccuracy, learningRate }) =>
       html`<tr><th scope="row">${epoch}</th><td data-value="${loss}">${loss.toFixed(4)}</td><td data-value="${trainAccuracy}">${accuracy.format(trainAccuracy)}</td>${held && html`<td data-value="${validationAccuracy}">${validationAccuracy === undefined ? "–" : accuracy.format(validationAccuracy)}</td>`}<td data-value="${learningRate}">${formatNumber(learningRate)}</td></tr>`,

@@ -90,7 +90,7 @@ export interface LayerWidth {
 
 /** A model on the test set. */
 export interface Judgement extends Evaluation {
-  /** Of the accuracy, as the number of samples gives it. */
+  /** Of the accuracy or correlation, as the number of samples gives it. */
   readonly standardError: number;
 }
 

@@ -81,7 +81,7 @@ export function disposeState(state: TrainingState | DeviceState): void {
 }
 
 export interface StepInputs {
-  /** The model's own inputs, by name. */
+  /** The inputs of what is trained, by name. */
   readonly feeds: Readonly<Record<string, TensorData>>;
   /** What the model's objective compares the logits with, [batch, classes]. */
   readonly targets: Float32Array;

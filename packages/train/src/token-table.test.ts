@@ -136,6 +136,62 @@ describe("a training that leaves out rows of the table of tokens", () => {
     expectClose(dataOf(narrowed.model), dataOf(whole.model));
   });
 
+  test("keeps rows that have moved by what earlier samples asked for, or by other rates", async () => {
+    const model = tinyModel();
+    const plain = { ...sgd, momentum: 0, nesterov: false };
+    for (const [before, after] of [
+      [{ samples: randomSamples(8), optimizer: plain }, { optimizer: plain }],
+      [{ epochs: 2 }, { epochs: 6 }],
+    ] as const) {
+      const checkpoints: TrainingCheckpoint[] = [];
+      const onCheckpoint = async (checkpoint: TrainingCheckpoint) => {
+        checkpoints.push(checkpoint);
+      };
+      await train(model, options({ ...before, onCheckpoint }));
+      const resume = checkpoints[1];
+      const narrowed = await train(model, options({ ...after, resume }));
+      const whole = await train(model, options({ ...after, resume, samples: unnamed }));
+      expectClose(dataOf(narrowed.model), dataOf(whole.model));
+    }
+  });
+
+  test("stopped after any step goes on to the same bits", async () => {
+    const model = tinyModel();
+    const once = await train(model, options({ clip: 1 }));
+    for (const stop of [1, 2, 3, 5]) {
+      const controller = new AbortController();
+      let resume: TrainingCheckpoint | undefined;
+      const stopped = train(
+        model,
+        options({
+          clip: 1,
+          signal: controller.signal,
+          onEvent: (event) => {
+            if (event.type === "step-end" && event.step === stop) controller.abort();
+          },
+          onCheckpoint: async (checkpoint) => {
+            resume = checkpoint;
+          },
+        }),
+      );
+      await expect(stopped).rejects.toMatchObject({ code: "aborted" });
+      const resumed = await train(model, options({ clip: 1, resume }));
+      expect(dataOf(resumed.model)).toEqual(dataOf(once.model));
+    }
+  });
+
+  test("refuses a state that lacks what the optimiser keeps", async () => {
+    const resume = {
+      ...{ step: 1, history: [], partial: { loss: 0, correct: 0, count: 0 } },
+      state: dataOf(tinyModel()),
+    };
+    const optimizer = { ...adamW, weightDecay: 0 };
+    await expect(train(tinyModel(), options({ resume, optimizer }))).rejects.toMatchObject({
+      code: "invalid-argument",
+      message: expect.stringMatching(/discounted gradients: expected 120 numbers/),
+    });
+  });
+
   test("by SGD without decay, too", async () => {
     const narrowed = await train(tinyModel(), options({ optimizer: sgd }));
     const whole = await train(tinyModel(), options({ optimizer: sgd, samples: unnamed }));
@@ -146,7 +202,9 @@ describe("a training that leaves out rows of the table of tokens", () => {
     const wrong = { ...samples, tokens: () => Uint32Array.of(3, 4) };
     await expect(train(tinyModel(), options({ samples: wrong }))).rejects.toMatchObject({
       code: "invalid-argument",
-      message: expect.stringMatching(/expected the tokens that its samples have named, got [5-9]/),
+      message: expect.stringMatching(
+        /expected tokens that the model has and its samples have named, got [5-9]/,
+      ),
     });
   });
 });

@@ -1,18 +1,25 @@
 /** @file Training without the rows of the table of tokens that nothing reads. */
 import { EspalierError } from "@espalier/base";
-import type { Model, ModelGraph, Parameter, Samples } from "@espalier/core";
+import { longest, type Model, type ModelGraph, type Parameter, type Samples } from "@espalier/core";
 import { gather, input, isInput, substitute, topologicalOrder, type Value } from "@espalier/graph";
 import { createOptimizer, type OptimizerOptions } from "./optimizer.ts";
 import type { StepInputs, TrainedModel, TrainingState } from "./step.ts";
 
 /** What a training step computes with, and how that stands for all of the model. */
+export interface ResumedTraining {
+  /** Of the whole model. */
+  readonly state: TrainingState;
+  /** Of the steps that have led there. */
+  readonly learningRates: readonly number[];
+}
+
 export interface TokenTable {
   readonly model: TrainedModel;
   /** What `model` takes, of what the whole model takes. */
   feeds(feeds: StepInputs["feeds"]): StepInputs["feeds"];
   /** The part of a state of the whole model that `model` has. */
   narrow(state: TrainingState): TrainingState;
-  /** The state of the whole model, after the steps that `advance` was told of, from the first on. */
+  /** The state of the whole model, after the steps that `advance` was told of and those before. */
   widen(state: TrainingState): TrainingState;
   advance(learningRate: number): void;
 }
@@ -28,17 +35,17 @@ const ROWS = "rows of tokens";
  * samples do not name their tokens, if the table is used otherwise, and if an optimiser changes what
  * has no gradient by more than a factor.
  *
- * @param resumed A state of the whole model in which training goes on. Rows that still move by it are kept.
+ * @param resumed Where training goes on. Rows that still move by it, or have moved, are kept.
  */
 export function narrowTokenTable(
   model: Model,
   samples: Samples,
   options: OptimizerOptions,
-  resumed: TrainingState | undefined,
+  resumed: ResumedTraining | undefined,
 ): TokenTable {
   const optimizer = createOptimizer(options);
   const tokens = samples.tokens?.(Uint32Array.from({ length: samples.count }, (_, i) => i));
-  const name = tokens && tableIn(model.build(1, "training", 1));
+  const name = tokens && tableIn(model.build(1, "training", longest(samples)));
   const factorOf =
     name === undefined ? undefined : optimizer.idle(model.parameters.get(name)!.kind);
   if (tokens === undefined || name === undefined || factorOf === undefined)
@@ -50,10 +57,15 @@ export function narrowTokenTable(
   const states = optimizer.state.map((state) => `${name}/${state}`);
   const isUsed = new Uint8Array(count);
   for (const token of tokens) isUsed[token] = 1;
-  for (const state of states) {
-    resumed?.get(state)?.forEach((value, i) => {
-      if (value !== 0) isUsed[Math.floor(i / width)] = 1;
-    });
+  const past = (resumed?.learningRates ?? []).reduce((all, rate) => all * factorOf(rate), 1);
+  if (resumed !== undefined) {
+    const { state } = resumed;
+    const mark = (each: string, isIdle: (value: number, i: number) => boolean) =>
+      state.get(each)?.forEach((value, i) => {
+        if (!isIdle(value, i)) isUsed[Math.floor(i / width)] = 1;
+      });
+    mark(name, (value, i) => value === Math.fround(table.data[i] * past));
+    for (const each of states) mark(each, (value) => value === 0);
   }
   const rows = Uint32Array.from(isUsed.keys()).filter((row) => isUsed[row] === 1);
   if (rows.length === count) return wholeTable(model);
@@ -62,7 +74,13 @@ export function narrowTokenTable(
   rows.forEach((row, i) => {
     rowOf[row] = i;
   });
-  const take = (whole: Float32Array) => {
+  const take = (each: string, whole: Float32Array | undefined) => {
+    if (whole?.length !== table.data.length) {
+      throw new EspalierError(
+        "invalid-argument",
+        `training: ${each}: expected ${table.data.length} numbers in the state, got ${whole?.length ?? "none"}`,
+      );
+    }
     const taken = new Float32Array(rows.length * width);
     rows.forEach((row, i) => {
       taken.set(whole.subarray(row * width, (row + 1) * width), i * width);
@@ -78,19 +96,20 @@ export function narrowTokenTable(
   const small: Parameter = {
     ...table,
     shape: [rows.length, ...rest],
-    data: take(table.data),
+    data: take(name, table.data),
   };
-  let factor = 1;
+  let factor = past;
   return {
     model: {
-      ...model,
+      family: model.family,
+      objective: model.objective,
       parameters: new Map(model.parameters).set(name, small),
       build: (...size) => withTable(model.build(...size), name, small),
     },
     feeds: (feeds) => ({ ...feeds, [ROWS]: rowsOf(feeds[TOKENS] as BigInt64Array, rowOf) }),
     narrow: (state) => {
       const narrowed = new Map(state);
-      for (const each of [name, ...states]) narrowed.set(each, take(state.get(each)!));
+      for (const each of [name, ...states]) narrowed.set(each, take(each, state.get(each)));
       return narrowed;
     },
     widen: (state) => {
@@ -165,7 +184,7 @@ function rowsOf(tokens: BigInt64Array, rowOf: Int32Array): BigInt64Array {
     if (row >= 0) return BigInt(row);
     throw new EspalierError(
       "invalid-argument",
-      `training: expected the tokens that its samples have named, got ${token}`,
+      `training: expected tokens that the model has and its samples have named, got ${token}`,
     );
   });
 }

@@ -108,7 +108,8 @@ export interface TrainResult {
  * Trains `model`. Samples that do not fill a batch at the end of an epoch are left out of it.
  *
  * @throws EspalierError `invalid-argument` if there are fewer samples than a batch holds, for label
- *   smoothing of regression, and for a checkpoint of more steps than these; `aborted` after
+ *   smoothing of regression, for a checkpoint of more steps than these or of another model, and for
+ *   tokens that the samples have not named; `aborted` after
  *   `onCheckpoint` was called; `not-finite` when the loss is NaN or infinite.
  */
 export async function train(model: Model, options: TrainOptions): Promise<TrainResult> {
@@ -124,7 +125,22 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
   expectSmoothing(objective, options.labelSmoothing);
   const steps = epochs * stepsPerEpoch;
   const { resume } = options;
-  const table = narrowTokenTable(model, samples, options.optimizer, resume?.state);
+  if (resume !== undefined && resume.step > steps) {
+    throw new EspalierError(
+      "invalid-argument",
+      `training: expected a checkpoint of at most ${steps} steps, got one of ${resume.step}`,
+    );
+  }
+  const rateAt = (step: number) => learningRateAt(options.schedule, step, steps);
+  const table = narrowTokenTable(
+    model,
+    samples,
+    options.optimizer,
+    resume && {
+      state: resume.state,
+      learningRates: Array.from({ length: resume.step }, (_, step) => rateAt(step)),
+    },
+  );
   const programs = new PerLength((length) =>
     compileTrainingStep(table.model, executor, { ...options, length, statisticsMomentum: 0.1 }),
   );
@@ -132,19 +148,10 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
   const teachers =
     distillation &&
     new PerLength((length) => compileTeacher(distillation, executor, batchSize, length));
-  if (resume !== undefined && resume.step > steps) {
-    throw new EspalierError(
-      "invalid-argument",
-      `training: expected a checkpoint of at most ${steps} steps, got one of ${resume.step}`,
-    );
-  }
   let state: TrainingState | DeviceState | undefined = resume && table.narrow(resume.state);
   const history = [...(resume?.history ?? [])];
   let partial: PartialEpoch = resume?.partial ?? { loss: 0, correct: 0, count: 0 };
   let done = resume?.step ?? 0;
-  for (let step = 0; step < done; step++) {
-    table.advance(learningRateAt(options.schedule, step, steps));
-  }
   const reached = async (of: TrainingState | DeviceState) => table.widen(await readState(of));
   const checkpoint = async () => {
     if (state === undefined) return;
@@ -178,7 +185,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
         await checkpoint();
         throwIfAborted(signal);
       }
-      const learningRate = learningRateAt(options.schedule, done, steps);
+      const learningRate = rateAt(done);
       const program = await programs.for(batch);
       const teacher = await teachers?.for(batch);
       const result = await program.run(state ?? program.initialState, {
