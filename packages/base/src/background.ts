@@ -43,9 +43,9 @@ export function startBackground<Data, Input, Output>(
 ): (input: Input, moved?: readonly ArrayBuffer[]) => Promise<Output> {
   const path = fileURLToPath(script);
   if (!existsSync(path)) return (input) => work(data, input);
-  // Conditions and hooks for sources are not for built modules.
   const busy = new Int32Array(new SharedArrayBuffer(8));
   const shared: WorkerData<Data> = { data, busy };
+  // Conditions and hooks for sources are not for built modules.
   const worker = new Worker(path, { workerData: shared, execArgv: [] });
   worker.unref();
   if (!isWaiting) process.on("exit", finishAll);
