@@ -20,7 +20,7 @@ export {
   type TrainingState,
   type TrainingStep,
 } from "./step.ts";
-export { narrowTokenTable, type TokenTable } from "./token-table.ts";
+export { narrowTokenTable, type ResumedTraining, type TokenTable } from "./token-table.ts";
 export {
   type EpochRecord,
   expectSmoothing,

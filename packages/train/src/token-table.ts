@@ -5,7 +5,7 @@ import { gather, input, isInput, substitute, topologicalOrder, type Value } from
 import { createOptimizer, type OptimizerOptions } from "./optimizer.ts";
 import type { StepInputs, TrainedModel, TrainingState } from "./step.ts";
 
-/** What a training step computes with, and how that stands for all of the model. */
+/** What has been trained already. */
 export interface ResumedTraining {
   /** Of the whole model. */
   readonly state: TrainingState;
@@ -13,6 +13,7 @@ export interface ResumedTraining {
   readonly learningRates: readonly number[];
 }
 
+/** What a training step computes with, and how that stands for all of the model. */
 export interface TokenTable {
   readonly model: TrainedModel;
   /** What `model` takes, of what the whole model takes. */
