@@ -8,6 +8,7 @@ import {
   type DeviceState,
   disposeState,
   narrowTokenTable,
+  type TokenTable,
   type TrainingState,
   trainingOrder,
 } from "@espalier/train";
@@ -53,9 +54,10 @@ export async function measureLengths(options: LengthsOptions): Promise<LengthsRo
       random: countBatches(trainingOrder({ count }, batchSize, random), lengths!),
       "of like length": countBatches(trainingOrder(samples, batchSize, random), lengths!),
     };
+    const table = narrowTokenTable(model, samples, optimizer, undefined);
     const seconds = new Map<number, number>();
     for (const length of new Set(Object.values(orders).flatMap((each) => [...each.keys()]))) {
-      seconds.set(length, await secondsOfStep(model, samples, length, options));
+      seconds.set(length, await secondsOfStep(model, table, samples, length, options));
     }
     for (const [batches, counts] of Object.entries(orders)) {
       const sum = (of: (length: number) => number) =>
@@ -85,11 +87,11 @@ function countBatches(order: Uint32Array, lengths: ArrayLike<number>): Map<numbe
 /** The time of a training step on a batch of `length` tokens. */
 async function secondsOfStep(
   model: Model,
+  table: TokenTable,
   samples: Samples,
   length: number,
   { executor, rounds }: LengthsOptions,
 ): Promise<number> {
-  const table = narrowTokenTable(model, samples, optimizer, undefined);
   const step = await compileTrainingStep(table.model, executor, {
     ...{ batchSize, length, optimizer, clip, statisticsMomentum: 0 },
   });
