@@ -1,10 +1,16 @@
 /** @file The samples that a model is pruned, tuned and judged on. */
 import { EspalierError } from "@espalier/base";
-import type { Measure, Model, Objective, Samples } from "@espalier/core";
+import {
+  type Measure,
+  type Model,
+  type Objective,
+  objectiveOf,
+  type Samples,
+} from "@espalier/core";
 import { type DatasetEvent, openDataset } from "@espalier/data";
 
 /** The model that samples are prepared for. */
-type Consumer = Pick<Model, "preprocessing" | "classes">;
+type Consumer = Pick<Model, "preprocessing" | "classes" | "objective">;
 
 export interface Task {
   /** Such as "cifar10". */
@@ -47,7 +53,7 @@ export interface OpenTaskOptions {
 export async function openTask(data: string, options: OpenTaskOptions = {}): Promise<Task> {
   const dataset = await openDataset(data, options);
   const { name, classes, objective, measures, verified, counts } = dataset;
-  const classesIn = (model: Consumer) => labelsOf({ name, classes }, model);
+  const classesIn = (model: Consumer) => labelsOf({ name, classes, objective }, model);
   return {
     name,
     spec: data,
@@ -77,9 +83,18 @@ const plain = (name: string) => name.toLowerCase().replace(/[ _-]/g, "");
  * @throws EspalierError `mismatched-model`.
  */
 export function labelsOf(
-  { name, classes }: Pick<Task, "name" | "classes">,
-  { classes: known, preprocessing }: Consumer,
+  { name, classes, objective }: Pick<Task, "name" | "classes" | "objective">,
+  model: Consumer,
 ): readonly number[] | undefined {
+  const { classes: known, preprocessing } = model;
+  const actual = objectiveOf(model).name;
+  if (known.length > 0 && actual !== objective) {
+    throw new EspalierError(
+      "mismatched-model",
+      `expected a model for the ${objective} of ${name}, got one for ${actual}`,
+      { expected: objective, actual },
+    );
+  }
   const names = known.map(plain);
   const labels = classes.map((each) => names.indexOf(plain(each)));
   if (!labels.includes(-1)) return labels.every((label, i) => label === i) ? undefined : labels;

@@ -1,6 +1,6 @@
 /** @file What models are judged by, and how it is written. */
 import { formatChange, formatCount, formatPercent, formatShare, signed } from "./format.ts";
-import type { Summary } from "./summary.ts";
+import type { ModelDescription } from "./read-run.ts";
 
 export interface Criteria {
   readonly accuracy: {
@@ -14,6 +14,8 @@ export interface Criteria {
     formatLabel(value: number): string;
     formatTick(value: number): string;
     describeChange(before: number, after: number): string;
+    /** Of a value on `count` test samples. */
+    standardError(value: number, count: number): number;
     describeError(standardError: number): string;
     /** Of so many samples: "93.77 % of 10,000 test samples". */
     describe(value: number, count: number): string;
@@ -34,6 +36,7 @@ const classification: Criteria = {
     formatLabel: (share) => formatPercent(share, 1),
     formatTick: formatShare,
     describeChange: (before, after) => `${formatChange(100 * before, 100 * after, 2)} points`,
+    standardError: (share, count) => Math.sqrt((share * (1 - share)) / count),
     describeError: (error) => `± ${(100 * error).toFixed(2)} points`,
     describe: (share, count) => `${formatPercent(share)} of ${formatCount(count)} test samples`,
   },
@@ -50,6 +53,9 @@ const regression: Criteria = {
     formatLabel: (correlation) => signed(correlation.toFixed(3)),
     formatTick: (correlation) => signed(String(correlation)),
     describeChange: (before, after) => formatChange(before, after, 4),
+    // Nearly, for many samples.
+    standardError: (correlation, count) =>
+      (1 - correlation ** 2) / Math.sqrt(Math.max(1, count - 1)),
     describeError: (error) => `± ${error.toFixed(4)}`,
     describe: (correlation, count) =>
       `a correlation of ${signed(correlation.toFixed(4))} on ${formatCount(count)} test samples`,
@@ -62,7 +68,11 @@ const regression: Criteria = {
 };
 
 /** What "accuracy" and "loss" are in a run, which predicts classes or a number. */
-export function criteriaOf({ model }: Pick<Summary, "model">): Criteria {
+export function criteriaOf({
+  model,
+}: {
+  readonly model: Pick<ModelDescription, "classes" | "details"> | undefined;
+}): Criteria {
   const predictsNumber =
     model?.classes.length === 1 ||
     model?.details.some(

@@ -17,6 +17,7 @@ import {
   type PlanRecord,
   undisturbed,
 } from "@espalier/pipeline";
+import { criteriaOf } from "./criteria.ts";
 import { commandOf } from "./instructions.ts";
 import type {
   EpochRecord,
@@ -151,11 +152,17 @@ export function summarize(run: Run): Summary {
   const { manifest, rounds, training, trained, evaluation, sizes, latency } = run;
   const groups = summarizeGroups(run);
   const counts = groups.flatMap((group) => group.counts ?? []);
+  const model = run.model && withoutPruning(run.model);
+  const { accuracy } = criteriaOf({ model });
+  const judge = (judged: Evaluation): Judgement => ({
+    ...judged,
+    standardError: accuracy.standardError(judged.accuracy, judged.count),
+  });
   return {
     run: run.name,
     manifest,
     command: commandOf(run.name, manifest),
-    model: run.model && withoutPruning(run.model),
+    model,
     sensitivity: summarizeSensitivity(run),
     plan: summarizePlan(run),
     groups,
@@ -190,16 +197,6 @@ export function summarize(run: Run): Summary {
 
 function withoutPruning({ pruning: _, ...rest }: ModelDescription): Summary["model"] {
   return rest;
-}
-
-function judge(evaluation: Evaluation): Judgement {
-  const { accuracy, count, measures } = evaluation;
-  // Of regression it is Pearson's correlation, whose error is nearly this.
-  const variance =
-    measures?.pearson === undefined
-      ? (accuracy * (1 - accuracy)) / count
-      : (1 - accuracy ** 2) ** 2 / Math.max(1, count - 1);
-  return { ...evaluation, standardError: Math.sqrt(variance) };
 }
 
 function reduction(dense: number, pruned: number): Reduction {
