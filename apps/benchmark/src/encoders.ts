@@ -203,7 +203,7 @@ async function timeSteps(model: Model, samples: Samples, executor: Executor) {
     ...{ batchSize: BATCH, length, optimizer, clip, statisticsMomentum: 0 },
   });
   const targets = oneHot(labels, model.classes.length);
-  let state: TrainingState | DeviceState = step.initialState;
+  let state: TrainingState | DeviceState = step.initialState();
   const times: number[] = [];
   const losses: number[] = [];
   // The last step tells the loss after those that are timed.

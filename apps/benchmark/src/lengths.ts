@@ -104,7 +104,7 @@ async function secondsOfStep(
   const outputs = model.classes.length;
   const targets = new Float32Array(batchSize * outputs).fill(1 / outputs);
   const times: number[] = [];
-  let state: TrainingState | DeviceState = step.initialState;
+  let state: TrainingState | DeviceState = step.initialState();
   for (let round = 0; round <= rounds; round++) {
     times.push(
       await secondsOf(async () => {

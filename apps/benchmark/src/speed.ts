@@ -120,7 +120,7 @@ export async function measureSpeed(options: SpeedOptions) {
       const few = await secondsOf(() => estimate(model, groups, { ...draws, draws: 2 }));
       const more = await secondsOf(() => estimate(model, groups, { ...draws, draws: 8 }));
       ours.hutchinson.push((more - few) / 6);
-      let state: TrainingState | DeviceState = step.initialState;
+      let state: TrainingState | DeviceState = step.initialState();
       const times: number[] = [];
       for (let n = 1; n <= 12; n++) {
         times.push(

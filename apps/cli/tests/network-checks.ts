@@ -91,7 +91,7 @@ async function trainingStep(network: Network, executor: Executor): Promise<Resul
   Array.from(labels).forEach((label, n) => {
     targets[n * classes + label] = 1;
   });
-  const { state, loss, logits } = await step.run(step.initialState, {
+  const { state, loss, logits } = await step.run(step.initialState(), {
     feeds,
     targets,
     learningRate: 0.1,

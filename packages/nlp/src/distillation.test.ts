@@ -29,7 +29,7 @@ async function lossOf(model: Model, hiddenWeight: number, hidden: readonly Float
     ...{ batchSize: 4, length, optimizer, statisticsMomentum: 0 },
     distillation: { weight: 0, hiddenWeight, temperature: 1 },
   });
-  const { loss } = await step.run(step.initialState, {
+  const { loss } = await step.run(step.initialState(), {
     ...{ feeds, targets: oneHot(labels, 3), learningRate: 0, step: 1 },
     teacher: { logits: new Float32Array(12), hidden },
   });

@@ -171,7 +171,7 @@ export async function measureOperations(
           optimizer: { name: "sgd", momentum: 0.9, nesterov: true, weightDecay: 5e-4 },
           statisticsMomentum: 0.1,
         });
-        let state: TrainingState | DeviceState = step.initialState;
+        let state: TrainingState | DeviceState = step.initialState();
         const advance = async () => {
           const inputs = { feeds, targets, learningRate: 0.01, step: 1 };
           const next = (await step.run(state, inputs)).state;

@@ -113,7 +113,7 @@ export type TrainedModel = Pick<Model, "family" | "objective" | "parameters" | "
 
 export interface TrainingStep {
   /** The state in which training of `model` begins. */
-  readonly initialState: TrainingState;
+  initialState(): TrainingState;
   run(state: TrainingState | DeviceState, inputs: StepInputs): Promise<StepResult>;
   dispose(): Promise<void>;
 }
@@ -215,7 +215,7 @@ function clippingScale(gradients: readonly Value[], most: number): Value {
 const SCALE = "gradient scale";
 const nextOf = (name: string) => `next ${name}`;
 
-/** The graph of a step, and the state in which training begins. */
+/** The graph of a step, and what makes each part of the state in which training begins. */
 function buildStep(model: TrainedModel, options: StepOptions) {
   const { batchSize, statisticsMomentum } = options;
   const graph = model.build(batchSize, "training", options.length);
@@ -226,7 +226,7 @@ function buildStep(model: TrainedModel, options: StepOptions) {
   const loss = mean(lossOf(model, graph, targets, options.distillation));
 
   const next: Record<string, Value> = {};
-  const initialState = new Map<string, Float32Array>();
+  const initial = new Map<string, () => Float32Array>();
   const trained = [...graph.parameters].filter(([name]) => !graph.statistics.has(name));
   const gradients = gradient(
     loss,
@@ -237,12 +237,12 @@ function buildStep(model: TrainedModel, options: StepOptions) {
       ? undefined
       : { now: clippingScale(gradients, options.clip), last: input(SCALE, []) };
   if (gradientScale) {
-    initialState.set(SCALE, Float32Array.of(1));
+    initial.set(SCALE, () => Float32Array.of(1));
     next[nextOf(SCALE)] = gradientScale.now;
   }
   trained.forEach(([name, value], i) => {
     const { kind, data } = model.parameters.get(name)!;
-    initialState.set(name, data);
+    initial.set(name, () => data);
     const stateNames = optimizer.state.map((state) => `${name}/${state}`);
     const state = stateNames.map((stateName) => input(stateName, value.shape));
     const update = optimizer.update(value, gradients[i], state, kind, {
@@ -252,18 +252,19 @@ function buildStep(model: TrainedModel, options: StepOptions) {
     });
     next[nextOf(name)] = update.parameter;
     stateNames.forEach((stateName, k) => {
-      initialState.set(stateName, new Float32Array(data.length));
+      initial.set(stateName, () => new Float32Array(data.length));
       next[nextOf(stateName)] = update.state[k];
     });
   });
   for (const [name, observed] of graph.statistics) {
     const before = graph.parameters.get(name)!;
-    initialState.set(name, model.parameters.get(name)!.data);
+    const { data } = model.parameters.get(name)!;
+    initial.set(name, () => data);
     const moved = add(before, multiply(subtract(observed, before), scalar(statisticsMomentum)));
     next[nextOf(name)] = moved;
   }
 
-  return { source: { outputs: { loss, logits: graph.logits }, kept: next }, initialState };
+  return { source: { outputs: { loss, logits: graph.logits }, kept: next }, initial };
 }
 
 /** Compiles the training step of `model` for batches of one size and length. */
@@ -272,12 +273,12 @@ export async function compileTrainingStep(
   executor: Executor,
   options: StepOptions,
 ): Promise<TrainingStep> {
-  const { source, initialState } = buildStep(model, options);
+  const { source, initial } = buildStep(model, options);
   const program = await executor.compile(source);
   const wanted = new Set(program.inputs.map(({ name }) => name));
   const betas = options.optimizer.name === "adamw" ? options.optimizer.betas : undefined;
   return {
-    initialState,
+    initialState: () => new Map([...initial].map(([name, make]) => [name, make()])),
     run: async (state, inputs) => {
       const given: Record<string, TensorData | undefined> = {
         ...inputs.feeds,
@@ -297,9 +298,8 @@ export async function compileTrainingStep(
         if (data !== undefined) feeds[name] = data;
       }
       const results = await program.run(feeds);
-      const names = [...initialState.keys()];
       return {
-        state: new Map(names.map((name) => [name, results[nextOf(name)]])),
+        state: new Map([...initial.keys()].map((name) => [name, results[nextOf(name)]])),
         loss: float32Data(results.loss)[0],
         logits: float32Data(results.logits),
       };

@@ -101,7 +101,7 @@ describe("one step", () => {
     });
     const batch = await data.batch([...Array(8).keys()]);
     const inputs = { feeds: batch.feeds, targets: oneHot(batch.labels, 3), learningRate: rate };
-    let state: TrainingState = step.initialState;
+    let state: TrainingState = step.initialState();
     let current = model;
     const memory = new Map<string, [Float64Array, Float64Array]>();
     for (const n of [1, 2]) {
@@ -142,7 +142,7 @@ describe("one step", () => {
       statisticsMomentum: 0.1,
     });
     const batch = await samples.batch([0, 1, 2, 3, 4, 5, 6, 7]);
-    const result = await step.run(step.initialState, {
+    const result = await step.run(step.initialState(), {
       feeds: batch.feeds,
       targets: oneHot(batch.labels, 3),
       learningRate: 0,
@@ -177,11 +177,14 @@ describe("one step", () => {
       learningRate: 0,
       step: 1,
     };
-    const { loss, logits } = await plain.run(plain.initialState, inputs);
-    const half = await distilling.run(distilling.initialState, { ...inputs, teacher: { logits } });
+    const { loss, logits } = await plain.run(plain.initialState(), inputs);
+    const half = await distilling.run(distilling.initialState(), {
+      ...inputs,
+      teacher: { logits },
+    });
     expect(half.loss).toBeCloseTo(loss / 2, 5);
     const other = { logits: logits.map((x, i) => x + (i % 3)) };
-    const apart = await distilling.run(distilling.initialState, { ...inputs, teacher: other });
+    const apart = await distilling.run(distilling.initialState(), { ...inputs, teacher: other });
     expect(apart.loss).toBeGreaterThan(half.loss + 0.1);
   });
 

@@ -152,13 +152,13 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
   const history = [...(resume?.history ?? [])];
   let partial: PartialEpoch = resume?.partial ?? { loss: 0, correct: 0, count: 0 };
   let done = resume?.step ?? 0;
-  const reached = async (of: TrainingState | DeviceState) => table.widen(await readState(of));
-  const checkpoint = async () => {
-    if (state === undefined) return;
-    await options.onCheckpoint?.({ step: done, state: await reached(state), history, partial });
+  const reached = async () => state && table.widen(await readState(state));
+  const checkpoint = async (whole: TrainingState | undefined) => {
+    if (whole === undefined) return;
+    await options.onCheckpoint?.({ step: done, state: whole, history, partial });
   };
-  const trained = async () =>
-    state === undefined ? model : model.withParameters(parametersIn(model, await reached(state)));
+  const modelOf = (whole: TrainingState | undefined) =>
+    whole === undefined ? model : model.withParameters(parametersIn(model, whole));
 
   const prepare = (step: number): Promise<Batch> => {
     const epoch = Math.floor(step / stepsPerEpoch);
@@ -182,13 +182,13 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       const epoch = Math.floor(done / stepsPerEpoch);
       if (done % stepsPerEpoch === 0) onEvent?.({ type: "epoch-start", epoch: epoch + 1, epochs });
       if (signal?.aborted) {
-        await checkpoint();
+        await checkpoint(await reached());
         throwIfAborted(signal);
       }
       const learningRate = rateAt(done);
       const program = await programs.for(batch);
       const teacher = await teachers?.for(batch);
-      const result = await program.run(state ?? program.initialState, {
+      const result = await program.run(state ?? program.initialState(), {
         feeds: table.feeds(batch.feeds),
         targets: smooth(
           objective.targets(batch.labels, model.classes.length),
@@ -220,7 +220,8 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       onEvent?.({ type: "step-end", step: done, steps, loss: result.loss });
       if (done % stepsPerEpoch !== 0) continue;
 
-      const judged = validation || test ? await trained() : model;
+      const whole = await reached();
+      const judged = modelOf(whole);
       const accuracyOn = async (held: Samples) =>
         (await evaluate(judged, held, { executor, batchSize })).accuracy;
       const record: EpochRecord = {
@@ -233,10 +234,10 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       };
       history.push(record);
       partial = { loss: 0, correct: 0, count: 0 };
-      await checkpoint();
+      await checkpoint(whole);
       onEvent?.({ type: "epoch-end", epochs, ...record });
     }
-    return { model: await trained(), history };
+    return { model: modelOf(await reached()), history };
   } finally {
     if (state !== undefined) disposeState(state);
     await programs.dispose();
