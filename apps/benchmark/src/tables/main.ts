@@ -107,7 +107,7 @@ async function main(signal: AbortSignal): Promise<void> {
       {
         processor: cpus()[0]?.model ?? "unknown",
         threads,
-        runtime: `onnxruntime-node ${onnxVersion()}`,
+        runtime: `onnxruntime-node ${onnxVersion()}${values.device === "cpu" ? "" : ` on ${values.device}`}`,
       },
       (onnx) => openOnnxModel(onnx, { device: values.device, threads }),
     ),

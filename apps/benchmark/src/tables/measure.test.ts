@@ -1,4 +1,4 @@
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type PipelineEvent, saveModel, type Task, type Timing } from "@espalier/pipeline";
@@ -64,6 +64,11 @@ const table: Table = {
     },
   ],
 };
+/** With one cell in its preset smoke. */
+const oneCell: Table = {
+  ...table,
+  presets: { ...table.presets, smoke: { ...preset, seeds: [0], methods: ["hap"] } },
+};
 // What is asked is whether times arrive, not how long anything takes.
 const timing: Timing = {
   machine: { processor: "none", threads: 1, runtime: "none" },
@@ -103,7 +108,8 @@ test("measures every cell once, and shows means and spreads beside what is publi
     cells.map(async (cell) => (await readResult(resultPath(bench.results, cell)))!),
   );
   for (const result of results) {
-    expect(result.data).toEqual({ train: 48, test: 24, verified: true });
+    const all = { train: 64, test: 40 };
+    expect(result.data).toEqual({ train: 48, test: 24, all, verified: true });
     expect(result.pruned.macs).toBeLessThanOrEqual(0.6 * result.dense.macs);
     expect(result.pruned.hapFlops).toBeLessThan(result.dense.hapFlops!);
     expect(result.accuracy.bestOnTest).toBeGreaterThanOrEqual(result.accuracy.tuned);
@@ -171,10 +177,7 @@ test("measures every cell once, and shows means and spreads beside what is publi
 });
 
 test("a cell that was stopped goes on, and ends in the same result", async () => {
-  const one: Table = {
-    ...table,
-    presets: { ...table.presets, smoke: { ...preset, seeds: [0], methods: ["hap"] } },
-  };
+  const one = oneCell;
   const [cell] = cellsOf(one, "smoke");
   const whole = benchIn("whole-cell");
   await measureTable(one, "smoke", whole);
@@ -198,6 +201,65 @@ test("a cell that was stopped goes on, and ends in the same result", async () =>
   expect(reused).toContain("plan");
   const result = (bench: Bench) => readResult(resultPath(bench.results, cell));
   expect(await result(resumed)).toEqual(await result(whole));
+});
+
+test("a run that was stopped goes on where its model and data have other paths", async () => {
+  const controller = new AbortController();
+  const stopped = benchIn("moved", {
+    signal: controller.signal,
+    openTask: async () => ({ ...task, spec: "noise:here" }),
+    onEvent: (event) => {
+      if (event.type === "epoch-end") controller.abort();
+    },
+  });
+  await expect(measureTable(oneCell, "smoke", stopped)).rejects.toMatchObject({ code: "aborted" });
+  const elsewhere = join(directory, "elsewhere");
+  await cp(join(directory, "models"), elsewhere, { recursive: true });
+  const reused: string[] = [];
+  const moved = benchIn("moved", {
+    models: [elsewhere],
+    openTask: async () => ({ ...task, spec: "noise:there" }),
+    onEvent: (event) => {
+      if (event.type === "stage-end" && event.reused) reused.push(event.stage);
+    },
+  });
+  await measureTable(oneCell, "smoke", moved);
+  expect(reused).toContain("plan");
+});
+
+test("a result that was removed is measured anew, not read from its old run", async () => {
+  const [cell] = cellsOf(oneCell, "smoke");
+  await measureTable(oneCell, "smoke", benchIn("removed"));
+  const path = resultPath(benchIn("removed").results, cell);
+  const before = await readResult(path);
+  await rm(path);
+  const reused: string[] = [];
+  const faster: Timing = {
+    machine: { ...timing.machine, processor: "another" },
+    measure: async (models) =>
+      models.map(() => ({ median: 1, quartiles: [1, 1] as const, runs: 3 })),
+  };
+  const again = benchIn("removed", {
+    timing: faster,
+    onEvent: (event) => {
+      if (event.type === "stage-end" && event.reused) reused.push(event.stage);
+    },
+  });
+  await measureTable(oneCell, "smoke", again);
+  const after = await readResult(path);
+  expect(reused).toEqual([]);
+  expect(after?.machine.processor).toBe("another");
+  expect(after?.latency).toEqual({ 1: { dense: 1, pruned: 1 }, 64: { dense: 1, pruned: 1 } });
+  expect(after?.accuracy).toEqual(before?.accuracy);
+});
+
+test("cells of one table are measured on the same data", async () => {
+  await measureTable(table, "quick", benchIn("data", { cells: /hap.*seed0/ }));
+  const more = { ...task, counts: { train: 65, test: 40 } };
+  const other = benchIn("data", { openTask: async () => more });
+  await expect(measureTable(table, "quick", other)).rejects.toThrow(
+    /noise: expected the 64 and 40 samples that quick-hap-0.6-seed0-\w+ was measured on, got 65 and 40/,
+  );
 });
 
 test("a network without a checkpoint is trained first, once for all cells", async () => {

@@ -1,6 +1,6 @@
 /** @file Measures cells, each by a run of its own. */
 import { existsSync } from "node:fs";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import { EspalierError, throwIfAborted } from "@espalier/base";
 import {
   drawSamples,
@@ -24,6 +24,7 @@ import {
 import { type Cell, type CellInputs, cellsOf, hashOf } from "./cells.ts";
 import { hapFlops } from "./hap-flops.ts";
 import { type CellResult, readResult, resultPath, writeResult } from "./results.ts";
+import { type Measured, readMeasured } from "./rows.ts";
 import type { Preset, PresetName, Table } from "./table.ts";
 
 export interface Bench {
@@ -119,13 +120,12 @@ export async function prepare(
  *
  * @throws EspalierError `mismatched-model` for another model than the table's.
  */
-async function measureCell(table: Table, cell: Cell, bench: Bench): Promise<CellResult> {
-  const { families, executor, timing, signal } = bench;
+async function measureCell(table: Table, cell: Cell, all: Task, bench: Bench): Promise<CellResult> {
+  const { families, executor, signal } = bench;
   const { inputs } = cell;
-  const all = await bench.openTask(cell.data);
-  const sourceName = await prepare(cell, all, bench);
-  const task = limit(all, inputs.images);
-  const source = await loadSource(sourceName, families, { signal });
+  const path = await prepare(cell, all, bench);
+  const task = { ...limit(all, inputs.images), spec: cell.data };
+  const source = await loadSource(path, families, { signal });
   if (inputs.sha256 !== undefined && !source.sha256.startsWith(inputs.sha256)) {
     throw new EspalierError(
       "mismatched-model",
@@ -133,19 +133,22 @@ async function measureCell(table: Table, cell: Cell, bench: Bench): Promise<Cell
       { path: source.path, expected: inputs.sha256, actual: source.sha256 },
     );
   }
+  const timing = cell.seed === table.presets[cell.preset].seeds[0] ? bench.timing : undefined;
+  const directory = join(bench.runs, cell.table, cell.name);
+  // Whoever removes a result wants it measured anew, not read from the run that it came from.
+  const isFinished = existsSync(join(directory, timing ? "latency.json" : "sizes.json"));
   const run = await prune(
     {
-      ...{ source, sourceName, settings: inputs.settings },
-      timing: cell.seed === table.presets[cell.preset].seeds[0] ? timing : undefined,
-      directory: join(bench.runs, cell.table, cell.name),
-      resume: true,
-      overwrite: false,
+      // Names instead of paths, so that a run goes on wherever its files are now.
+      ...{ source, sourceName: inputs.training ? basename(path) : inputs.source },
+      ...{ settings: inputs.settings, timing, directory },
+      ...{ resume: !isFinished, overwrite: isFinished },
     },
     { families, executor, task, signal, onEvent: (event) => bench.onEvent?.(event) },
   );
   const { model: pruned } = await loadSource(run.directory, families);
   const sizes = { dense: sized(source.model, table), pruned: sized(pruned, table) };
-  return summarize(run, task, sizes, timing.machine);
+  return summarize(run, { ...task, all: all.counts }, sizes, bench.timing.machine);
 }
 
 function sized(model: Model, table: Table): CellResult["dense"] {
@@ -159,7 +162,7 @@ function sized(model: Model, table: Table): CellResult["dense"] {
 
 function summarize(
   { evaluation, history, plan, latency }: PruneResult,
-  { counts, verified }: Task,
+  { counts, all, verified }: Pick<Task, "counts" | "verified"> & { readonly all: Task["counts"] },
   { dense, pruned }: Pick<CellResult, "dense" | "pruned">,
   machine: CellResult["machine"],
 ): CellResult {
@@ -168,7 +171,7 @@ function summarize(
     ...{ name, before: components, after: components - prune.length },
   }));
   return {
-    data: { ...counts, verified },
+    data: { ...counts, all, verified },
     accuracy: {
       dense: evaluation.dense.accuracy,
       pruned: evaluation.pruned.accuracy,
@@ -184,7 +187,7 @@ function summarize(
       implants: plan.after.implants,
       groups,
     },
-    machine,
+    machine: latency?.machine ?? machine,
     latency: Object.fromEntries(
       Object.entries(latency?.batches ?? {}).map(([batch, times]) => [
         batch,
@@ -192,6 +195,21 @@ function summarize(
       ]),
     ),
   };
+}
+
+/** @throws EspalierError `invalid-argument` if a cell of the same data was measured on more or fewer samples. */
+function expectSameData({ data, inputs }: Cell, task: Task, measured: readonly Measured[]): void {
+  for (const { cell, result } of measured) {
+    if (cell.data !== data) continue;
+    const { all: before = result.data } = result.data;
+    const now = result.data.all === undefined ? limit(task, inputs.images).counts : task.counts;
+    if (before.train === now.train && before.test === now.test) continue;
+    throw new EspalierError(
+      "invalid-argument",
+      `${data}: expected the ${before.train} and ${before.test} samples that ${cell.name} was measured on, got ${now.train} and ${now.test}; to measure all on these, remove the results of ${cell.table} on ${data}`,
+      { before, now },
+    );
+  }
 }
 
 /** Measures what cells of a preset have no result yet, each after the other. */
@@ -209,6 +227,8 @@ export async function measureTable(
       `--cells: expected to match a cell of ${table.name} such as ${all[0].name}, got ${bench.cells}`,
     );
   }
+  const before = await readMeasured(bench.results, table, preset);
+  const tasks = new Map<string, Task>();
   for (const [i, cell] of cells.entries()) {
     const path = resultPath(bench.results, cell);
     const place = `${table.name}, cell ${i + 1} of ${cells.length}: ${cell.name}`;
@@ -218,7 +238,10 @@ export async function measureTable(
     }
     throwIfAborted(bench.signal);
     bench.log(place);
-    const result = await measureCell(table, cell, bench);
+    const task = tasks.get(cell.data) ?? (await bench.openTask(cell.data));
+    tasks.set(cell.data, task);
+    expectSameData(cell, task, before);
+    const result = await measureCell(table, cell, task, bench);
     await writeResult(path, cell, result);
     const { dense, pruned, tuned } = result.accuracy;
     const percent = (accuracy: number) => (100 * accuracy).toFixed(2);

@@ -16,7 +16,13 @@ const size = z.strictObject({
 
 const result = z.strictObject({
   /** How many samples were trained and judged on, and whether they are the published data set's. */
-  data: z.strictObject({ train: count, test: count, verified: z.boolean() }),
+  data: z.strictObject({
+    train: count,
+    test: count,
+    /** Of how many those are; earlier results do not say it. */
+    all: z.strictObject({ train: count, test: count }).optional(),
+    verified: z.boolean(),
+  }),
   accuracy: z.strictObject({
     dense: z.number(),
     pruned: z.number(),
