@@ -1,6 +1,6 @@
 """Training steps and Hessian-vector products of a BERT in PyTorch, for side-by-side timing. Reads a
 directory written by the benchmark: parameters under Hugging Face's names and a batch as .npy files, and
-case.json. Prints one JSON document.
+case.json. Prints one JSON document; or which package is missing.
 
 usage: python3 encoders.py DIRECTORY THREADS
 """
@@ -9,11 +9,15 @@ import math
 import sys
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
+from packages import require
 
-from timing import timed
+require("torch", "numpy")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+from timing import timed  # noqa: E402
 
 
 def attend(q, k, v, bias, fused):
@@ -91,12 +95,6 @@ def main():
     double_backward = timed(case["probes"], probe)
     del gradients
 
-    def whole_probe():
-        first = torch.autograd.grad(loss(False), differentiated, create_graph=True)
-        torch.autograd.grad(first, differentiated, grad_outputs=signs())
-
-    hessian_product = timed(max(2, case["probes"] // 2), whole_probe)
-
     settings = case["optimizer"]
     weights = set(case["weights"])
     groups = [
@@ -125,7 +123,6 @@ def main():
                 "losses": [before, after],
                 "trainingStepSeconds": training_step,
                 "doubleBackwardSeconds": double_backward,
-                "hessianProductSeconds": hessian_product,
             }
         )
     )

@@ -7,17 +7,15 @@ usage: python3 pruning.py DIRECTORY
 """
 import copy
 import importlib.metadata
-import importlib.util
 import json
 import resource
 import sys
 import time
 from pathlib import Path
 
-for module, package in {"torch": "torch", "torch_pruning": "torch-pruning"}.items():
-    if importlib.util.find_spec(module) is None:
-        print(json.dumps({"missing": package}))
-        raise SystemExit
+from packages import require
+
+require("torch", "numpy", "torch_pruning")
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402

@@ -1,5 +1,5 @@
 """The same work in PyTorch, for side-by-side timing. Reads a directory written by the benchmark:
-parameters and a batch as .npy files. Prints one JSON document.
+parameters and a batch as .npy files. Prints one JSON document; or which package is missing.
 
 usage: python3 speed.py DIRECTORY THREADS PROBES STEPS
 """
@@ -7,11 +7,15 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
-import torch
-import torch.nn.functional as F
+from packages import require
 
-from timing import timed
+require("torch", "numpy")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+from timing import timed  # noqa: E402
 
 
 def load(directory):
@@ -72,14 +76,6 @@ def main():
 
     double_backward = timed(probes, probe)
 
-    def whole_probe():
-        value = F.cross_entropy(forward(parameters, images, False), labels)
-        first = torch.autograd.grad(value, weights, create_graph=True)
-        signs = [torch.randint_like(w, 2) * 2 - 1 for w in weights]
-        torch.autograd.grad(first, weights, grad_outputs=signs)
-
-    hessian_product = timed(max(2, probes // 2), whole_probe)
-
     optimizer = torch.optim.SGD(trained, lr=1e-4, momentum=0.9, nesterov=True, weight_decay=5e-4)
 
     def step():
@@ -88,18 +84,13 @@ def main():
         optimizer.step()
 
     training_step = timed(steps, step)
-    with torch.no_grad():
-        inference = timed(steps, lambda: forward(parameters, images, False))
     print(
         json.dumps(
             {
                 "torch": torch.__version__,
-                "threads": torch.get_num_threads(),
                 "loss": float(loss),
                 "doubleBackwardSeconds": double_backward,
-                "hessianProductSeconds": hessian_product,
                 "trainingStepSeconds": training_step,
-                "inferenceSeconds": inference,
             }
         )
     )

@@ -1,20 +1,19 @@
 """Traces of the Hessian by others' methods, one in a process, so that time and memory are its own.
 Reads a directory written by the benchmark: parameters and a batch as .npy files. Prints one JSON
-document: seconds, peak memory, the whole trace and, where the method gives them, the trace of every
-row of every convolution; or which package is missing.
+document: seconds, peak memory and, where the method gives them, the trace of every row of every
+convolution; or which package is missing.
 
 usage: python3 traces.py METHOD DIRECTORY THREADS DRAWS
 """
 import importlib
-import importlib.util
 import json
 import resource
 import sys
 import time
 
-if importlib.util.find_spec("torch") is None:
-    print(json.dumps({"missing": "torch"}))
-    raise SystemExit
+from packages import require
+
+require("torch", "numpy")
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
@@ -45,8 +44,7 @@ def pyhessian(network, images, labels, draws):
     from pyhessian import hessian
 
     found = hessian(network, nn.CrossEntropyLoss(), data=(images, labels), cuda=False)
-    values = found.trace(maxIter=draws, tol=0)
-    return sum(values) / len(values)
+    found.trace(maxIter=draws, tol=0)
 
 
 def backpack(network, images, labels, draws):
@@ -77,19 +75,15 @@ methods = {
 def main():
     name, directory, threads, draws = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:5])
     method, modules = methods[name]
-    if modules and importlib.util.find_spec(modules[0]) is None:
-        print(json.dumps({"missing": modules[0]}))
-        return
+    require(*modules[:1])
     for module in modules:
         importlib.import_module(module)
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     network, (images, labels) = load_network(directory), load_batch(directory)
     start = time.perf_counter()
-    found = method(network, images, labels, draws)
+    rows = method(network, images, labels, draws)
     seconds = time.perf_counter() - start
-    rows = found if isinstance(found, dict) else None
-    total = sum(map(sum, rows.values())) if rows is not None else found
     print(
         json.dumps(
             {
@@ -97,7 +91,6 @@ def main():
                 "seconds": seconds,
                 # ru_maxrss is in kilobytes on Linux.
                 "peakBytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-                "trace": total,
                 "rows": rows,
             }
         )

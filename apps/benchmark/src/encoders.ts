@@ -7,7 +7,6 @@ import {
   applyDecisions,
   bindParameters,
   componentGroups,
-  type Estimator,
   estimate,
   type Metric,
   type Model,
@@ -34,16 +33,11 @@ import {
   narrowTokenTable,
   type TrainingState,
 } from "@espalier/train";
+import * as z from "zod";
 import { encoderSizes, freshEncoder, LENGTH, randomSequences, WORDS } from "./fresh-encoder.ts";
 import { type LengthsOptions, type LengthsRow, measureLengths } from "./lengths.ts";
-import {
-  median,
-  runPeer,
-  runProcess,
-  secondsOf,
-  writeArray,
-  writeParameters,
-} from "./side-by-side.ts";
+import { runOurs, runProgram } from "./program.ts";
+import { median, secondsOf, writeArray, writeParameters } from "./side-by-side.ts";
 
 export interface EncodersOptions {
   readonly python: readonly string[];
@@ -57,6 +51,7 @@ export interface EncodersOptions {
   log(line: string): void;
 }
 
+const PEER = { label: "PyTorch", ours: false, script: "encoders.py" };
 const BATCH = 16;
 // Memory is laid out in the first steps; a training has hundreds.
 const WARM_UP = 4;
@@ -66,14 +61,14 @@ const LEARNING_RATE = 5e-5;
 // What programs may take; the process has more: parameters, results, Node itself.
 const MEMORY_LIMIT = 3 * 1024 ** 3;
 
-interface PeerResult {
-  readonly torch: string;
+const peerResult = z.object({
+  torch: z.string(),
   /** Before the first step, and after the last. */
-  readonly losses: readonly [number, number];
-  readonly trainingStepSeconds: number;
-  readonly doubleBackwardSeconds: number;
-  readonly hessianProductSeconds: number;
-}
+  losses: z.tuple([z.number(), z.number()]),
+  trainingStepSeconds: z.number(),
+  doubleBackwardSeconds: z.number(),
+});
+type PeerResult = z.infer<typeof peerResult>;
 
 interface Speed {
   /** Of a step that computes every row of the table of words, as PyTorch does. */
@@ -100,13 +95,15 @@ export async function measureEncoders(options: EncodersOptions) {
       ours.push(await speedOf(model, samples, executor));
       for (const python of options.python) {
         const args = [directory, String(threads)];
-        const result = runPeer<PeerResult>(python, "encoders.py", args);
-        if (result === undefined) continue;
+        const result = runProgram(PEER, args, python, peerResult);
+        if ("missing" in result) {
+          log(`${PEER.label}: left out, ${result.missing} is not installed`);
+          continue;
+        }
         expectEqualLosses(ours[round].losses, result);
         peers.set(result.torch, [...(peers.get(result.torch) ?? []), result]);
       }
     }
-    if (peers.size === 0) log("PyTorch was not found; its rows are left out");
     log("speed-up of a pruned encoder");
     const pruned = await prunedSpeedUp(model, threads, executor);
     const base = (["removal", "hessian-trace"] as const).map((metric) => {
@@ -144,7 +141,6 @@ export async function measureEncoders(options: EncodersOptions) {
             {
               trainingStepSeconds,
               doubleBackwardSeconds,
-              hessianProductSeconds: of((r) => r.hessianProductSeconds),
               losses: results[0].losses,
               ratios: {
                 wholeStep: wholeStep / trainingStepSeconds,
@@ -296,16 +292,17 @@ async function prunedSpeedUp(model: Model, threads: number, executor: Executor) 
   return rows;
 }
 
+const scoring = z.object({
+  estimator: z.string(),
+  heads: z.number(),
+  seconds: z.number(),
+  peakBytes: z.number(),
+});
+
 /** Time and peak memory of scoring a BERT-base, in a process of its own. */
 function scoreBase(metric: Metric, { threads, sequences }: EncodersOptions) {
   const args = [metric, ...[threads, sequences, MEMORY_LIMIT].map(String)];
-  const result = runProcess<{
-    estimator: Estimator;
-    heads: number;
-    seconds: number;
-    peakBytes: number;
-  }>("./encoder-process.js", args);
-  return { metric, sequences, ...result };
+  return { metric, sequences, ...runOurs("encoder-process.js", args, scoring) };
 }
 
 const fixed = (value: number, digits = 2) => value.toFixed(digits);

@@ -30,7 +30,7 @@ import { resNet, resNetConfig } from "@espalier/vision";
 const [images, threadCount, memory, directory] = process.argv.slice(2);
 const threads = Number(threadCount);
 const log = (line: string) => process.stderr.write(`${line}\n`);
-const secondsOf = async <T>(work: () => Promise<T>) => {
+const timed = async <T>(work: () => Promise<T>) => {
   const start = performance.now();
   const result = await work();
   return { result, seconds: (performance.now() - start) / 1000 };
@@ -40,7 +40,7 @@ const secondsOf = async <T>(work: () => Promise<T>) => {
 async function decodingRate(samples: Samples): Promise<number> {
   const indices = [...Array(Math.min(64, samples.count)).keys()];
   await samples.batch(indices);
-  const { seconds } = await secondsOf(() => samples.batch(indices));
+  const { seconds } = await timed(() => samples.batch(indices));
   return indices.length / seconds;
 }
 
@@ -60,7 +60,7 @@ const decodedPerSecond = await decodingRate(samples);
 log(`decoding: ${decodedPerSecond.toFixed(0)} images per second`);
 
 const executor = createOnnxExecutor({ threads, memoryLimit: Number(memory) });
-const scored = await secondsOf(() =>
+const scored = await timed(() =>
   measureSensitivity(model, {
     ...defaultSensitivity,
     metric: "hessian-trace",
@@ -77,7 +77,7 @@ const scored = await secondsOf(() =>
 // From here on, memory is that of planning and exporting.
 const peakBytes = process.resourceUsage().maxRSS * 1024;
 const sensitivity = scored.result;
-const planned = await secondsOf(async () =>
+const planned = await timed(async () =>
   makePlan(model, sensitivity, defaultPlan({ of: "parameters", keep: 0.5 })),
 );
 log(`plan: ${planned.seconds.toFixed(1)} s`);

@@ -3,33 +3,36 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { onnxVersion } from "@espalier/runtime-onnx";
-import { runProcess } from "./side-by-side.ts";
+import * as z from "zod";
+import { runOurs } from "./program.ts";
 
-interface Size {
-  readonly parameters: number;
-  readonly macs: number;
-  readonly onnxBytes: number;
-}
+const size = z.object({ parameters: z.number(), macs: z.number(), onnxBytes: z.number() });
 
-export interface ImagenetResult {
+/** What the process prints. */
+const printed = z.object({
+  images: z.number(),
+  components: z.number(),
+  decodedPerSecond: z.number(),
+  sensitivitySeconds: z.number(),
+  computedPerSecond: z.number(),
+  peakBytes: z.number(),
+  planSeconds: z.number(),
+  dense: size,
+  pruned: size,
+  latencies: z.array(
+    z.object({
+      batch: z.number(),
+      denseMilliseconds: z.number(),
+      prunedMilliseconds: z.number(),
+      speedUp: z.number(),
+    }),
+  ),
+});
+
+export interface ImagenetResult extends z.infer<typeof printed> {
   readonly processor: string;
   readonly threads: number;
   readonly onnxruntime: string;
-  readonly images: number;
-  readonly components: number;
-  readonly decodedPerSecond: number;
-  readonly sensitivitySeconds: number;
-  readonly computedPerSecond: number;
-  readonly peakBytes: number;
-  readonly planSeconds: number;
-  readonly dense: Size;
-  readonly pruned: Size;
-  readonly latencies: readonly {
-    readonly batch: number;
-    readonly denseMilliseconds: number;
-    readonly prunedMilliseconds: number;
-    readonly speedUp: number;
-  }[];
 }
 
 export interface ImagenetOptions {
@@ -47,12 +50,8 @@ export async function measureImagenet({
 }: ImagenetOptions): Promise<ImagenetResult> {
   const directory = await mkdtemp(join(tmpdir(), "espalier-imagenet-"));
   try {
-    const measured = runProcess<ImagenetResult>("./imagenet-process.js", [
-      images,
-      String(threads),
-      String(MEMORY_LIMIT),
-      directory,
-    ]);
+    const args = [images, String(threads), String(MEMORY_LIMIT), directory];
+    const measured = runOurs("imagenet-process.js", args, printed);
     return { ...measured, processor: cpus()[0].model, threads, onnxruntime: onnxVersion() };
   } finally {
     await rm(directory, { recursive: true, force: true });

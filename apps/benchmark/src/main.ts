@@ -9,18 +9,20 @@ import { openTask } from "@espalier/pipeline";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import {
   type CompensationCell,
+  compensationInputs,
   compensationMarkdown,
   measureCompensation,
 } from "./compensation.ts";
 import { complain } from "./complain.ts";
 import { encodersMarkdown, measureEncoders } from "./encoders.ts";
 import { exportsMarkdown, measureExports } from "./exports.ts";
-import { type HeadsRow, headsMarkdown, measureHeads } from "./heads.ts";
+import { type HeadsRow, headsInputs, headsMarkdown, measureHeads } from "./heads.ts";
 import { imagenetMarkdown, measureImagenet } from "./imagenet.ts";
 import { measureSpeed } from "./speed.ts";
 import { speedMarkdown } from "./speed-markdown.ts";
-import { measureTuned, type TunedRow, tunedMarkdown } from "./tuned.ts";
-import { type Cell, measureUntuned, untunedMarkdown } from "./untuned.ts";
+import { hashOf } from "./tables/cells.ts";
+import { measureTuned, type TunedRow, tunedInputs, tunedMarkdown } from "./tuned.ts";
+import { type Cell, measureUntuned, untunedInputs, untunedMarkdown } from "./untuned.ts";
 
 const root = fileURLToPath(new URL("../../..", import.meta.url));
 
@@ -44,7 +46,7 @@ const usage = `usage: npm run bench -- [MEASUREMENT] [options]
   --encoder DIR       an encoder in Hugging Face's layout, for heads, and for encoders, which go without
                       (default: ESPALIER_MINILM)
   --glue DIR          the folder of GLUE's tasks (default: ../shared/data/glue)
-  --draws N           of the long run of hutchinson that heads are compared with (default: 300)
+  --draws N           of the long run of hutchinson that heads are compared with (default: 200)
   --sequences N       that encoders scores a BERT-base on (default: 128)
   --python COMMAND    a Python with PyTorch; may be given several times (default: python3)
   --threads N         (default: all cores)
@@ -59,9 +61,6 @@ const measurements = "speed encoders untuned compensation tuned exports imagenet
 
 const log = (line: string) => process.stderr.write(`${line}\n`);
 
-const headsPage = (table: string) =>
-  `# Estimators of what attention heads contribute\n\nThe relative Hessian trace of every head by each estimator, its rank correlation with a long run of Hutchinson's method, with other signs than the rows', and with what the loss really rises by when the head is removed. all-MiniLM-L6-v2, tuned for two epochs on 10,000 sentences. \`npm run bench -- heads --encoder DIR\`\n\n${table}`;
-
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -69,7 +68,7 @@ async function main(): Promise<void> {
       checkpoints: { type: "string", default: join(root, "../shared/data/cifar10-resnets") },
       folder: { type: "string", default: join(root, "../shared/data/imagenette-mini") },
       encoder: { type: "string", default: process.env.ESPALIER_MINILM },
-      draws: { type: "string", default: "300" },
+      draws: { type: "string", default: "200" },
       sequences: { type: "string", default: "128" },
       glue: { type: "string", default: join(root, "../shared/data/glue") },
       python: { type: "string", multiple: true, default: ["python3"] },
@@ -134,16 +133,23 @@ async function main(): Promise<void> {
   }
   const executor = createOnnxExecutor({ threads });
   /** What an earlier run has left, unless it is to be measured anew. */
-  const known = async <T>(name: string, key: string): Promise<readonly T[]> => {
+  const known = async <T>(name: string, key: string, inputs: string): Promise<readonly T[]> => {
     const path = join(values.output, `${name}.json`);
     if (values.fresh || !existsSync(path)) return [];
-    return ((await readJson(path)) as Record<string, readonly T[]>)[key];
+    const before = (await readJson(path)) as { inputs?: string } & Record<string, readonly T[]>;
+    if (before.inputs === inputs) return before[key];
+    throw new EspalierError(
+      "invalid-argument",
+      `${path}: expected results of the models and settings of now, got others'; --fresh measures all of them anew`,
+      { path },
+    );
   };
   if (what === "heads") {
     if (values.encoder === undefined) {
       throw new EspalierError("missing-file", "heads: expected an encoder; see --encoder");
     }
     const draws = Number(values.draws);
+    const inputs = hashOf(await headsInputs(values.encoder, draws));
     const result = await measureHeads({
       encoder: values.encoder,
       data: `glue/sst2:${join(values.glue, "SST-2")}`,
@@ -151,10 +157,10 @@ async function main(): Promise<void> {
       executor,
       directory: join(root, "runs/benchmark-heads"),
       draws,
-      known: await known<HeadsRow>(what, "rows"),
+      known: await known<HeadsRow>(what, "rows", inputs),
       log,
       onRows: (rows, subject) =>
-        write(what, { subject, rows }, headsPage(headsMarkdown(rows, subject))),
+        write(what, { inputs, subject, rows }, headsMarkdown(rows, subject)),
     });
     process.stdout.write(`${headsMarkdown(result.rows, result.subject)}\n`);
     return;
@@ -180,43 +186,31 @@ async function main(): Promise<void> {
       "ResNet-56": resnet56,
       "ResNet-20, zero-padded shortcuts": checkpoint("resnet20-12fca82f.th"),
     };
-    const intro = [
-      "# Accuracy straight after pruning",
-      "",
-      "Per cent of all 10,000 test images of CIFAR-10, as pruned / with batch-norm statistics estimated anew on 512 training images. Nothing is tuned. Scores on 256 training images: by the estimator `exact` in one shot, by `probe` with 3 draws in rounds. `npm run bench -- untuned`",
-    ].join("\n");
     const name = "untuned-accuracy";
-    const markdown = (cells: readonly Cell[]) => `${intro}\n${untunedMarkdown(cells)}`;
+    const inputs = hashOf(await untunedInputs(sources));
     const cells = await measureUntuned({
       sources,
       task,
       executor,
-      known: await known<Cell>(name, "cells"),
+      known: await known<Cell>(name, "cells", inputs),
       log,
-      onCells: (done) => write(name, { cells: done }, markdown(done)),
+      onCells: (done) => write(name, { inputs, cells: done }, untunedMarkdown(done)),
     });
-    process.stdout.write(`${markdown(cells)}\n`);
+    process.stdout.write(`${untunedMarkdown(cells)}\n`);
     return;
   }
   if (what === "compensation") {
-    const intro = [
-      "# What compensation regains",
-      "",
-      "Per cent of test images of CIFAR-10 that ResNet-56 (94.37 %) classifies correctly straight after pruning: as pruned, with batch-norm statistics estimated anew, with layers fitted by least squares, with both, on as many training images as the table says. Nothing is tuned. Default plans: score per cost, whole branches, widths in multiples of 16, no implants. Scores by the estimator `exact` on 256 training images, `removal` at temperature 4. `npm run bench -- compensation`",
-      "",
-    ].join("\n");
-    const markdown = (cells: readonly CompensationCell[]) =>
-      `${intro}\n${compensationMarkdown(cells)}`;
+    const inputs = hashOf(await compensationInputs(resnet56));
     const cells = await measureCompensation({
       source: resnet56,
       task,
       executor,
       images: Number(values.images ?? Number.POSITIVE_INFINITY),
-      known: await known<CompensationCell>(what, "cells"),
+      known: await known<CompensationCell>(what, "cells", inputs),
       log,
-      onCells: (done) => write(what, { cells: done }, markdown(done)),
+      onCells: (done) => write(what, { inputs, cells: done }, compensationMarkdown(done)),
     });
-    process.stdout.write(`${markdown(cells)}\n`);
+    process.stdout.write(`${compensationMarkdown(cells)}\n`);
     return;
   }
   if (what === "exports") {
@@ -227,25 +221,19 @@ async function main(): Promise<void> {
     return;
   }
   const directory = join(root, "runs/benchmark-tuned");
-  const intro = [
-    "# Accuracy before and after tuning",
-    "",
-    `ResNet-56 (94.37 %), half of the multiply-accumulates kept, a tenth of the channels given up become implants; tuned on 45,000 training images, last epoch, all 10,000 test images. \`npm run bench -- tuned\``,
-    "",
-  ].join("\n");
   const name = "tuned-accuracy";
-  const markdown = (rows: readonly TunedRow[]) => `${intro}\n${tunedMarkdown(rows)}`;
+  const inputs = hashOf(await tunedInputs(resnet56));
   const rows = await measureTuned({
     source: resnet56,
     task,
     executor,
     directory,
     epochs,
-    known: await known<TunedRow>(name, "rows"),
+    known: await known<TunedRow>(name, "rows", inputs),
     log,
-    onRows: (done) => write(name, { rows: done }, markdown(done)),
+    onRows: (done) => write(name, { inputs, rows: done }, tunedMarkdown({ rows: done })),
   });
-  process.stdout.write(`${markdown(rows)}\n`);
+  process.stdout.write(`${tunedMarkdown({ rows })}\n`);
 }
 
 try {

@@ -29,17 +29,13 @@ import {
   compileTrainingStep,
   type DeviceState,
   disposeState,
+  evaluate,
   type TrainingState,
 } from "@espalier/train";
 import { cifarResNet } from "@espalier/vision";
-import {
-  median,
-  runPeer,
-  runProcess,
-  secondsOf,
-  writeArray,
-  writeParameters,
-} from "./side-by-side.ts";
+import * as z from "zod";
+import { runOurs, runProgram } from "./program.ts";
+import { median, secondsOf, writeArray, writeParameters } from "./side-by-side.ts";
 import { traceOptions } from "./trace-options.ts";
 
 export interface SpeedOptions {
@@ -55,15 +51,15 @@ export interface SpeedOptions {
 const IMAGES = 128;
 const families = [cifarResNet];
 
-interface PeerResult {
-  readonly torch: string;
-  readonly threads: number;
-  readonly loss: number;
-  readonly doubleBackwardSeconds: number;
-  readonly hessianProductSeconds: number;
-  readonly trainingStepSeconds: number;
-  readonly inferenceSeconds: number;
-}
+const PEER = { label: "PyTorch", ours: false, script: "speed.py" };
+
+const peerResult = z.object({
+  torch: z.string(),
+  loss: z.number(),
+  doubleBackwardSeconds: z.number(),
+  trainingStepSeconds: z.number(),
+});
+type PeerResult = z.infer<typeof peerResult>;
 
 /** Measures everything once per round and returns medians over the rounds. */
 export async function measureSpeed(options: SpeedOptions) {
@@ -90,6 +86,7 @@ export async function measureSpeed(options: SpeedOptions) {
       statisticsMomentum: 0.1,
     });
     const targets = oneHot(labels, model.classes.length);
+    const { loss } = await evaluate(model, batch, { executor, batchSize: IMAGES });
 
     const ours = {
       exact: [] as number[],
@@ -136,13 +133,16 @@ export async function measureSpeed(options: SpeedOptions) {
       ours.trainingStep.push(median(times.slice(2)));
       for (const python of options.python) {
         const args = [directory, String(threads), "6", "10"];
-        const result = runPeer<PeerResult>(python, "speed.py", args);
-        if (result === undefined) continue;
+        const result = runProgram(PEER, args, python, peerResult);
+        if ("missing" in result) {
+          log(`${PEER.label}: left out, ${result.missing} is not installed`);
+          continue;
+        }
+        expectEqual(loss, result);
         peers.set(result.torch, [...(peers.get(result.torch) ?? []), result]);
       }
     }
     await step.dispose();
-    if (peers.size === 0) log("PyTorch was not found; its rows are left out");
 
     log("ResNet-56, 512 images");
     const large = exactOnResNet56(options);
@@ -170,9 +170,7 @@ export async function measureSpeed(options: SpeedOptions) {
             version,
             {
               doubleBackwardSeconds: of((r) => r.doubleBackwardSeconds),
-              hessianProductSeconds: of((r) => r.hessianProductSeconds),
               trainingStepSeconds: of((r) => r.trainingStepSeconds),
-              inferenceSeconds: of((r) => r.inferenceSeconds),
               // 300 probes are 300 times one; all that is done once is left out in PyTorch's favour.
               ratios: {
                 exactTraces: of(seconds300) / median(ours.exact),
@@ -192,13 +190,19 @@ export async function measureSpeed(options: SpeedOptions) {
   }
 }
 
+// Rounding differs.
+const TOLERANCE = 1e-4;
+
+/** Times of computations that differ are not to be compared. */
+function expectEqual(loss: number, peer: PeerResult): void {
+  if (Math.abs(loss - peer.loss) < TOLERANCE) return;
+  throw new Error(`speed: expected the loss ${loss} from PyTorch ${peer.torch}, got ${peer.loss}`);
+}
+
 /** Time and peak memory of exact traces of ResNet-56 on 512 images, in a process of its own. */
 function exactOnResNet56({ resnet56, threads }: SpeedOptions) {
-  return runProcess<{ seconds: number; peakBytes: number }>("./exact-process.js", [
-    resnet56,
-    String(threads),
-    "512",
-  ]);
+  const printed = z.object({ seconds: z.number(), peakBytes: z.number() });
+  return runOurs("exact-process.js", [resnet56, String(threads), "512"], printed);
 }
 
 /** Latency of a pruned ResNet-56 against its multiply-accumulates, widths rounded to blocks. */

@@ -1,5 +1,6 @@
 /** @file Curves of a table, as plots: of accuracies, costs and times. */
 import type { LinePlotOptions, PlotSection, PlotSeries } from "@espalier/report";
+import { methodNames } from "./methods.ts";
 import type { CellResult } from "./results.ts";
 import {
   budgetOf,
@@ -23,7 +24,7 @@ export const states = { tuned: "tuned", pruned: "as pruned" } as const;
 type State = keyof typeof states;
 
 const accuracyLabels: Readonly<Record<State, string>> = {
-  tuned: "accuracy after the last epoch, %",
+  tuned: "accuracy after tuning, %",
   pruned: "accuracy as pruned, %",
 };
 
@@ -69,7 +70,8 @@ export function curvesOf(table: Table, data: string, rows: readonly Row[]): Curv
     costs.map(({ title, label, key, published }): Curve => {
       const publishedSeries = (name: string, all: readonly Published[]) => ({
         name: `${name}, as published`,
-        points: all
+        // Nobody says what a network has before it is tuned.
+        points: (state === "tuned" ? all : [])
           .filter((row) => row.data === undefined || row.data === data)
           .flatMap((row) => {
             const cost = published(row, first.dense);
@@ -83,7 +85,7 @@ export function curvesOf(table: Table, data: string, rows: readonly Row[]): Curv
         state,
         plot: {
           title: `${subject}: accuracy and ${title}`,
-          description: `Accuracy against ${label.replace(",", " in")}, one line for each method.`,
+          description: `Accuracy against ${label.replace(",", " in")}, one line for each method; ours after the last epoch, others' as they published it.`,
           x: { label },
           y: { label: accuracyLabels[state] },
           series: [
@@ -91,6 +93,7 @@ export function curvesOf(table: Table, data: string, rows: readonly Row[]): Curv
               x: inMillions(result.pruned[key]),
               y: 100 * result.accuracy[state],
             })),
+            denseSeries(rows, key),
             publishedSeries("HAP", table.paper),
             publishedSeries("others", table.published),
           ],
@@ -142,9 +145,10 @@ function seriesOf(
   point: (result: CellResult) => { readonly x: number; readonly y: number } | undefined,
 ): PlotSeries[] {
   const byMethod = groupBy(rows, ({ cell }) => cell.method);
-  return [...byMethod].map(([name, own]) => ({
+  // All methods, so that each looks the same in every plot.
+  return methodNames.map((name) => ({
     name,
-    points: own
+    points: (byMethod.get(name) ?? [])
       .flatMap((row) => {
         const points = of(row, point).filter((each) => each !== undefined);
         if (points.length === 0) return [];
@@ -158,6 +162,24 @@ function seriesOf(
       })
       .sort((a, b) => a.x - b.x),
   }));
+}
+
+/** The network that everything of ours began with. */
+function denseSeries(rows: readonly Row[], key: Cost["key"]): PlotSeries {
+  const results = rows.flatMap((row) => row.results);
+  const [{ dense }] = results;
+  const accuracy = results.map((result) => result.accuracy.dense);
+  return {
+    name: "dense",
+    points: [
+      {
+        x: inMillions(dense[key]),
+        y: 100 * meanOf(accuracy),
+        text: `dense\n${percent(accuracy)} %\n${millions([dense.parameters], 3)} M parameters, ${millions([dense.macs])} M MACs`,
+      },
+    ],
+    scattered: true,
+  };
 }
 
 /** All that a mark says. */

@@ -16,6 +16,7 @@ import {
 } from "@espalier/runtime-onnx";
 import { cifarResNet, preResNet, resNet, vgg } from "@espalier/vision";
 import { complain } from "../complain.ts";
+import { cellsOf } from "./cells.ts";
 import { FIDELITY, measureFidelity } from "./fidelity.ts";
 import { measureTable } from "./measure.ts";
 import { renderPages } from "./pages.ts";
@@ -84,6 +85,17 @@ async function main(signal: AbortSignal): Promise<void> {
   if (unknown !== undefined) expectOneOf("table", unknown, names);
   expectOneOf("--preset", values.preset, presetNames);
   expectOneOf("--device", values.device, onnxDevices());
+  const dataNames = new Set(["cifar10", ...tables.flatMap(({ data }) => data)]);
+  for (const each of values.data) {
+    const name = each.slice(0, Math.max(0, each.indexOf(":")));
+    if (!dataNames.has(name)) {
+      const known = [...dataNames].map((known) => `${known}:DIR`);
+      throw new EspalierError(
+        "invalid-argument",
+        `--data: expected one of ${known.join(", ")}, got ${each}`,
+      );
+    }
+  }
   const preset = values.preset as PresetName;
   const threads = Number(values.threads);
   const results = join(benchmarks, "results");
@@ -91,9 +103,19 @@ async function main(signal: AbortSignal): Promise<void> {
     const pages = await renderPages(tables, results);
     for (const [path, text] of pages) await writeFileAtomic(join(benchmarks, path), text);
     // Plots of results that are gone.
-    for (const path of await readdir(benchmarks, { recursive: true })) {
+    for (const name of await readdir(results, { recursive: true })) {
+      const path = `results/${name}`;
       if (path.endsWith(".svg") && !pages.has(path)) await rm(join(benchmarks, path));
     }
+  };
+  const pattern = values.cells === undefined ? undefined : patternOf(values.cells);
+  let isAnyWanted = pattern === undefined;
+  const cells = pattern && {
+    test: (name: string) => {
+      const isWanted = pattern.test(name);
+      isAnyWanted ||= isWanted;
+      return isWanted;
+    },
   };
   const log = (line: string) => process.stderr.write(`${line}\n`);
   const bench = {
@@ -114,22 +136,34 @@ async function main(signal: AbortSignal): Promise<void> {
     models: values.models,
     runs: values.runs,
     results,
-    cells: values.cells === undefined ? undefined : patternOf(values.cells),
+    cells,
     signal,
     openTask: (name: string) => openTask(dataSpec(name, values.data, preset), { signal }),
     log,
     onEvent: (event: PipelineEvent) => showEvent(event, log),
   };
-  for (const name of positionals) {
-    const table = tables.find((each) => each.name === name);
-    if (table !== undefined) await measureTable(table, preset, bench, render);
-    else if (name === FIDELITY) await measureFidelity(preset, bench, tables);
-    else {
-      await measurePeers(preset, bench, values.python);
-      await measurePruningPeers(preset, bench, values.python);
+  try {
+    for (const name of positionals) {
+      const table = tables.find((each) => each.name === name);
+      if (table !== undefined) await measureTable(table, preset, bench, render);
+      else if (name === FIDELITY) await measureFidelity(preset, bench, tables);
+      else {
+        await measurePeers(preset, bench, values.python);
+        await measurePruningPeers(preset, bench, values.python);
+      }
     }
+  } finally {
+    await render();
   }
-  await render();
+  if (!isAnyWanted) {
+    const [example] = tables.flatMap((table) =>
+      positionals.includes(table.name) ? cellsOf(table, preset) : [],
+    );
+    throw new EspalierError(
+      "invalid-argument",
+      `--cells: expected to match a cell of ${positionals.join(" or ")}${example ? ` such as ${example.name}` : ""}, got ${values.cells}`,
+    );
+  }
 }
 
 function patternOf(text: string): RegExp {

@@ -21,7 +21,7 @@ function by(metric: Metric, description: string, implant = 0): Method {
   };
 }
 
-/** HAP's own procedure, as its code executes it, but for the estimator of the trace, which is exact. */
+/** HAP's own procedure, as its code executes it, but for the estimator of the trace, which is ours. */
 function hap(description: string, implant: number): Method {
   return {
     description,
@@ -70,7 +70,10 @@ export const methods = {
   magnitude: by("magnitude", "the mean square of a component's weights"),
   gradient: by("gradient", "the mean of |Σ gradient · output|"),
   random: by("random", "standard normal numbers"),
-  hap: hap("HAP's own procedure: exact trace, one global ranking, nothing compensated", 0),
+  hap: hap(
+    "HAP's own procedure: the trace, exact for up to 20 classes and by one random probe for more, one global ranking, nothing compensated",
+    0,
+  ),
   "hap + implant": hap(
     `the same; ${100 * IMPLANT} % of what is given up become implants that start from zero`,
     IMPLANT,

@@ -1,5 +1,6 @@
 /** @file `benchmarks/README.md`, its plots and the page of them, made of tables and of what was measured. */
 import { linePlot, type PlotSection, plotPage } from "@espalier/report";
+import { median } from "../side-by-side.ts";
 import { cellsOf } from "./cells.ts";
 import { curvesOf, curvesSection, states } from "./curves.ts";
 import { fidelitySection } from "./fidelity.ts";
@@ -151,14 +152,21 @@ function publishedTable(rows: readonly Published[]): string {
   );
 }
 
-/** What all rows of a data set have in common. */
-function describeData(row: Row): string {
-  const [{ accuracy, dense, data: samples, machine, epochs }] = row.results;
-  const timed = row.results.map(({ latency }) => Object.entries(latency));
-  const times = (timed.find((each) => each.length > 0) ?? []).map(
-    ([batch, each]) => `${each.dense.toFixed(2)} ms a batch of ${batch}`,
+/** What all rows of a data set have in common; times of the dense network are medians over its cells. */
+function describeData(rows: readonly Row[]): string {
+  const results = rows.flatMap((row) => row.results);
+  const [{ accuracy, dense, data: samples, epochs }] = results;
+  const batches = new Set(results.flatMap(({ latency }) => Object.keys(latency)));
+  const times = [...batches].map((batch) => {
+    const known = results.flatMap(({ latency }) => latency[batch]?.dense ?? []);
+    return `, ${median(known).toFixed(2)} ms a batch of ${batch}`;
+  });
+  const machines = new Set(
+    results.map(({ machine }) =>
+      [machine.processor, `${machine.threads} threads`, machine.runtime].join(", "),
+    ),
   );
-  return `dense ${(100 * accuracy.dense).toFixed(2)} % of ${samples.test.toLocaleString("en")} test samples, ${(dense.parameters / 1e6).toFixed(3)} M parameters, ${(dense.macs / 1e6).toFixed(2)} M MACs${times.map((time) => `, ${time}`).join("")}; tuned on ${samples.train.toLocaleString("en")} training samples, ${epochs} ${epochs === 1 ? "epoch" : "epochs"}. ${machine.processor}, ${machine.threads} threads, ${machine.runtime}.${samples.verified ? "" : " The files are not those of the published data set, or have no checksums."}`;
+  return `dense ${(100 * accuracy.dense).toFixed(2)} % of ${samples.test.toLocaleString("en")} test samples, ${(dense.parameters / 1e6).toFixed(3)} M parameters, ${(dense.macs / 1e6).toFixed(2)} M MACs${times.join("")}; tuned on ${samples.train.toLocaleString("en")} training samples, ${epochs} ${epochs === 1 ? "epoch" : "epochs"}. ${[...machines].join("; ")}.${samples.verified ? "" : " The files are not those of the published data set, or have no checksums."}`;
 }
 
 /** What a preset has left: its part of the page, and the plots in it. */
@@ -176,7 +184,7 @@ function presetSection(table: Table, preset: PresetName, measured: readonly Meas
   for (const [data, rows] of rowsOf(measured)) {
     const several = table.data.length > 1;
     const dash = several ? `-${data.replace(/\W+/g, "-")}` : "";
-    const text = describeData(rows[0]);
+    const text = describeData(rows);
     const label = several ? `**${data}**: ` : "";
     lines.push("", `${label}${text}`, "", measuredTable(rows), "");
     if (table.kinds !== undefined) lines.push(...placesTable(rows));
@@ -270,7 +278,7 @@ function intro(): string {
     "<!-- Made by `npm run benchmark -- --render` from tables/ and results/; not to be edited. -->",
     "# Benchmarks",
     "`npm run benchmark -- TABLE [--preset smoke|quick|paper]` measures a table, cell by cell, the most telling first. A cell is one method under one budget with one seed; it is a run directory below `runs/benchmark`, which goes on where it was stopped, and a file in [results](results) named by a hash of all its inputs. A cell that has its file is never measured again. All curves are in one page, [results/index.html](results/index.html), which shows them also as pruned, before any tuning; it is one file, to be opened from a disk.",
-    "Accuracies are of the test set, in per cent, after the last epoch; nothing is chosen by them. *Best on test* is the highest test accuracy of any epoch, which the code of the paper reports; it is here to compare with figures that were found so, and for nothing else. *As pruned* is before any tuning. *HAP's FLOPs* are counted by the rule of its code. Speed-ups are of ONNX Runtime, dense and pruned model timed side by side. With several seeds, ± is their standard deviation.",
+    "Accuracies are of the test set, in per cent, after the last epoch; nothing is chosen by them. *Best on test* is the highest test accuracy of any epoch, which the code of the paper reports; it is here to compare with figures that were found so, and for nothing else. *As pruned* is before any tuning. *HAP's FLOPs* are counted by the rule of its code. Speed-ups are of ONNX Runtime, dense and pruned model timed side by side, each by its first quartile; with several seeds those of the first, since others differ by little in what takes time. With several seeds, ± is their standard deviation.",
     markdownTable(
       ["method", "what it does"],
       Object.entries(methods).map(([name, { description }]) => [

@@ -1,38 +1,21 @@
 /** @file Traces by others' programs and by ours, side by side in one run. */
-import { existsSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { EspalierError, throwIfAborted, writeJsonAtomic } from "@espalier/base";
 import { loadSource } from "@espalier/pipeline";
 import * as z from "zod";
+import { type Program, runProgram } from "../program.ts";
 import { writeArray, writeParameters } from "../side-by-side.ts";
 import { hashOf } from "./cells.ts";
 import { compareScores } from "./fidelity.ts";
 import { type Bench, locate } from "./measure.ts";
-import { runProgram } from "./program.ts";
 import { machine, readStored } from "./stored.ts";
 import type { PresetName } from "./table.ts";
 
 export const PEERS = "peers";
 
-interface Contender {
-  readonly label: string;
-  /** Whose program it is: an estimator of ours, or a method of benchmarks/peers/traces.py. */
-  readonly ours: boolean;
-  readonly method: string;
-  readonly draws: number;
-}
-
-/** What is compared: the exact traces come first, for all others are measured by them. */
-const contenders = (draws: number): readonly Contender[] => [
-  { label: "Espalier, exact", ours: true, method: "exact", draws: 0 },
-  { label: "Espalier, probe", ours: true, method: "probe", draws: 1 },
-  { label: "BackPACK, exact Gauss-Newton diagonal", ours: false, method: "backpack", draws: 0 },
-  { label: "Espalier, hutchinson", ours: true, method: "hutchinson", draws },
-  { label: "HAP's loop", ours: false, method: "hap", draws },
-  { label: "PyHessian, whole trace alone", ours: false, method: "pyhessian", draws },
-];
+const model = { name: "ResNet-20", source: "resnet20-cifar10:cifar10_resnet20-4118986f.pt" };
 
 const presets: Readonly<Record<PresetName, { images: number; draws: number }>> = {
   smoke: { images: 8, draws: 1 },
@@ -40,43 +23,62 @@ const presets: Readonly<Record<PresetName, { images: number; draws: number }>> =
   paper: { images: 512, draws: 300 },
 };
 
-const model = { name: "ResNet-20", source: "resnet20-cifar10:cifar10_resnet20-4118986f.pt" };
+/** All that a measurement follows from, but for the machine and the versions of programs. */
+interface TraceInputs {
+  readonly source: string;
+  readonly images: number;
+  /** An estimator of ours, or a method of benchmarks/peers/traces.py. */
+  readonly method: string;
+  readonly draws: number;
+}
+
+interface Contender extends Program {
+  readonly inputs: TraceInputs;
+  /** Names its result; ends in a hash of `inputs`. */
+  readonly name: string;
+}
+
+/** What is compared: the exact traces come first, for all others are measured by them. */
+function contendersOf(preset: PresetName): readonly [Contender, ...Contender[]] {
+  const { images, draws: several } = presets[preset];
+  const contender = (label: string, ours: boolean, method: string, draws: number): Contender => {
+    const inputs = { source: model.source, images, method, draws };
+    return {
+      ...{ label, ours, inputs },
+      script: ours ? "tables/trace-process.js" : "traces.py",
+      name: `${preset}-traces-${ours ? "espalier" : "peer"}-${method}-${hashOf(inputs)}`,
+    };
+  };
+  return [
+    contender("Espalier, exact", true, "exact", 0),
+    contender("Espalier, probe", true, "probe", 1),
+    contender("BackPACK, exact Gauss-Newton diagonal", false, "backpack", 0),
+    contender("Espalier, hutchinson", true, "hutchinson", several),
+    contender("HAP's loop", false, "hap", several),
+    contender("PyHessian, whole trace alone", false, "pyhessian", several),
+  ];
+}
 
 /** What a process prints. */
 const printed = z.object({
   torch: z.string().optional(),
   seconds: z.number(),
   peakBytes: z.number(),
-  trace: z.number().optional(),
   rows: z.record(z.string(), z.array(z.number())).nullable(),
 });
 
-const row = z.strictObject({
-  label: z.string(),
-  draws: z.int(),
-  /** A Python package that is not installed; then nothing else is known. */
-  missing: z.string().optional(),
-  seconds: z.number().optional(),
-  peakBytes: z.number().optional(),
+const resultSchema = z.strictObject({
+  machine,
+  torch: z.string().optional(),
+  seconds: z.number(),
+  peakBytes: z.number(),
   /** With the rows of Espalier's exact traces; of methods that have rows. */
   rankCorrelation: z.number().optional(),
   relativeError: z.number().optional(),
 });
-const resultSchema = z.strictObject({
-  machine,
-  torch: z.string().optional(),
-  rows: z.array(row),
-});
-type PeersResult = z.infer<typeof resultSchema>;
+type TraceResult = z.infer<typeof resultSchema>;
 
-function pathOf(results: string, preset: PresetName): { path: string; inputs: object } {
-  const inputs = {
-    source: model.source,
-    ...presets[preset],
-    contenders: contenders(presets[preset].draws),
-  };
-  return { path: join(results, PEERS, `${preset}-traces-${hashOf(inputs)}.json`), inputs };
-}
+const pathOf = (results: string, { name }: Contender) => join(results, PEERS, `${name}.json`);
 
 /** The rows of all weights that both have, one after the other. */
 export function alignedRows(
@@ -94,19 +96,37 @@ export function alignedRows(
   );
 }
 
-/** Measures what has no result yet; all of it in one run, since speeds of machines drift. */
+function compareRows(
+  exact: Readonly<Record<string, readonly number[]>>,
+  other: Readonly<Record<string, readonly number[]>>,
+): Pick<TraceResult, "rankCorrelation" | "relativeError"> {
+  const [reference, aligned] = alignedRows(exact, other);
+  const { rankCorrelation, relativeError } = compareScores(aligned, reference);
+  return { rankCorrelation, relativeError };
+}
+
+/**
+ * Measures the contenders that have no result yet. What needs a Python package that is not installed is
+ * left out by name, and is measured when it is there.
+ *
+ * @param run Runs a program; see `runProgram`.
+ */
 export async function measurePeers(
   preset: PresetName,
   bench: Bench,
   python: string,
+  run: typeof runProgram = runProgram,
 ): Promise<void> {
-  const { path, inputs } = pathOf(bench.results, preset);
-  if (bench.cells?.test(basename(path, ".json")) === false) return;
-  if (existsSync(path)) {
-    bench.log(`${PEERS}: measured before`);
-    return;
+  const contenders = contendersOf(preset);
+  const open: Contender[] = [];
+  for (const contender of contenders) {
+    if (!(bench.cells?.test(contender.name) ?? true)) continue;
+    const known = await readStored(pathOf(bench.results, contender), resultSchema);
+    if (known === undefined) open.push(contender);
+    else bench.log(`${contender.label}: measured before`);
   }
-  const { images, draws } = presets[preset];
+  if (open.length === 0) return;
+  const { images } = presets[preset];
   const source = locate(model.source, bench);
   const { model: network } = await loadSource(source, bench.families);
   const task = await bench.openTask("cifar10");
@@ -118,59 +138,57 @@ export async function measurePeers(
     await writeArray(directory, "labels", [images], labels);
     await writeParameters(directory, network.parameters);
     const { threads } = bench.timing.machine;
-    const rows: z.infer<typeof row>[] = [];
-    let reference: Readonly<Record<string, readonly number[]>> | undefined;
-    let torch: string | undefined;
-    for (const contender of contenders(draws)) {
+    const measure = (contender: Contender) => {
       throwIfAborted(bench.signal);
-      const { label, draws: count } = contender;
-      const found = runProgram(
-        { ...contender, script: contender.ours ? "./trace-process.js" : "traces.py" },
-        [contender.method, directory, String(threads), String(count), source],
-        python,
-        printed,
-      );
+      const { method, draws } = contender.inputs;
+      const args = [method, directory, String(threads), String(draws), source];
+      return run(contender, args, python, printed);
+    };
+    // Measured again where only others are open, for its rows.
+    const [exact] = contenders;
+    const reference = measure(exact);
+    for (const contender of open) {
+      const { label, inputs } = contender;
+      const found = contender === exact ? reference : measure(contender);
       if ("missing" in found) {
         bench.log(`${label}: skipped, ${found.missing} is not installed`);
-        rows.push({ label, draws: count, missing: found.missing });
         continue;
       }
-      torch ??= found.torch;
-      reference ??= found.rows ?? undefined;
-      const { seconds, peakBytes } = found;
+      const { rows, ...measured } = found;
+      const result: TraceResult = {
+        machine: bench.timing.machine,
+        ...measured,
+        ...(rows === null || "missing" in reference ? {} : compareRows(reference.rows!, rows)),
+      };
+      await writeJsonAtomic(pathOf(bench.results, contender), { inputs, result });
+      const { seconds, peakBytes } = result;
       bench.log(`${label}: ${seconds.toFixed(2)} s, ${(peakBytes / 1e9).toFixed(2)} GB`);
-      if (found.rows === null) {
-        rows.push({ label, draws: count, seconds, peakBytes });
-        continue;
-      }
-      const [exact, rest] = alignedRows(reference!, found.rows);
-      const { rankCorrelation, relativeError } = compareScores(rest, exact);
-      rows.push({ label, draws: count, seconds, peakBytes, rankCorrelation, relativeError });
     }
-    const result: PeersResult = {
-      machine: bench.timing.machine,
-      ...(torch === undefined ? {} : { torch }),
-      rows,
-    };
-    await writeJsonAtomic(path, { inputs, result });
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
 }
 
 /** The section of the page. */
-export async function peersSection(results: string): Promise<string> {
+export async function peersSection(
+  results: string,
+  shown: readonly PresetName[] = ["paper", "quick"],
+): Promise<string> {
   const lines = [
     "## Traces by other programs",
     "",
-    `The trace of the Hessian's block of every channel of ${model.name}, each program in a process of its own: \`npm run benchmark -- ${PEERS} --python COMMAND\`. Seconds are those of the work, loading left out; memory is the peak of the process. Rank correlation and error of the traces of rows are against Espalier's exact ones. What Python lacks is left out under its name: it takes torch, pyhessian and backpack-for-pytorch (1.7 or later).`,
+    `The trace of the Hessian's block of every channel of ${model.name}, each program in a process of its own: \`npm run benchmark -- ${PEERS} --cells traces --python COMMAND\`. Seconds are those of the work, loading left out; memory is the peak of the process. Rank correlation and error of the traces of rows are against Espalier's exact ones; PyHessian gives one number for all parameters, which is not compared. What Python lacks is left out under its name: it takes torch, pyhessian and backpack-for-pytorch (1.7 or later).`,
   ];
-  for (const preset of ["paper", "quick"] as const) {
-    const { path } = pathOf(results, preset);
-    const result = await readStored(path, resultSchema);
-    if (result === undefined) continue;
-    const { machine, torch, rows } = result;
-    const fixed = (value: number | undefined, decimals: number) => value?.toFixed(decimals) ?? "–";
+  const start = lines.length;
+  for (const preset of shown) {
+    const contenders = contendersOf(preset);
+    const found = await Promise.all(
+      contenders.map((each) => readStored(pathOf(results, each), resultSchema)),
+    );
+    const known = found.filter((result) => result !== undefined);
+    if (known.length === 0) continue;
+    const [{ machine }] = known;
+    const torch = known.find((result) => result.torch !== undefined)?.torch;
     lines.push(
       "",
       `### \`${preset}\``,
@@ -179,13 +197,23 @@ export async function peersSection(results: string): Promise<string> {
       "",
       "| program | draws | seconds | peak GB | rank correlation | relative error |",
       "|---|---|---|---|---|---|",
-      ...rows.map((each) =>
-        each.missing === undefined
-          ? `| ${each.label} | ${each.draws || "–"} | ${fixed(each.seconds, 2)} | ${fixed(each.peakBytes! / 1e9, 2)} | ${fixed(each.rankCorrelation, 3)} | ${fixed(each.relativeError, 3)} |`
-          : `| ${each.label} | ${each.draws || "–"} | left out: ${each.missing} is not installed | | | |`,
-      ),
+      ...contenders.map((contender, i) => rowOf(contender, found[i])),
     );
   }
-  if (lines.length === 3) lines.push("", "Not measured yet.");
+  if (lines.length === start) lines.push("", "Not measured yet.");
   return lines.join("\n");
+}
+
+function rowOf({ label, inputs: { draws } }: Contender, result: TraceResult | undefined): string {
+  if (result === undefined) return `| ${label} | ${draws || "–"} | not measured | | | |`;
+  const { seconds, peakBytes, rankCorrelation, relativeError } = result;
+  const cells = [
+    label,
+    draws || "–",
+    seconds.toFixed(2),
+    (peakBytes / 1e9).toFixed(2),
+    rankCorrelation?.toFixed(3) ?? "–",
+    relativeError?.toFixed(3) ?? "–",
+  ];
+  return `| ${cells.join(" | ")} |`;
 }

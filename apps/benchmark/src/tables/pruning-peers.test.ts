@@ -6,8 +6,8 @@ import { Random, sizeOfModel } from "@espalier/core";
 import { openTask, saveModel, type Task } from "@espalier/pipeline";
 import { cifarResNet } from "@espalier/vision";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Program, runProgram } from "../program.ts";
 import type { Bench } from "./measure.ts";
-import type { Program, runProgram } from "./program.ts";
 import {
   measurePruningPeers,
   type PruningCase,

@@ -13,12 +13,12 @@ import {
 } from "@espalier/pipeline";
 import { learningRateAt, type SgdOptions } from "@espalier/train";
 import * as z from "zod";
+import { type Program, runProgram } from "../program.ts";
 import { writeParameters } from "../side-by-side.ts";
 import { hashOf, tuningOf } from "./cells.ts";
 import { type Bench, limit, locate } from "./measure.ts";
 import { type MethodName, methods } from "./methods.ts";
 import { PEERS } from "./peers.ts";
-import { type Program, runProgram } from "./program.ts";
 import { machine, readStored } from "./stored.ts";
 import type { PresetName, Training } from "./table.ts";
 
@@ -154,7 +154,7 @@ function contendersOf(presetName: PresetName): readonly Contender[] {
     const inputs = { source: model.source, images, ...own };
     return {
       ...{ label, ours, inputs },
-      script: ours ? "./pruning-process.js" : "pruning.py",
+      script: ours ? "tables/pruning-process.js" : "pruning.py",
       name: `${presetName}-pruning-${ours ? "espalier" : "torch-pruning"}-${which}-${hashOf(inputs)}`,
     };
   };
