@@ -204,7 +204,12 @@ function prepare(
     const shape = { batchSize, length, samples: samples.count };
     const { targets, sums, ...rest } = prepareShape(dense, pruned, shape, options);
     const most = mostBytes * (length ?? 1);
-    return { ...rest, batches, targets: new Walk(targets, most), sums: new Walk(sums, most) };
+    const parameters = [...rest.pruned.parameters.values()];
+    return {
+      ...{ ...rest, batches },
+      targets: new Walk(targets, most),
+      sums: new Walk(sums, most, parameters),
+    };
   });
   // A step of each is open at a time.
   const running = prepared.map(({ targets, sums }) => targets.peakBytes + sums.peakBytes);

@@ -14,16 +14,23 @@ import {
 /**
  * Computes the next of several steps for every batch, then the one after it, and so on. What later
  * steps need of earlier ones is held for all batches, so that nothing is computed twice; parameters
- * that only later steps depend on may change in between.
+ * that no earlier step depends on may change in between.
  */
 export class Walk {
   readonly #parts: readonly Part[];
   /** For each batch, by values of the whole graph. */
   #held: Map<Value, TensorData>[] = [];
 
-  /** @param mostBytes What may be held for one batch; beyond it, some values are computed again. */
-  constructor(steps: readonly (readonly Value[])[], mostBytes: number) {
-    this.#parts = splitSequence(steps, mostBytes);
+  /**
+   * @param mostBytes What may be held for one batch; beyond it, some values are computed again.
+   * @param parameters What may change from step to step.
+   */
+  constructor(
+    steps: readonly (readonly Value[])[],
+    mostBytes: number,
+    parameters: Iterable<Value> = [],
+  ) {
+    this.#parts = splitSequence(steps, mostBytes, parameters);
   }
 
   /** What the largest part needs, as `cost` predicts it. */

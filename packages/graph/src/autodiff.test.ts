@@ -9,10 +9,10 @@ import {
 } from "./autodiff.ts";
 import { linear } from "./ops/contract.ts";
 import { conv } from "./ops/convolution.ts";
-import { add, relu, tanh } from "./ops/elementwise.ts";
+import { relu, tanh } from "./ops/elementwise.ts";
 import { operations } from "./ops/index.ts";
 import { constant, input } from "./ops/leaf.ts";
-import { batchNorm, crossEntropy, mean } from "./ops/normalize.ts";
+import { addChannels, batchNorm, crossEntropy, mean } from "./ops/normalize.ts";
 import { slice, sum } from "./ops/shape.ts";
 import { simplify } from "./passes.ts";
 import { conformanceCases, conformanceProblem, interpret, randomArray } from "./testing/index.ts";
@@ -88,7 +88,7 @@ test("sampleGradientNorms are the norms of the gradients of single samples", () 
   const x = input("x", [batch, 4, 6, 5]);
   const parameters = [
     input("w1", [6, 2, 3, 3]),
-    input("b1", [6, 1, 1]),
+    input("b1", [6]),
     input("w2", [5, 6, 3, 3]),
     input("w3", [3, 5]),
   ];
@@ -96,7 +96,7 @@ test("sampleGradientNorms are the norms of the gradients of single samples", () 
   const statistic = (low: number) => constant([6], randomArray(6, 9 + low, low, 2));
   const hidden = relu(
     batchNorm(
-      add(conv(x, w1, { padding: [1, 1, 1, 1], groups: 2 }), b1),
+      addChannels(conv(x, w1, { padding: [1, 1, 1, 1], groups: 2 }), b1),
       { scale: statistic(1), bias: statistic(0), mean: statistic(-1), variance: statistic(0.5) },
       1e-5,
     ),
@@ -136,9 +136,9 @@ test("sampleGradientNorms names a parameter that is used twice", () => {
 
 test("hessianQuadraticForms split v · H v by rows", () => {
   const x = input("x", [3, 4, 6, 5]);
-  const parameters = [input("w1", [6, 4, 3, 3]), input("b1", [6, 1, 1]), input("w2", [3, 6])];
+  const parameters = [input("w1", [6, 4, 3, 3]), input("b1", [6]), input("w2", [3, 6])];
   const [w1, b1, w2] = parameters;
-  const hidden = mean(tanh(add(conv(x, w1, { padding: [1, 1, 1, 1] }), b1)), [2, 3]);
+  const hidden = mean(tanh(addChannels(conv(x, w1, { padding: [1, 1, 1, 1] }), b1)), [2, 3]);
   const targets = constant([3, 3], Float32Array.of(1, 0, 0, 0, 1, 0, 0.5, 0, 0.5));
   const loss = sum(crossEntropy(linear(hidden, w2), targets));
   const directions = parameters.map(({ shape }, i) =>
@@ -169,11 +169,11 @@ test("hessianQuadraticForms split v · H v by rows", () => {
 test("sampleQuadraticForms are those of every sample by itself, along directions of its own", () => {
   const [samples, rows] = [3, [6, 6, 3]];
   const x = input("x", [samples, 4, 6, 5]);
-  const parameters = [input("w1", [6, 4, 3, 3]), input("b1", [6, 1, 1]), input("w2", [3, 6])];
+  const parameters = [input("w1", [6, 4, 3, 3]), input("b1", [6]), input("w2", [3, 6])];
   const targets = constant([3, 3], Float32Array.of(1, 0, 0, 0, 1, 0, 0.5, 0, 0.5));
   const lossOf = (images: Value, wanted: Value) => {
     const [w1, b1, w2] = parameters;
-    const hidden = mean(tanh(add(conv(images, w1, { padding: [1, 1, 1, 1] }), b1)), [2, 3]);
+    const hidden = mean(tanh(addChannels(conv(images, w1, { padding: [1, 1, 1, 1] }), b1)), [2, 3]);
     return sum(crossEntropy(linear(hidden, w2), wanted));
   };
   const directions = parameters.map(({ shape }, i) => randomArray(sizeOf(shape), 50 + i));

@@ -89,6 +89,7 @@ export {
 export { operations } from "./ops/index.ts";
 export { constant, input, integers, isConstant, isInput, scalar } from "./ops/leaf.ts";
 export {
+  addChannels,
   batchNorm,
   batchNormTraining,
   crossEntropy,

@@ -6,7 +6,7 @@ import { conv } from "./ops/convolution.ts";
 import { add, exp, multiply, negate, relu, tanh } from "./ops/elementwise.ts";
 import { constant, input, isConstant, scalar } from "./ops/leaf.ts";
 import { mean } from "./ops/normalize.ts";
-import { full, reshape, slice, transpose } from "./ops/shape.ts";
+import { broadcastTo, full, reshape, slice, transpose } from "./ops/shape.ts";
 import { findCommon, simplify, splitSequence, splitStages, substitute, verify } from "./passes.ts";
 import { conformanceCases, conformanceProblem, interpret, randomArray } from "./testing/index.ts";
 import { sizeOf, topologicalOrder, type Value } from "./value.ts";
@@ -185,6 +185,22 @@ describe("splitSequence", () => {
       });
     },
   );
+
+  test("what parameters alone make is not held, since they may change", () => {
+    const w = input("w", [2]);
+    const spread = broadcastTo(w, [2, 2]);
+    const first = add(a, spread);
+    const parts = splitSequence([[first], [multiply(exp(first), spread)]], undefined, [w]);
+    expect([...parts[1].held.keys()]).toEqual([first]);
+    const results = interpret(
+      parts[1].outputs,
+      new Map<Value, Float64Array>([
+        [w, Float64Array.of(2, 3)],
+        [parts[1].held.get(first)!, Float64Array.of(0, 0, 0, 0)],
+      ]),
+    );
+    expect([...results[0].data]).toEqual([2, 3, 2, 3]);
+  });
 
   test("nothing is computed twice", () => {
     const parts = splitSequence(steps);

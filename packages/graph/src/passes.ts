@@ -179,12 +179,22 @@ export interface Part {
  *
  * @param mostBytes What may be held between parts. Where it would be more, a part begins further
  *   back and computes some values again.
+ * @param parameters Inputs that may change between parts: what is computed of them alone is not held.
  */
 export function splitSequence(
   steps: readonly (readonly Value[])[],
   mostBytes: number = Number.POSITIVE_INFINITY,
+  parameters: Iterable<Value> = [],
 ): Part[] {
   const everything = topologicalOrder(steps.flat());
+  const varies = new Set<Value>();
+  const fixed = new Set(parameters);
+  for (const value of everything) {
+    const { inputs } = value;
+    if (isInput(value) ? !fixed.has(value) : inputs.some((operand) => varies.has(operand))) {
+      varies.add(value);
+    }
+  }
   const lastStep = new Map<Value, number>();
   steps.forEach((step, i) => {
     for (const value of step) lastStep.set(value, i);
@@ -197,7 +207,10 @@ export function splitSequence(
       everything.filter((value) => !done.has(value)).flatMap(({ inputs }) => inputs),
     );
     const border = [...done].filter(
-      (value) => value.inputs.length > 0 && (needed.has(value) || lastStep.get(value)! > i),
+      (value) =>
+        value.inputs.length > 0 &&
+        varies.has(value) &&
+        (needed.has(value) || lastStep.get(value)! > i),
     );
     const fits = border.reduce((bytes, value) => bytes + bytesOf(value), 0) <= mostBytes;
     const keep = fits ? border : [...held.keys()];

@@ -129,6 +129,7 @@ export const kernels: Readonly<Record<string, Kernel>> = {
     const factor = rsqrt(add(meanOver(square(centred), last), epsilon));
     return add(mul(mul(centred, factor), scale), bias);
   },
+  addChannels: ([x, bias]) => add(x, perChannel(bias, x.rank)),
   batchNorm,
   batchNormTraining: batchNorm,
   channelVariance: ([x, average]) => {

@@ -3,6 +3,7 @@ import { EspalierError } from "@espalier/base";
 import type { Mode, ModelGraph, ParameterSpec, Shift, Site } from "@espalier/core";
 import {
   add,
+  addChannels,
   averagePool,
   batchNorm,
   batchNormTraining,
@@ -15,7 +16,6 @@ import {
   maxPool,
   mean,
   multiply,
-  perChannel,
   place,
   relu,
   reshape,
@@ -415,7 +415,7 @@ export class Network {
       this.implants.add(`${name}.implant.weight`);
     }
     let value = concat(parts, 1);
-    if (bias) value = add(value, perChannel(this.#vector(`${name}.bias`, channels, "bias", 0), 4));
+    if (bias) value = addChannels(value, this.#vector(`${name}.bias`, channels, "bias", 0));
     const shift = bias ? ({ parameter: `${name}.bias`, sign: 1 } as const) : undefined;
     return this.#mark({ value, channels, layers, producer: { name, whole, shift } });
   }

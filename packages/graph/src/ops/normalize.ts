@@ -10,7 +10,15 @@ import {
   type Value,
 } from "../value.ts";
 import { matmul } from "./contract.ts";
-import { add, multiply, reciprocal, sqrt, square, subtract } from "./elementwise.ts";
+import {
+  add,
+  constantElement,
+  multiply,
+  reciprocal,
+  sqrt,
+  square,
+  subtract,
+} from "./elementwise.ts";
 import { forEachOffset } from "./indexing.ts";
 import { scalar } from "./leaf.ts";
 import { full, reshape, sum, sumOperation } from "./shape.ts";
@@ -195,8 +203,13 @@ export function layerNorm(x: Value, scale: Value, bias: Value, epsilon: number):
 
 /** A per-channel vector [C] as a shape that broadcasts against [N, C, …]. */
 export function perChannel(vector: Value, rank: number): Value {
-  return reshape(vector, [vector.shape[0], ...new Array<number>(rank - 2).fill(1)]);
+  return reshape(vector, perChannelShape(vector.shape[0], rank));
 }
+
+const perChannelShape = (channels: number, rank: number) => [
+  channels,
+  ...new Array<number>(rank - 2).fill(1),
+];
 
 function checkChannels(name: string, [x, ...vectors]: readonly Value[]) {
   const channels = x.shape.slice(1, 2);
@@ -213,6 +226,42 @@ const coupleChannels: NonNullable<Operation["couple"]> = (_value, [x, ...vectors
   x.map((axis, i) =>
     i === 1 ? vectors.reduce((joined, [vector]) => coupling.unite(joined, vector), axis) : axis,
   );
+
+const addChannelsOperation: Operation<Record<string, never>> = {
+  name: "addChannels",
+  semantics: "x[n,c,…] + bias[c]",
+  infer: (inputs) => checkChannels("addChannels", inputs),
+  evaluate: ([x, bias]) => {
+    const [, channelStride] = stridesOf(x.shape);
+    const channels = x.shape[1];
+    return x.data.map(
+      (element, i) => element + bias.data[Math.floor(i / channelStride) % channels],
+    );
+  },
+  vjp: ({ inputs: [x] }, cotangent) => [cotangent, sum(cotangent, batchAxes(x.shape.length))],
+  jvp: ({ shape }, [xTangent, biasTangent]) =>
+    biasTangent ? addChannels(xTangent ?? full(shape, 0), biasTangent) : xTangent,
+  onnx: (builder, [x, bias], { inputs: [{ shape }, vector] }) =>
+    builder.node("Add", [
+      x,
+      builder.reshape(bias, vector.shape, perChannelShape(vector.shape[0], shape.length)),
+    ]),
+  simplify: ({ inputs: [x, bias] }) => (constantElement(bias) === 0 ? x : undefined),
+  affine: (_value, input) => input === 0,
+  rowAxis: () => 1,
+  sampleNorms: ({ inputs: [x] }, cotangent, input) => {
+    expectInputs(input === 1, "addChannels", "the bias as the parameter of per-sample gradients", [
+      x,
+    ]);
+    return square(sum(cotangent, batchAxes(x.shape.length).slice(1)));
+  },
+  couple: coupleChannels,
+};
+
+/** A bias [C] for the channels of `x` [N, C, …]. */
+export function addChannels(x: Value, bias: Value): Value {
+  return apply(addChannelsOperation, [x, bias], {});
+}
 
 const batchNormOperation: Operation<{ epsilon: number }> = {
   name: "batchNorm",
@@ -405,6 +454,7 @@ export const normalizeOperations: readonly Operation[] = [
   softmaxOperation,
   logSoftmaxOperation,
   layerNormOperation,
+  addChannelsOperation,
   batchNormOperation,
   batchNormTrainingOperation,
   channelVarianceOperation,

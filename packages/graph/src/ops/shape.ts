@@ -96,12 +96,15 @@ export function reshape(x: Value, shape: Shape): Value {
 
 // --- broadcastTo and sum: adjoint to each other ---
 
-/** The axis of a result along which an operand broadcast to it varies, as a bias does: its last. */
+/**
+ * The axis of a result along which an operand broadcast to it varies, as a bias does: its last, or of an
+ * operand of one number its first.
+ */
 export function broadcastRowAxis({ shape, inputs }: Value, input: number): number {
   const operand = inputs[input].shape;
-  return shape.findLastIndex(
-    (n, axis) => operand[axis - shape.length + operand.length] === n && n > 1,
-  );
+  const lead = shape.length - operand.length;
+  const axis = shape.findLastIndex((n, k) => operand[k - lead] === n && n > 1);
+  return axis < 0 ? lead : axis;
 }
 
 export const broadcastOperation: Operation<{ shape: Shape }> = {

@@ -30,6 +30,7 @@ import {
 } from "../ops/elementwise.ts";
 import { constant, input, integers, scalar } from "../ops/leaf.ts";
 import {
+  addChannels,
   batchNorm,
   batchNormTraining,
   crossEntropy,
@@ -191,6 +192,7 @@ export const conformanceCases: readonly ConformanceCase[] = [
   entry("layerNorm", [[2, 3, 6], positive(6), [6]], (x, scale, bias) =>
     layerNorm(x, scale, bias, 1e-5),
   ),
+  entry("addChannels", [image, [4]], addChannels),
   entry("batchNorm", [image, positive(4), [4], [4], positive(4)], (x, scale, bias, m, variance) =>
     batchNorm(x, { scale, bias, mean: m, variance }, 1e-5),
   ),
