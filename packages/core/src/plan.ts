@@ -103,7 +103,8 @@ export function sizeOfModel(model: Model): ModelSize {
 }
 
 /**
- * The plan that follows given decisions, whatever they were made by.
+ * The plan that follows given decisions, whatever they were made by. Components that nothing reads any
+ * more, since all that a layer after them made was given up, are given up as well.
  *
  * @param latencyOf Without it the plan says nothing of latency.
  */
@@ -119,16 +120,33 @@ export function describePlan(
     ...sizeOfModel(of),
     ...(latencyOf === undefined ? {} : { latency: latencyOf(of) }),
   });
+  const left = applyDecisions(model, groups, decisions, options);
+  const all = new Map([...decisions, ...goneFrom(left, model, groups)]);
   return {
     options,
-    decisions,
+    decisions: all,
     before: { ...sizeOf(model), components },
     after: {
-      ...sizeOf(applyDecisions(model, groups, decisions, options)),
-      components: components - countOf(decisions, "prune"),
-      implants: countOf(decisions, "implant"),
+      ...sizeOf(left),
+      components: components - countOf(all, "prune"),
+      implants: countOf(all, "implant"),
     },
   };
+}
+
+/** The groups of `model` of which `left` has neither rows nor implants. */
+function goneFrom(
+  left: Model,
+  model: Model,
+  groups: readonly ComponentGroup[],
+): [string, Decision[]][] {
+  const { sites } = model.build(1, "evaluation");
+  const layers = new Set([...left.build(1, "evaluation").sites.values()].map(({ layer }) => layer));
+  const isLeft = (parameter: string) =>
+    left.parameters.has(parameter) || layers.has(sites.get(parameter)?.layer ?? "");
+  return groups
+    .filter(({ rows }) => !rows.some(({ parameter }) => isLeft(parameter)))
+    .map(({ name, count }) => [name, new Array<Decision>(count).fill("prune")]);
 }
 
 /** The least sensitive components that a group still has, given up together. */

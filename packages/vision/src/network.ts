@@ -23,6 +23,7 @@ import {
   scalar,
   sizeOf,
   slice,
+  topologicalOrder,
   type Value,
 } from "@espalier/graph";
 
@@ -150,6 +151,8 @@ export class Network {
   readonly implants = new Set<string>();
   readonly emptiable = new Set<string>();
   readonly statistics = new Map<string, Value>();
+  /** What statistics of the batch have normalised, by the names of the stored ones. */
+  readonly #normalized = new Map<string, Value>();
   readonly #mode: Mode;
   readonly #pruning: Pruning;
 
@@ -235,6 +238,9 @@ export class Network {
     }
     const normalized = batchNormTraining(x.value, { scale, bias }, EPSILON);
     const count = sizeOf(x.value.shape) / x.channels.length;
+    for (const stored of ["running_mean", "running_var"]) {
+      this.#normalized.set(`${name}.${stored}`, normalized.result);
+    }
     this.statistics.set(`${name}.running_mean`, normalized.mean);
     // Stored variances are unbiased, as in PyTorch.
     this.statistics.set(
@@ -363,8 +369,16 @@ export class Network {
     return this.#mark({ value, channels, layers, producer });
   }
 
-  /** The finished graph. */
+  /** The finished graph, without layers that nothing reads: those before one that has no channels left. */
   graph(image: Feature, logits: Value): ModelGraph {
+    const reached = new Set(topologicalOrder([logits]));
+    for (const [name, parameter] of this.parameters) {
+      if (reached.has(this.#normalized.get(name) ?? parameter)) continue;
+      for (const of of [this.parameters, this.declarations, this.sites, this.statistics]) {
+        of.delete(name);
+      }
+      for (const of of [this.implantable, this.implants, this.emptiable]) of.delete(name);
+    }
     const { parameters, sites, implantable, implants, emptiable, statistics } = this;
     const inputs = { [image.value.attributes.name]: image.value };
     const fittable = sites;

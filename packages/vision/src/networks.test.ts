@@ -3,10 +3,13 @@ import {
   type CheckpointSource,
   compensate,
   componentGroups,
+  countComponents,
   type Decision,
   type Model,
   type ModelConfig,
   type ModelFamily,
+  makePlan,
+  measureSensitivity,
   Random,
   sizeOfModel,
 } from "@espalier/core";
@@ -167,6 +170,46 @@ describe.each(tiny)("%s", (_name, family, config) => {
   test("pruned, it computes what the masked model does", async () => {
     for (const seed of [1, 2]) {
       expect(await prunedMinusMasked(model, executor, { seed })).toBeLessThan(1e-4);
+    }
+  });
+
+  test("every estimator of the trace scores all that it has", async () => {
+    for (const estimator of ["exact", "probe", "hutchinson", "control-variate"] as const) {
+      const { groups } = await measureSensitivity(model, {
+        ...{ executor, samples: noiseSamples(model, 4), metric: "hessian-trace", estimator },
+        ...{ draws: 2, temperature: 1, coupling: "together", batchSize: 2, random: new Random(0) },
+      });
+      const scores = groups.flatMap((group) => [...group.scores]);
+      expect(scores).toHaveLength(countComponents(groups.map(({ group }) => group)));
+      expect(scores.filter(Number.isFinite)).toHaveLength(scores.length);
+      expect(scores.some((score) => score > 0)).toBe(true);
+    }
+  });
+
+  test("what a plan leaves has nothing that is not read, and is what the plan counts", async () => {
+    const sensitivity = await measureSensitivity(model, {
+      ...{ executor, samples: noiseSamples(model, 2), metric: "magnitude", estimator: "auto" },
+      ...{ temperature: 1, coupling: "together", batchSize: 2, random: new Random(0) },
+    });
+    const groups = sensitivity.groups.map(({ group }) => group);
+    for (const of of ["parameters", "macs"] as const) {
+      for (const keep of [0.6, 0.4, 0.3]) {
+        const plan = makePlan(model, sensitivity, {
+          ...{ budget: { of, keep }, implant: 0, scope: "kind", rankBy: "score-per-cost" },
+          ...{ floor: 0, wholeBranches: true, roundTo: 2 },
+        });
+        const pruned = applyDecisions(model, groups, plan.decisions);
+        const held = [...pruned.parameters.values()]
+          .filter(({ kind }) => kind !== "statistic")
+          .reduce((sum, { data }) => sum + data.length, 0);
+        expect([held, held]).toEqual([plan.after.parameters, sizeOfModel(pruned).parameters]);
+        expect(plan.after[of]).toBeLessThanOrEqual(keep * plan.before[of]);
+        const kept = componentGroups(pruned, "together");
+        expect(countComponents(kept)).toBe(plan.after.components);
+        const { parameters, statistics } = pruned.build(2, "training");
+        expect([...parameters.keys()].sort()).toEqual([...pruned.parameters.keys()].sort());
+        expect([...statistics.keys()].every((name) => pruned.parameters.has(name))).toBe(true);
+      }
     }
   });
 
