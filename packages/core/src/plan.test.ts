@@ -292,6 +292,45 @@ describe("plans for several budgets", () => {
   });
 });
 
+describe("a model that was pruned before", () => {
+  const prune = (of: Model, decisions: Readonly<Record<string, readonly Decision[]>>) =>
+    applyDecisions(of, componentGroups(of, "together"), new Map(Object.entries(decisions)));
+  const all = (group: ComponentGroup, decision: Decision) =>
+    new Array<Decision>(group.count).fill(decision);
+  const groupOf = (of: Model, name: string) =>
+    componentGroups(of, "together").find((group) => group.name === name) ??
+    expect.unreachable(name);
+
+  test("loses the last channel of a branch as soon as that is worth least for its cost", () => {
+    const [first, ...rest] = all(groupOf(model, "layer1.0.conv1"), "prune");
+    const narrow = prune(model, { "layer1.0.conv1": ["keep" satisfies Decision, ...rest] });
+    expect([first, groupOf(narrow, "layer1.0.conv1").count]).toEqual(["prune", 1]);
+    const plan = makePlan(
+      narrow,
+      scored(narrow, ({ name }) => (name === "layer1.0.conv1" ? 1e-6 : 1)),
+      options({
+        rankBy: "score-per-cost",
+        wholeBranches: true,
+        budget: { of: "macs", keep: 0.98 },
+      }),
+    );
+    expect(plan.decisions.get("layer1.0.conv1")).toEqual(["prune"]);
+  });
+
+  test("loses implants that are no more than a block", () => {
+    const layer = groupOf(model, "layer1.0.conv1");
+    const implanted = prune(model, { "layer1.0.conv1": all(layer, "implant") });
+    const [implants] = componentGroups(implanted, "together").filter((group) => group.implants);
+    expect([implants.count, implants.emptiable]).toEqual([16, true]);
+    const plan = makePlan(
+      implanted,
+      scored(implanted, ({ name }) => (name === implants.name ? -1 : 1)),
+      options({ roundTo: 16, wholeBranches: true, budget: { of: "macs", keep: 0.95 } }),
+    );
+    expect(plan.decisions.get(implants.name)).toEqual(all(implants, "prune"));
+  });
+});
+
 test("ranking by score per cost spares what saves little", () => {
   const equal = scored(model, () => 1);
   const plan = makePlan(

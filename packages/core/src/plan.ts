@@ -419,7 +419,7 @@ function rank(
     // What goes with one component, while everything else is whole. Time goes in blocks.
     const taken = of === "latency" ? first : 1;
     let perComponent = 1;
-    if (byCost && first <= removable && count > 1) {
+    if (byCost && first <= removable) {
       const decisions = new Map([
         [name, Array.from({ length: count }, (_, i): Decision => (i < taken ? "prune" : "keep"))],
       ]);

@@ -115,6 +115,24 @@ test("auto takes exact for few classes and probe for many", async () => {
   expect(result).toMatchObject({ estimator: "probe", draws: 3 });
 });
 
+test("scores that are no numbers are refused, and their component is named", async () => {
+  const samples = noiseSamples(model, 4);
+  const broken = {
+    ...samples,
+    batch: async (indices: Uint32Array | readonly number[]) => {
+      const batch = await samples.batch(indices);
+      const pixels = (batch.feeds.pixel_values as Float32Array).slice();
+      pixels[0] = Number.NaN;
+      return { ...batch, feeds: { pixel_values: pixels } };
+    },
+  };
+  for (const metric of ["removal", "hessian-trace", "gradient"] as const) {
+    await expect(measureSensitivity(model, options(metric, { samples: broken }))).rejects.toThrow(
+      `${metric}: expected a finite score for component 0 of conv1, got NaN`,
+    );
+  }
+});
+
 test("a temperature that is not above zero is refused", async () => {
   await expect(measureSensitivity(model, options("removal", { temperature: 0 }))).rejects.toThrow(
     /temperature: expected a number above 0, got 0/,

@@ -135,6 +135,7 @@ export async function measureSensitivity(
   }
   const total = countComponents(groups);
   const measured = await measure(model, groups, total, options);
+  expectFinite(measured.scores, groups, metric);
 
   let offset = 0;
   const scored = groups.map((group): GroupScores => {
@@ -158,6 +159,23 @@ export async function measureSensitivity(
     negative: measured.scores.filter((score) => score < 0).length,
     rankStability: rankStability(measured.scores, measured.standardErrors, random),
   };
+}
+
+/** @throws EspalierError `not-finite` naming the first component whose score is no number. */
+function expectFinite(scores: Float64Array, groups: readonly ComponentGroup[], metric: Metric) {
+  let offset = 0;
+  for (const { name, count } of groups) {
+    for (let i = 0; i < count; i++) {
+      const score = scores[offset + i];
+      if (Number.isFinite(score)) continue;
+      throw new EspalierError(
+        "not-finite",
+        `${metric}: expected a finite score for component ${i} of ${name}, got ${score}`,
+        { group: name, component: i, score },
+      );
+    }
+    offset += count;
+  }
 }
 
 interface Measured {

@@ -5,13 +5,14 @@ import {
   componentGroups,
   type Decision,
   type Model,
+  makePlan,
   measureSensitivity,
   Random,
   sitesOf,
   sizeOfModel,
 } from "@espalier/core";
-import { float32Data, type Value } from "@espalier/graph";
-import { createOnnxExecutor } from "@espalier/runtime-onnx";
+import { exportOnnx, float32Data, type Value } from "@espalier/graph";
+import { createOnnxExecutor, openOnnxModel } from "@espalier/runtime-onnx";
 import { describe, expect, test } from "vitest";
 import { cifarLabels } from "./cifar.ts";
 import { defineVisionFamily, type VisionConfig, visionConfig } from "./family.ts";
@@ -138,6 +139,88 @@ describe("depthwise convolutions", () => {
       expect(groups[0].scores.some((score) => score > 0)).toBe(true);
     },
   );
+});
+
+test("a depthwise convolution that ends a branch is exported as it is, whatever becomes of the branch", async () => {
+  const dense = networkOf((network, image) => {
+    const x = network.relu(
+      network.batchNorm("n0", network.conv("stem", image, { outputs: 8, ...conv3 })),
+    );
+    const y = network.relu(
+      network.batchNorm("n1", network.conv("point", x, { outputs: 8, ...conv3 })),
+    );
+    return network.relu(
+      network.join([network.batchNorm("n2", network.depthwiseConv("depth", y, conv3)), x]),
+    );
+  });
+  const groups = componentGroups(dense, "apart");
+  const some = (decision: Decision) =>
+    Array.from({ length: 8 }, (_, i): Decision => (i % 4 === 1 ? decision : "keep"));
+  for (const decision of ["prune", "implant"] as const) {
+    const pruned = applyDecisions(dense, groups, new Map([["point", some(decision)]]));
+    const onnx = exportOnnx((batch) => {
+      const { graph, constants } = bindParameters(pruned, batch, "evaluation");
+      return { outputs: { logits: graph.logits }, constants };
+    });
+    const exported = await openOnnxModel(onnx, { threads: 1 });
+    const { feeds } = await noiseSamples(pruned, 3).batch([0, 1, 2]);
+    const data = feeds.pixel_values as Float32Array;
+    const { logits } = await exported.run({
+      pixel_values: { dtype: "float32", shape: [3, 3, 8, 8], data },
+    });
+    await exported.dispose();
+    const expected = await logitsOf(pruned, executor, 3);
+    (logits.data as Float32Array).forEach((logit, i) => {
+      expect(logit).toBeCloseTo(expected[i], 4);
+    });
+  }
+});
+
+test("what is normalised on one of several ways is switched off before they part", () => {
+  const forked = networkOf((network, image) => {
+    const x = network.conv("shared", image, { outputs: 6, ...conv3 });
+    const y = network.conv("branch", network.relu(network.batchNorm("n1", x)), {
+      outputs: 6,
+      ...conv3,
+    });
+    return network.relu(network.join([y, x]));
+  });
+  const { sites, parameters } = forked.build(1, "evaluation");
+  const shared = sites.get("shared.weight")!;
+  expect(shared.value.operation.name).toBe("conv");
+  expect(shared.value.inputs).toContain(parameters.get("shared.weight"));
+  // The mean of one normalisation makes up for nothing on the other way.
+  expect(shared.shift).toBeUndefined();
+  const { sites: straight } = networkOf(branches).build(1, "evaluation");
+  expect(straight.get("branch.weight")!.shift?.parameter).toBe("n1.running_mean");
+});
+
+test("where every branch of a sum could go, one stays", () => {
+  const twins = networkOf((network, image) => {
+    const branch = (name: string) => {
+      const x = network.conv(`${name}1`, image, { outputs: 8, ...conv3 });
+      return network.conv(`${name}2`, network.relu(x), { outputs: 8, ...conv3 });
+    };
+    return network.relu(network.join([branch("a"), branch("b")]));
+  });
+  const groups = componentGroups(twins, "together");
+  expect(groups.filter(({ emptiable }) => emptiable).map(({ name }) => name)).toEqual(["b1"]);
+  const sensitivity = {
+    ...{ metric: "random" as const, temperature: 1, coupling: "together" as const },
+    ...{ samples: 0, draws: 0, negative: 0, rankStability: 1 },
+    groups: groups.map((group) => ({
+      group,
+      scores: new Float64Array(group.count).fill(1),
+      standardErrors: new Float64Array(group.count),
+    })),
+  };
+  for (const keep of [0.8, 0.5, 0.3]) {
+    const plan = makePlan(twins, sensitivity, {
+      ...{ budget: { of: "macs", keep }, implant: 0, scope: "kind", rankBy: "score-per-cost" },
+      ...{ floor: 0, wholeBranches: true, roundTo: 1 },
+    });
+    expect(plan.after.macs).toBeLessThanOrEqual(keep * plan.before.macs);
+  }
 });
 
 test("layers in groups, and what feeds them, are left whole, also behind additions", async () => {

@@ -153,6 +153,8 @@ export class Network {
   readonly statistics = new Map<string, Value>();
   /** What statistics of the batch have normalised, by the names of the stored ones. */
   readonly #normalized = new Map<string, Value>();
+  /** Where the rows of each weight have been, one place after the other. */
+  readonly #marks = new Map<string, readonly Site[]>();
   readonly #mode: Mode;
   readonly #pruning: Pruning;
 
@@ -268,11 +270,15 @@ export class Network {
     if (branches.length > 1) {
       // Not the last layer of a branch, which makes the channels of the sum, nor those that the
       // branches have in common.
-      for (const { layers } of branches) {
-        const own = layers
+      const own = branches.map(({ layers }) =>
+        layers
           .slice(0, -1)
-          .filter((layer) => branches.some((other) => !other.layers.includes(layer)));
-        for (const layer of own) this.emptiable.add(`${layer}.weight`);
+          .filter((layer) => branches.some((other) => !other.layers.includes(layer))),
+      );
+      // Something has to be left to be added up: where all branches could go, the first stays.
+      const staying = own.every((layers) => layers.length > 0) ? 1 : 0;
+      for (const layer of own.slice(staying).flat()) {
+        this.emptiable.add(`${layer}.weight`).add(`${layer}.implant.weight`);
       }
     }
     const [first = joined[0]] = branches;
@@ -323,6 +329,7 @@ export class Network {
 
   /** All positions of all channels as channels: [N, C H W]. */
   flatten(x: Feature): Feature {
+    if (x.channels.length === 0) return x;
     const [batch, , height, width] = x.value.shape;
     const positions = range(height * width);
     const channels = x.channels.flatMap((channel) =>
@@ -378,6 +385,9 @@ export class Network {
         of.delete(name);
       }
       for (const of of [this.implantable, this.implants, this.emptiable]) of.delete(name);
+    }
+    if (this.#mode === "evaluation") {
+      for (const [name, site] of undivided(this.#marks, reached)) this.sites.set(name, site);
     }
     const { parameters, sites, implantable, implants, emptiable, statistics } = this;
     const inputs = { [image.value.attributes.name]: image.value };
@@ -461,12 +471,36 @@ export class Network {
     const rows = { value, layer, shift };
     if (whole > 0) {
       const own = channels.slice(0, whole);
-      this.sites.set(`${layer}.weight`, { ...rows, offset: 0, channels: own });
+      this.#place(`${layer}.weight`, { ...rows, offset: 0, channels: own });
     }
     if (whole < channels.length) {
       const own = channels.slice(whole);
-      this.sites.set(`${layer}.implant.weight`, { ...rows, offset: whole, channels: own });
+      this.#place(`${layer}.implant.weight`, { ...rows, offset: whole, channels: own });
     }
     return x;
+  }
+
+  #place(weight: string, site: Site): void {
+    this.sites.set(weight, site);
+    this.#marks.set(weight, [...(this.#marks.get(weight) ?? []), site]);
+  }
+}
+
+/**
+ * Of the places of each weight's rows the last that all that is made of them goes through. What is
+ * normalised behind a fork is not all of them: a branch that reads them as they were sees nothing of it.
+ */
+function* undivided(
+  marks: ReadonlyMap<string, readonly Site[]>,
+  reached: ReadonlySet<Value>,
+): Generator<[string, Site]> {
+  const readers = new Map<Value, number>();
+  for (const { inputs } of reached) {
+    for (const operand of new Set(inputs)) readers.set(operand, (readers.get(operand) ?? 0) + 1);
+  }
+  for (const [name, places] of marks) {
+    const fork = places.findIndex(({ value }) => (readers.get(value) ?? 0) > 1);
+    const site = places.at(fork);
+    if (site !== undefined && reached.has(site.value)) yield [name, site];
   }
 }

@@ -53,8 +53,7 @@ function forward(
       const name = `layer${stage + 1}.${block}`;
       const stride = stage > 0 && block === 0 ? 2 : 1;
       // Inside, a block is as wide as its input.
-      // What is normalised here goes through the shortcut as it is: it is of no layer before.
-      const normalized = activate(`${name}.bn1`, { ...x, producer: undefined });
+      const normalized = activate(`${name}.bn1`, x);
       let branch = conv(`${name}.conv1`, normalized, width, 1);
       branch = conv(`${name}.conv2`, activate(`${name}.bn2`, branch), width, 3, stride);
       branch = conv(`${name}.conv3`, activate(`${name}.bn3`, branch), outputs, 1);

@@ -72,8 +72,12 @@ interface Merge {
   readonly of: readonly Draft[];
 }
 
+/** Of one group: rows of several do not go anywhere without their inputs. */
 function isConvolution(node: Draft): boolean {
-  return node.type === "Conv" && isContraction(node) && node.inputs.length === 3;
+  const { type, inputs, attributes } = node;
+  return (
+    type === "Conv" && isContraction(node) && inputs.length === 3 && (attributes.group ?? 1) === 1
+  );
 }
 
 /** What a node does to the channels of its input, as something done to the rows that make them. */
@@ -112,9 +116,8 @@ function joinRows(parts: readonly Draft[]): Draft | undefined {
   const windows = parts.map(windowOf);
   const largest = windows.reduce((a, b) => (b.kernel[0] > a.kernel[0] ? b : a));
   const alike = parts.every(
-    ({ inputs, attributes: { group = 1, strides, dilations } }) =>
+    ({ inputs, attributes: { strides, dilations } }) =>
       inputs[0] === parts[0].inputs[0] &&
-      group === 1 &&
       String(strides) === String(parts[0].attributes.strides) &&
       (dilations as readonly number[]).every((dilation) => dilation === 1),
   );
