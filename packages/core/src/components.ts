@@ -4,8 +4,8 @@ import {
   type AdditionPolicy,
   type CoupledParameter,
   coupleSlices,
+  type Slice,
   topologicalOrder,
-  type Value,
 } from "@espalier/graph";
 import type { ComponentKind, Model, ModelGraph, RowSelection, SelectedRow, Site } from "./model.ts";
 
@@ -47,22 +47,14 @@ export function componentGroups(
   kinds?: readonly ComponentKind[],
 ): ComponentGroup[] {
   const graph = model.build(1, "evaluation");
-  const used = new Set(topologicalOrder([graph.logits]));
-  const parameters = new Map<string, CoupledParameter>();
-  for (const [name, value] of graph.parameters) {
-    if (!used.has(value)) continue;
-    parameters.set(name, { value, producesRows: model.parameters.get(name)!.kind === "weight" });
-  }
-  const alone = lonelyChannels(graph, used);
+  const parameters = coupledParameters(model, graph);
+  const alone = lonelyChannels(graph, parameters);
   const groups = new Map<
     string,
     { parameters: readonly string[]; indices: number[][]; site: Site }
   >();
   for (const { slices, fixed } of coupleSlices([graph.logits], parameters, policy)) {
-    const made = slices.filter(({ parameter, axis }) => {
-      const { kind } = model.parameters.get(parameter)!;
-      return axis === 0 && (kind === "weight" || kind === "bias");
-    });
+    const made = slices.filter((each) => makesOutputs(model, each));
     const lonely = made.map(({ parameter }) => alone.get(parameter)).find((site) => site?.rows);
     if (lonely?.rows !== undefined) {
       const parameters = lonely.rows;
@@ -119,14 +111,83 @@ export function componentGroups(
   return kinds === undefined ? all : all.filter(({ kind }) => kinds.includes(kind));
 }
 
+/** The parameters that something reads. */
+function coupledParameters(model: Model, graph: ModelGraph): Map<string, CoupledParameter> {
+  const used = new Set(topologicalOrder([graph.logits]));
+  const parameters = new Map<string, CoupledParameter>();
+  for (const [name, value] of graph.parameters) {
+    if (!used.has(value)) continue;
+    parameters.set(name, { value, producesRows: model.parameters.get(name)!.kind === "weight" });
+  }
+  return parameters;
+}
+
+function makesOutputs(model: Model, { parameter, axis }: Slice): boolean {
+  const { kind } = model.parameters.get(parameter)!;
+  return axis === 0 && (kind === "weight" || kind === "bias");
+}
+
+/** A weight that reads components, and the column that reads each of them. */
+export interface Reader {
+  readonly parameter: string;
+  readonly columns: readonly number[];
+}
+
+/**
+ * All weights that read the components of a group, for groups whose components are read by one column of
+ * each of the same weights, and by nothing else that stays: where branches lose channels together.
+ */
+export function readersOf(
+  model: Model,
+  groups: readonly ComponentGroup[],
+): ReadonlyMap<ComponentGroup, readonly Reader[]> {
+  const graph = model.build(1, "evaluation");
+  const coupled = new Map<string, readonly Slice[]>();
+  const rowOf = (parameter: string, index: number) => `${parameter} ${index}`;
+  for (const { slices, fixed } of coupleSlices([graph.logits], coupledParameters(model, graph))) {
+    if (fixed) continue;
+    for (const { parameter, axis, index } of slices) {
+      if (axis === 0) coupled.set(rowOf(parameter, index), slices);
+    }
+  }
+  const found = new Map<ComponentGroup, readonly Reader[]>();
+  for (const group of groups) {
+    const { rows, count, span = 1 } = group;
+    const readers = new Map<string, number[]>();
+    const isComplete = Array.from({ length: count }, (_, i) => {
+      const slices = coupled.get(rowOf(rows[0].parameter, rows[0].indices[i])) ?? [];
+      const own = new Set(rows.map(({ parameter, indices }) => rowOf(parameter, indices[i])));
+      const made = slices.filter((each) => makesOutputs(model, each));
+      const read = slices.filter(
+        ({ parameter, axis }) => axis === 1 && model.parameters.get(parameter)!.kind === "weight",
+      );
+      for (const { parameter, index } of read) {
+        readers.set(parameter, [...(readers.get(parameter) ?? []), index]);
+      }
+      return (
+        read.length > 0 &&
+        made.length === own.size &&
+        made.every(({ parameter, index }) => own.has(rowOf(parameter, index)))
+      );
+    });
+    const columns = [...readers].map(([parameter, indices]) => ({ parameter, columns: indices }));
+    const isEven = columns.every(({ columns: each }) => each.length === count);
+    if (span === 1 && isComplete.every(Boolean) && isEven) found.set(group, columns);
+  }
+  return found;
+}
+
 /**
  * The sites of which several rows make the only channel, by the parameters that have these rows. The
  * axis of the channels has one index there, from which coupling learns nothing.
  */
-function lonelyChannels(graph: ModelGraph, used: ReadonlySet<Value>): Map<string, Site> {
+function lonelyChannels(
+  graph: ModelGraph,
+  used: ReadonlyMap<string, CoupledParameter>,
+): Map<string, Site> {
   return new Map(
     [...graph.sites].flatMap(([name, site]) =>
-      site.channels.length === 1 && used.has(graph.parameters.get(name)!)
+      site.channels.length === 1 && used.has(name)
         ? (site.rows ?? []).map((parameter): [string, Site] => [parameter, site])
         : [],
     ),

@@ -11,6 +11,7 @@ import {
   cost,
   type DeviceTensor,
   type Executor,
+  findUses,
   float32Data,
   hessianQuadraticForms,
   input,
@@ -32,6 +33,8 @@ import {
   type ComponentGroup,
   countComponents,
   parametersOf,
+  type Reader,
+  readersOf,
   singleRows,
   sitesOf,
 } from "./components.ts";
@@ -280,37 +283,75 @@ function traceReadings(
   return { outputs, readings };
 }
 
-/** ⟨cotangent, value⟩ per sample and channel at the sites of all groups. */
+/**
+ * What removing each component takes away, to first order: ⟨cotangent, value⟩ per sample, where its
+ * channels are read, since that is where pruning takes them from. What lies between their layer and that,
+ * such as a normalisation after a sum, makes something even of nothing. Of other components at their sites.
+ *
+ * @param readers As `readersOf` gives them.
+ */
 export function siteReadings(
   graph: ModelGraph,
   groups: readonly ComponentGroup[],
   seed: Value,
+  readers: ReadonlyMap<ComponentGroup, readonly Reader[]>,
 ): { outputs: Record<string, Value>; readings: Reading[][] } {
-  const places = groups.map((group) => sitesOf(group, graph));
-  const names = [...new Set(places.flat().map(({ site }) => site))];
-  const axes = new Map(
-    names.map((name) => graph.sites.get(name)!).map((site) => [site.value, site.axis ?? 1]),
+  const uses = findUses(
+    [graph.logits],
+    parametersRead(readers).map((name) => graph.parameters.get(name)!),
   );
-  const values = [...axes.keys()];
-  const cotangents = vjp([graph.logits], [seed], values);
-  const products = new Map(
-    values.map((value, i) => {
-      const positions = [...value.shape.keys()].filter(
-        (axis) => axis > 0 && axis !== axes.get(value),
-      );
-      return [value, sum(multiply(cotangents[i], value), positions)];
-    }),
+  const reads = new Map<string, { readonly user: Value; readonly position: number }>();
+  for (const name of parametersRead(readers)) {
+    const { user, position } = uses.get(graph.parameters.get(name)!)!;
+    reads.set(name, { user, position: 1 - position });
+  }
+  /** With channels on axis 1, as columns are. */
+  const isRead = ({ parameter }: Reader) => {
+    const { user, position } = reads.get(parameter)!;
+    const [, columns] = graph.parameters.get(parameter)!.shape;
+    const { shape } = user.inputs[position];
+    return shape.length !== 3 && shape[1] === columns;
+  };
+  const places = groups.map((group) => {
+    const own = readers.get(group);
+    return own?.every(isRead)
+      ? own.map(({ parameter, columns }) => ({ output: `read by ${parameter}`, columns }))
+      : sitesOf(group, graph).map(({ site, channels }) => ({ output: site, columns: channels }));
+  });
+  const wanted = new Set(places.flat().map(({ output }) => output));
+  const sites = [...graph.sites].filter(([name]) => wanted.has(name));
+  const read = [...reads].filter(([name]) => wanted.has(`read by ${name}`));
+  const values = [
+    ...new Set([...sites.map(([, site]) => site.value), ...read.map(([, { user }]) => user)]),
+  ];
+  const cotangents = new Map(
+    vjp([graph.logits], [seed], values).map((cotangent, i) => [values[i], cotangent]),
   );
   const outputs: Record<string, Value> = {};
-  for (const name of names) outputs[name] = products.get(graph.sites.get(name)!.value)!;
-  const readings = places.map((sites) =>
-    sites.map(({ site, channels }) => ({
-      output: site,
-      width: outputs[site].shape[1],
-      columns: channels,
-    })),
+  const products = new Map<Value, Value>();
+  for (const [name, { value, axis = 1 }] of sites) {
+    const product = products.get(value) ?? productAlong(axis, value, cotangents.get(value)!);
+    products.set(value, product);
+    outputs[name] = product;
+  }
+  for (const [name, { user, position }] of read) {
+    const part = user.operation.vjp!(user, cotangents.get(user)!)[position]!;
+    outputs[`read by ${name}`] = productAlong(1, user.inputs[position], part);
+  }
+  const readings = places.map((own) =>
+    own.map(({ output, columns }) => ({ output, width: outputs[output].shape[1], columns })),
   );
   return { outputs, readings };
+}
+
+const parametersRead = (readers: ReadonlyMap<ComponentGroup, readonly Reader[]>) => [
+  ...new Set([...readers.values()].flat().map(({ parameter }) => parameter)),
+];
+
+/** ⟨a, b⟩ of each sample for each index of an axis: [batch, length of the axis]. */
+function productAlong(axis: number, a: Value, b: Value): Value {
+  const others = [...a.shape.keys()].filter((each) => each > 0 && each !== axis);
+  return sum(multiply(b, a), others);
 }
 
 /** Adds the readings of sample n to `into`, one number per component. */
@@ -343,6 +384,7 @@ async function gaussNewton(
   const wanted = Math.min(options.batchSize, samples.count);
   const classes = model.classes.length;
   const passes = estimator === "exact" ? classes : options.draws;
+  const readers = quantity === "trace" ? new Map() : readersOf(model, groups);
   const prepare = (batchSize: number, length: number | undefined) => {
     const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
     const directions = input("directions", graph.logits.shape);
@@ -350,7 +392,7 @@ async function gaussNewton(
     const { outputs, readings } =
       quantity === "trace"
         ? traceReadings(graph, groups, seed, options.rowFactors)
-        : siteReadings(graph, groups, seed);
+        : siteReadings(graph, groups, seed, readers);
     return { batchSize, constants, readings, ...stagesOf(outputs, [directions], passes) };
   };
   const { batchSize, readings } = fitBatch(executor, wanted, (size) =>

@@ -8,6 +8,7 @@ import {
   componentGroups,
   countComponents,
   parametersOf,
+  readersOf,
 } from "./components.ts";
 import {
   addReadings,
@@ -295,11 +296,12 @@ async function gradientImportance(
   const { executor, samples } = options;
   const objective = objectiveOf(model);
   const wanted = Math.min(options.batchSize, samples.count);
+  const readers = readersOf(model, groups);
   const prepare = (batchSize: number, length: number | undefined) => {
     const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
     const targets = input("targets", graph.logits.shape);
     const seed = objective.residual(graph.logits, targets);
-    const { outputs, readings } = siteReadings(graph, groups, seed);
+    const { outputs, readings } = siteReadings(graph, groups, seed, readers);
     const { peakBytes } = cost(simplify(Object.values(outputs)));
     return { batchSize, constants, outputs, readings, peakBytes };
   };

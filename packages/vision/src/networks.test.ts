@@ -1,5 +1,6 @@
 import {
   applyDecisions,
+  bindParameters,
   type CheckpointSource,
   compensate,
   componentGroups,
@@ -12,7 +13,9 @@ import {
   measureSensitivity,
   Random,
   sizeOfModel,
+  spearman,
 } from "@espalier/core";
+import { float32Data } from "@espalier/graph";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { describe, expect, test } from "vitest";
 import { cifarResNet, cifarResNetConfig } from "./cifar-resnet.ts";
@@ -31,6 +34,77 @@ const families: readonly ModelFamily[] = [cifarResNet, preResNet, vgg, resNet];
 const executor = createOnnxExecutor({ threads: 1 });
 
 const logitsOf = (model: Model, count?: number) => logits(model, executor, count);
+
+test("channels that are normalised where they are read are scored by what goes there", async () => {
+  const count = 64;
+  const config = {
+    ...preResNetConfig(20, [6, 8, 10]),
+    ...{ num_labels: 3, id2label: { 0: "a", 1: "b", 2: "c" } },
+    image: { shape: [3, 8, 8] as const, mean: [0, 0, 0], std: [1, 1, 1] },
+  };
+  const shifts = new Random(5);
+  const withData = (of: Model, dataOf: (name: string, data: Float32Array) => Float32Array) =>
+    of.withParameters(
+      new Map(
+        [...of.parameters].map(([name, parameter]) => [
+          name,
+          { ...parameter, data: dataOf(name, parameter.data) },
+        ]),
+      ),
+    );
+  const shifted = withData(preResNet.initialize(config, new Random(0)), (name, data) =>
+    /bn\d?\.bias$/.test(name) ? data.map(() => 0.3 * shifts.normal()) : data,
+  );
+  // Stored statistics are those of the samples.
+  const { graph, constants } = bindParameters(shifted, count, "training");
+  const observing = await executor.compile({
+    outputs: Object.fromEntries(graph.statistics),
+    constants,
+  });
+  const { feeds } = await noiseSamples(shifted, count).batch([...Array(count).keys()]);
+  const observed = await observing.run(feeds);
+  await observing.dispose();
+  const model = withData(shifted, (name, data) =>
+    name in observed ? float32Data(observed[name]).slice() : data,
+  );
+  const dense = await logitsOf(model, count);
+  /** Half of δᵀ H δ, H being the Hessian of the loss in the outputs and δ what these change by. */
+  const costOf = async (pruned: Model) => {
+    const left = await logitsOf(pruned, count);
+    let total = 0;
+    for (let n = 0; n < count; n++) {
+      const row = (values: ArrayLike<number>) => [0, 1, 2].map((c) => values[3 * n + c]);
+      const exponentials = row(dense).map(Math.exp);
+      const sum = exponentials.reduce((a, b) => a + b);
+      const change = row(left).map((value, c) => value - dense[3 * n + c]);
+      const average = change.reduce((all, each, c) => all + (each * exponentials[c]) / sum, 0);
+      change.forEach((each, c) => {
+        total += (exponentials[c] / sum) * (each - average) ** 2;
+      });
+    }
+    return total / count / 2;
+  };
+  const { groups } = await measureSensitivity(model, {
+    ...{ executor, samples: noiseSamples(model, count), metric: "removal", estimator: "exact" },
+    ...{ temperature: 1, coupling: "together", batchSize: count, random: new Random(0) },
+  });
+  const all = groups.map(({ group }) => group);
+  const [scores, costs]: [number[], number[]] = [[], []];
+  for (const { group, scores: own } of groups) {
+    // Of the stream, which ends in the last normalisation.
+    if (!group.rows.some(({ parameter }) => parameter === "layer3.0.conv3.weight")) continue;
+    for (const [i, score] of own.entries()) {
+      const decisions = Array.from(
+        { length: group.count },
+        (_, k): Decision => (k === i ? "prune" : "keep"),
+      );
+      scores.push(score);
+      costs.push(await costOf(applyDecisions(model, all, new Map([[group.name, decisions]]))));
+    }
+  }
+  expect(scores).toHaveLength(config.widths[2]);
+  expect(spearman(scores, costs)).toBeGreaterThan(0.9);
+});
 
 describe("parameters and multiply-accumulates equal those of the originals", () => {
   const bare = { batch_norm: false, conv_bias: true };
