@@ -51,6 +51,7 @@ describe("readJson", () => {
   test.each([
     ["missing", undefined, "missing-file"],
     ["malformed", "{", "invalid-file"],
+    ["deep", "[".repeat(50) + "[".repeat(20), "invalid-file"],
     ["too large", `"${"x".repeat(100)}"`, "invalid-file"],
   ] as const)("%s file", async (_name, content, code) => {
     const path = join(directory, "value.json");

@@ -4,6 +4,7 @@ import { createReadStream } from "node:fs";
 import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { EspalierError } from "./error.ts";
+import { parseJson } from "./json.ts";
 
 /** What a file is called until it is complete. A stopped program may leave one; it is safe to delete. */
 export const PARTIAL_SUFFIX = ".partial";
@@ -46,7 +47,8 @@ export async function writeJsonAtomic(path: string, value: unknown): Promise<voi
 
 /**
  * @param maximumBytes Larger files are refused before they are read, since they come from outside.
- * @throws EspalierError `missing-file`, or `invalid-file` for a file that is too large or not JSON.
+ * @throws EspalierError `missing-file`, or `invalid-file` for a file that is too large, not JSON, or
+ *   beyond what `parseJson` takes.
  */
 export async function readJson(path: string, maximumBytes = 256 * 1024 * 1024): Promise<unknown> {
   let text: string;
@@ -69,7 +71,7 @@ export async function readJson(path: string, maximumBytes = 256 * 1024 * 1024): 
     throw describeFileError(error, path, "read");
   }
   try {
-    return JSON.parse(text);
+    return parseJson(text);
   } catch (error) {
     throw new EspalierError(
       "invalid-file",

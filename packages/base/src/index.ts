@@ -10,4 +10,5 @@ export {
   writeJsonAtomic,
 } from "./files.ts";
 export { INTERRUPTED, onInterrupt } from "./interrupt.ts";
+export { type JsonLimits, parseJson } from "./json.ts";
 export { quote, show } from "./quote.ts";

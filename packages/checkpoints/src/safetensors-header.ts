@@ -1,5 +1,5 @@
 /** @file The JSON header of a safetensors file, checked as the reference implementation does. */
-import { quote, show } from "@espalier/base";
+import { parseJson, quote, show } from "@espalier/base";
 import type { Fail } from "./source-file.ts";
 import { byteCount, type CheckpointDtype, DTYPE_NAMES, isSize } from "./tensor.ts";
 
@@ -27,8 +27,7 @@ export function parseSafetensorsHeader(
   dataBytes: number,
   fail: Fail,
 ): SafetensorsHeader {
-  checkKeys(text, fail);
-  const header = parseJson(text, fail);
+  const header = parseHeader(text, fail);
   if (!isObject(header)) throw fail("expected the header to be a JSON object");
 
   const ranges: TensorRange[] = [];
@@ -87,50 +86,10 @@ function parseMetadata(value: unknown, fail: Fail): Record<string, string> {
   return value as Record<string, string>;
 }
 
-// Headers nest three deep; JSON.parse would take gigabytes for millions of open brackets.
-const DEEPEST_NESTING = 8;
-
-/**
- * Refuses deep nesting, and keys given twice, of which JSON.parse would silently keep the last. Looks
- * at brackets and strings only: whether the rest is JSON is for JSON.parse to say.
- */
-function checkKeys(text: string, fail: Fail): void {
-  const levels: (Set<string> | undefined)[] = [];
-  const token = /["{}[\]]/g;
-  const colon = /[ \t\r\n]*:/y;
-  for (let match = token.exec(text); match !== null; match = token.exec(text)) {
-    if (match[0] === "{" || match[0] === "[") {
-      levels.push(undefined);
-      if (levels.length > DEEPEST_NESTING) {
-        throw fail(`expected a header at most ${DEEPEST_NESTING} levels deep`);
-      }
-    } else if (match[0] !== '"') {
-      levels.pop();
-    } else {
-      const start = match.index;
-      const end = endOfString(text, start);
-      token.lastIndex = end;
-      colon.lastIndex = end;
-      if (!colon.test(text)) continue;
-      // Two spellings of a key, one with escapes, are the same key.
-      const key = parseJson(text.slice(start, end), fail) as string;
-      const keys = (levels[levels.length - 1] ??= new Set());
-      if (keys.has(key)) throw fail(`expected each key once, got ${quote(key)} twice`);
-      keys.add(key);
-    }
-  }
-}
-
-/** Index after the closing quote of the string whose opening quote is at `start`. */
-function endOfString(text: string, start: number): number {
-  let index = start + 1;
-  while (index < text.length && text[index] !== '"') index += text[index] === "\\" ? 2 : 1;
-  return index + 1;
-}
-
-function parseJson(text: string, fail: Fail): unknown {
+function parseHeader(text: string, fail: Fail): unknown {
   try {
-    return JSON.parse(text);
+    // Headers nest three deep.
+    return parseJson(text, { depth: 8, uniqueKeys: true });
   } catch (error) {
     throw fail(`expected a JSON header: ${quote((error as Error).message)}`);
   }

@@ -132,13 +132,17 @@ describe("hostile files are refused", () => {
     ["a header that is not UTF-8", safetensors({ a }, new Uint8Array(60).fill(0xff), 60), /UTF-8/],
     ["a header that is no object", safetensors("[1]"), /a JSON object/],
     ["a header with an error over two lines", safetensors('{"a":\n\nx}'), /expected a JSON header/],
-    ["a million brackets", safetensors("[".repeat(1e6)), /at most 8 levels/],
     [
-      "a tensor twice",
-      safetensors(`{"a":${JSON.stringify(a)},"\\u0061":0}`),
-      /once, got "a" twice/,
+      "a million brackets",
+      safetensors("[".repeat(1e6)),
+      /expected a JSON header: .*more than 8 levels/,
     ],
-    ["a dtype twice", safetensors('{"a":{"dtype":"F32","dtype" \n :"F64"}}'), /"dtype" twice/],
+    ["a tensor twice", safetensors(`{"a":${JSON.stringify(a)},"\\u0061":0}`), /the key a twice/],
+    [
+      "a dtype twice",
+      safetensors('{"a":{"dtype":"F32","dtype" \n :"F64"}}'),
+      /the key dtype twice/,
+    ],
     ["a tensor that is no object", safetensors({ a: 1 }), /tensor "a": expected an object/],
     ["an unknown dtype", safetensors({ a: { ...a, dtype: "F33" } }, eight), /got "F33"/],
     [

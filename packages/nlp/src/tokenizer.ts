@@ -1,5 +1,5 @@
 /** @file The tokenizer that a checkpoint comes with. */
-import { EspalierError } from "@espalier/base";
+import { EspalierError, parseJson } from "@espalier/base";
 import type { TextInput } from "@espalier/core";
 import type { Dimensions } from "./encoder.ts";
 
@@ -54,7 +54,7 @@ function parse(
   if (bytes === undefined) return undefined;
   let content: unknown;
   try {
-    content = JSON.parse(new TextDecoder().decode(bytes));
+    content = parseJson(new TextDecoder().decode(bytes));
   } catch (error) {
     throw new EspalierError("invalid-file", `${name}: ${(error as Error).message}`, {}, error);
   }
