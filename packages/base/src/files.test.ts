@@ -1,8 +1,17 @@
+import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { EspalierError, hashFile, readJson, writeFileAtomic, writeJsonAtomic } from "./index.ts";
+import {
+  EspalierError,
+  hashFile,
+  openFile,
+  readBytes,
+  readJson,
+  writeFileAtomic,
+  writeJsonAtomic,
+} from "./index.ts";
 
 let directory: string;
 beforeEach(async () => {
@@ -67,6 +76,18 @@ describe("readJson", () => {
       code: "invalid-file",
     });
   });
+});
+
+test.skipIf(process.platform === "win32")("what is not a regular file is not opened", async () => {
+  const path = join(directory, "fifo");
+  execFileSync("mkfifo", [path]);
+  for (const read of [readJson, readBytes, openFile, () => hashFile(path, "md5")]) {
+    await expect(read(path)).rejects.toMatchObject({
+      code: "invalid-file",
+      message: `${path}: expected a file, got a FIFO`,
+    });
+  }
+  await expect(readBytes("/dev/null")).rejects.toThrow("/dev/null: expected a file, got a device");
 });
 
 test("hashFile gives the digest of the content", async () => {

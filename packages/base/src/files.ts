@@ -1,7 +1,7 @@
 /** @file Files that are either whole or not there. */
 import { createHash } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { mkdir, open, readFile, rename, rm } from "node:fs/promises";
+import type { Stats } from "node:fs";
+import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { EspalierError } from "./error.ts";
 import { parseJson } from "./json.ts";
@@ -53,7 +53,7 @@ export async function writeJsonAtomic(path: string, value: unknown): Promise<voi
 export async function readJson(path: string, maximumBytes = 256 * 1024 * 1024): Promise<unknown> {
   let text: string;
   try {
-    const handle = await open(path, "r");
+    const handle = await openFile(path);
     try {
       const { size } = await handle.stat();
       if (size > maximumBytes) {
@@ -84,22 +84,53 @@ export async function readJson(path: string, maximumBytes = 256 * 1024 * 1024): 
 
 /** Reads a whole file. @throws EspalierError `missing-file` or `invalid-file`, naming the file. */
 export async function readBytes(path: string): Promise<Uint8Array> {
+  const handle = await openFile(path);
   try {
-    return await readFile(path);
+    return await handle.readFile();
   } catch (error) {
     throw describeFileError(error, path, "read");
+  } finally {
+    await handle.close();
   }
 }
 
 /** Hexadecimal digest of a file's content, read in pieces. */
 export async function hashFile(path: string, algorithm: "md5" | "sha256"): Promise<string> {
   const hash = createHash(algorithm);
+  // The stream closes it.
+  const handle = await openFile(path);
   try {
-    for await (const chunk of createReadStream(path)) hash.update(chunk as Uint8Array);
+    for await (const chunk of handle.createReadStream()) hash.update(chunk as Uint8Array);
   } catch (error) {
     throw describeFileError(error, path, "read");
   }
   return hash.digest("hex");
+}
+
+/**
+ * Opens a regular file for reading. It is looked at first, as opening a FIFO waits for who writes it, in
+ * a thread that nothing interrupts.
+ *
+ * @throws EspalierError `missing-file`, or `invalid-file` for what is not a regular file.
+ */
+export async function openFile(path: string): Promise<FileHandle> {
+  try {
+    const stats = await stat(path);
+    if (!stats.isFile()) {
+      throw new EspalierError("invalid-file", `${path}: expected a file, got ${kindOf(stats)}`, {
+        path,
+      });
+    }
+    return await open(path, "r");
+  } catch (error) {
+    throw describeFileError(error, path, "read");
+  }
+}
+
+function kindOf(stats: Stats): string {
+  if (stats.isDirectory()) return "a directory";
+  if (stats.isFIFO()) return "a FIFO";
+  return stats.isSocket() ? "a socket" : "a device";
 }
 
 /** Turns an error of Node's file system into one of ours that names `path`; passes ours through. */

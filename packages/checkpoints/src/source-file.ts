@@ -1,6 +1,6 @@
 /** @file A file from outside, read by ranges that are checked against its size. */
-import { type FileHandle, open } from "node:fs/promises";
-import { describeFileError, type ErrorData, EspalierError } from "@espalier/base";
+import type { FileHandle } from "node:fs/promises";
+import { describeFileError, type ErrorData, EspalierError, openFile } from "@espalier/base";
 
 /** Makes an error that names the file; the caller throws it. */
 export type Fail = (message: string, data?: ErrorData) => EspalierError;
@@ -23,10 +23,10 @@ export class SourceFile {
   /**
    * Opens `path`, hands it to `use` and closes it.
    *
-   * @throws EspalierError `missing-file`, `invalid-file` for a directory, what `use` throws.
+   * @throws EspalierError `missing-file`, `invalid-file` for what is not a regular file, what `use` throws.
    */
   static async use<T>(path: string, use: (file: SourceFile) => Promise<T>): Promise<T> {
-    const handle = await attempt(path, () => open(path, "r"));
+    const handle = await openFile(path);
     try {
       const stats = await attempt(path, () => handle.stat());
       return await use(new SourceFile(path, stats.size, handle));
