@@ -1,18 +1,12 @@
 /** @file Decodes image files and cuts them to size, as torchvision's transforms do. */
-import sharp, { type Sharp } from "sharp";
+import type { Sharp } from "sharp";
+import { openImage } from "./open-image.ts";
 
-// Images are decoded side by side, each by one thread, and none twice in a row.
-sharp.concurrency(1);
-sharp.cache(false);
-
-// A file of a few bytes can ask for more memory than there is.
 const MOST_PIXELS = 100e6;
 
 /** An image as three bytes for each pixel, whatever it was; orientation tags do not count. */
 function open(path: string): Sharp {
-  return sharp(path, { limitInputPixels: MOST_PIXELS, failOn: "error" })
-    .toColourspace("srgb")
-    .removeAlpha();
+  return openImage(path, MOST_PIXELS).toColourspace("srgb").removeAlpha();
 }
 
 // Averages over the area that a pixel covers, as PIL's bilinear filter does.

@@ -2,6 +2,7 @@
 import { EspalierError, startBackground } from "@espalier/base";
 import type { ImagePreprocessing, Random, Samples } from "@espalier/core";
 import { cutCentre, cutRandom, type Region } from "./decode-image.ts";
+import { describeImageError } from "./open-image.ts";
 
 /** The images of one half of a data set. */
 export interface FolderSplit {
@@ -151,8 +152,7 @@ export async function decodeBatch(
         place(image, row);
         return;
       } catch (error) {
-        const [reason] = (error instanceof Error ? error.message : String(error)).split("\n");
-        failures.push({ path: paths[index], row, reason });
+        failures.push({ path: paths[index], row, reason: describeImageError(error) });
       }
     }
   };

@@ -151,6 +151,26 @@ describe("an image folder", () => {
     expect(skipped.sort()).toEqual([join(root, "val/red/1.png"), join(root, "val/red/3.png")]);
   });
 
+  test("reads no other formats, whatever they are called", async () => {
+    await writeTwoClasses();
+    const svg =
+      '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"><rect width="9"/></svg>';
+    await writeFile(join(root, "val/red/0.png"), svg);
+    const gif = sharp({ create: { width: 9, height: 9, channels: 3, background: red } }).gif();
+    await writeFile(join(root, "val/red/1.png"), await gif.toBuffer());
+    const events: DatasetEvent[] = [];
+    const samples = (await open((event) => events.push(event))).test(preprocessing);
+    await samples.batch([2, 3]);
+    const paths = events.map((event) => [event.subject, "error" in event && event.error.message]);
+    const reason = "expected the content of a JPEG, PNG or WebP image, got something else";
+    expect(paths).toEqual(
+      ["0.png", "1.png"].map((name) => {
+        const path = join(root, "val/red", name);
+        return [path, `${path}: ${reason}`];
+      }),
+    );
+  });
+
   test("gives up when too many cannot be read", async () => {
     await writeTwoClasses(5);
     for (const i of [0, 1, 2, 3]) await writeFile(join(root, `val/red/${i}.png`), "no image");

