@@ -107,24 +107,28 @@ export async function hashFile(path: string, algorithm: "md5" | "sha256"): Promi
   return hash.digest("hex");
 }
 
+/** Opens a regular file for reading. @throws EspalierError as `statFile`. */
+export async function openFile(path: string): Promise<FileHandle> {
+  await statFile(path);
+  return open(path, "r").catch((error: unknown) => {
+    throw describeFileError(error, path, "read");
+  });
+}
+
 /**
- * Opens a regular file for reading. It is looked at first, as opening a FIFO waits for who writes it, in
- * a thread that nothing interrupts.
+ * What the file system says of a regular file. Files from outside are looked at before they are opened:
+ * opening a FIFO waits for who writes it, in a thread that nothing interrupts.
  *
  * @throws EspalierError `missing-file`, or `invalid-file` for what is not a regular file.
  */
-export async function openFile(path: string): Promise<FileHandle> {
-  try {
-    const stats = await stat(path);
-    if (!stats.isFile()) {
-      throw new EspalierError("invalid-file", `${path}: expected a file, got ${kindOf(stats)}`, {
-        path,
-      });
-    }
-    return await open(path, "r");
-  } catch (error) {
+export async function statFile(path: string): Promise<Stats> {
+  const stats = await stat(path).catch((error: unknown) => {
     throw describeFileError(error, path, "read");
-  }
+  });
+  if (stats.isFile()) return stats;
+  throw new EspalierError("invalid-file", `${path}: expected a file, got ${kindOf(stats)}`, {
+    path,
+  });
 }
 
 function kindOf(stats: Stats): string {

@@ -7,6 +7,7 @@ export {
   PARTIAL_SUFFIX,
   readBytes,
   readJson,
+  statFile,
   writeFileAtomic,
   writeJsonAtomic,
 } from "./files.ts";

@@ -5,8 +5,8 @@ import { openImage } from "./open-image.ts";
 const MOST_PIXELS = 100e6;
 
 /** An image as three bytes for each pixel, whatever it was; orientation tags do not count. */
-function open(path: string): Sharp {
-  return openImage(path, MOST_PIXELS).toColourspace("srgb").removeAlpha();
+async function open(path: string): Promise<Sharp> {
+  return (await openImage(path, MOST_PIXELS)).toColourspace("srgb").removeAlpha();
 }
 
 // Averages over the area that a pixel covers, as PIL's bilinear filter does.
@@ -22,7 +22,8 @@ export async function cutCentre(
   { height, width, crop }: { height: number; width: number; crop: number },
 ): Promise<Uint8Array> {
   const [outerHeight, outerWidth] = [Math.round(height / crop), Math.round(width / crop)];
-  return open(path)
+  const image = await open(path);
+  return image
     .resize(outerWidth, outerHeight, { fit: "cover", position: "centre", ...filter })
     .extract({
       left: Math.floor((outerWidth - width) / 2),
@@ -53,7 +54,7 @@ export async function cutRandom(
   options: { height: number; width: number; regions: readonly Region[]; mirrored: boolean },
 ): Promise<Uint8Array> {
   const { height, width, regions, mirrored } = options;
-  const image = open(path);
+  const image = await open(path);
   const { width: fullWidth, height: fullHeight } = await image.metadata();
   const fitting = regions
     .map(({ area, ratio, x, y }) => {

@@ -33,7 +33,7 @@ const REGION_ATTEMPTS = 10;
 export function folderSamples(
   split: FolderSplit,
   preprocessing: ImagePreprocessing,
-  onSkip: (path: string, reason: string) => void,
+  onSkip: (path: string, message: string) => void,
 ): Samples {
   if (preprocessing.shape[0] !== 3) {
     throw new EspalierError(
@@ -57,15 +57,15 @@ export function folderSamples(
         indices: Uint32Array.from(indices),
         cuts: augmentation && drawCuts(indices.length, augmentation),
       });
-      for (const { path, reason } of failures) {
-        if (!skipped.has(path)) onSkip(path, reason);
-        skipped.set(path, reason);
+      for (const { path, message } of failures) {
+        if (!skipped.has(path)) onSkip(path, message);
+        skipped.set(path, message);
       }
       if (skipped.size > most) {
-        const [[path, reason]] = skipped;
+        const [message] = skipped.values();
         throw new EspalierError(
           "invalid-file",
-          `${split.directory}: expected at most ${most} of ${split.paths.length} images that cannot be read, got ${skipped.size}, such as ${path}: ${reason}`,
+          `${split.directory}: expected at most ${most} of ${split.paths.length} images that cannot be read, got ${skipped.size}, such as ${message}`,
           { path: split.directory, skipped: [...skipped.keys()] },
         );
       }
@@ -112,7 +112,7 @@ export interface Decoded {
   readonly failures: readonly {
     readonly path: string;
     readonly row: number;
-    readonly reason: string;
+    readonly message: string;
   }[];
 }
 
@@ -127,7 +127,7 @@ export async function decodeBatch(
   const plane = height * width;
   const pixels = new Float32Array(indices.length * channels * plane);
   const labels = new Int32Array(indices.length);
-  const failures: { path: string; row: number; reason: string }[] = [];
+  const failures: { path: string; row: number; message: string }[] = [];
   // pixel / 255 - mean, divided by std, of all values that a byte has.
   const tables = mean.map((average, channel) =>
     Float32Array.from({ length: 256 }, (_, byte) => (byte / 255 - average) / std[channel]),
@@ -152,7 +152,11 @@ export async function decodeBatch(
         place(image, row);
         return;
       } catch (error) {
-        failures.push({ path: paths[index], row, reason: describeImageError(error) });
+        failures.push({
+          path: paths[index],
+          row,
+          message: describeImageError(error, paths[index]),
+        });
       }
     }
   };

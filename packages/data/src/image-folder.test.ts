@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -169,6 +170,17 @@ describe("an image folder", () => {
         return [path, `${path}: ${reason}`];
       }),
     );
+  });
+
+  test.skipIf(process.platform === "win32")("does not wait for a FIFO", async () => {
+    await writeTwoClasses();
+    await rm(join(root, "val/red/0.png"));
+    execFileSync("mkfifo", [join(root, "val/red/0.png")]);
+    const events: DatasetEvent[] = [];
+    const samples = (await open((event) => events.push(event))).test(preprocessing);
+    expect((await samples.batch([2])).substitutes).toEqual(new Set([0]));
+    const message = expect.stringMatching(/0\.png: expected a file, got a FIFO/);
+    expect(events).toMatchObject([{ type: "image-skip", error: { message } }]);
   });
 
   test("gives up when too many cannot be read", async () => {

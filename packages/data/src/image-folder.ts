@@ -53,8 +53,8 @@ export async function openImageFolder(
   }
   const train = await scan(trainPath, classes, options);
   const test = await scan(testPath, classes, options);
-  const onSkip = (path: string, reason: string) => {
-    const error = new EspalierError("invalid-file", `${path}: ${reason}`, { path });
+  const onSkip = (path: string, message: string) => {
+    const error = new EspalierError("invalid-file", message, { path });
     options.onEvent?.({ type: "image-skip", subject: path, error });
   };
   return {

@@ -1,4 +1,5 @@
 /** @file Opens image files with sharp, of the formats that data sets have. */
+import { EspalierError, statFile } from "@espalier/base";
 import sharp, { type Sharp } from "sharp";
 
 // Images are decoded side by side, each by one thread, and none twice in a row.
@@ -13,15 +14,18 @@ sharp.unblock({
 });
 
 /** @param mostPixels Larger images are refused: a file of a few bytes can ask for more memory than there is. */
-export function openImage(path: string, mostPixels: number): Sharp {
+export async function openImage(path: string, mostPixels: number): Promise<Sharp> {
+  // Opening a FIFO would wait for who writes it, in a thread that nothing interrupts.
+  await statFile(path);
   return sharp(path, { limitInputPixels: mostPixels, failOn: "error" });
 }
 
-/** What sharp threw, in one line. */
-export function describeImageError(error: unknown): string {
+/** Why the image could not be read, in one line that names it. */
+export function describeImageError(error: unknown, path: string): string {
+  if (EspalierError.isInstance(error)) return error.message;
   const [reason] = (error instanceof Error ? error.message : String(error)).split("\n");
   // What sharp says of a format that is blocked, too.
   return reason === "Input file contains unsupported image format"
-    ? "expected the content of a JPEG, PNG or WebP image, got something else"
-    : reason;
+    ? `${path}: expected the content of a JPEG, PNG or WebP image, got something else`
+    : `${path}: ${reason}`;
 }

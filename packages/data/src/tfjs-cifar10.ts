@@ -71,7 +71,7 @@ async function readLabels(path: string, count: number): Promise<readonly number[
 /** RGB pixels, [count, 32, 32, 3]. */
 async function decodeStrip(path: string, count: number): Promise<Uint8Array> {
   try {
-    const strip = openImage(path, PIXELS * count);
+    const strip = await openImage(path, PIXELS * count);
     const { data, info } = await strip.raw().toBuffer({ resolveWithObject: true });
     const { width, height, channels } = info;
     if (width !== PIXELS || height !== count || channels !== CHANNELS) {
@@ -81,7 +81,7 @@ async function decodeStrip(path: string, count: number): Promise<Uint8Array> {
   } catch (error) {
     throw new EspalierError(
       "invalid-file",
-      `${path}: expected a ${PIXELS}×${count} RGB image: ${describeImageError(error)}`,
+      `expected a ${PIXELS}×${count} RGB image: ${describeImageError(error, path)}`,
       { path },
       error,
     );
