@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { describeFileError, EspalierError } from "@espalier/base";
 import type { Measure, Preprocessing } from "@espalier/core";
 import { type Dataset, expectKind } from "./dataset.ts";
+import type { OpenOptions } from "./open-options.ts";
 import { readTable, type TableOptions, tableEndings } from "./read-table.ts";
 import { type TextSplit, textSamples } from "./text-samples.ts";
 
@@ -105,12 +106,18 @@ const MOST_TOKENS = 128;
  * Opens a task of GLUE from a folder with files such as `train.tsv` and `dev.tsv`, or `train.jsonl`, or
  * `train-00000-of-00001.parquet` and `validation-00000-of-00001.parquet`, or from the folder above it.
  *
- * @throws EspalierError `missing-file`, or `invalid-file` naming the file and the row that is wrong.
+ * @throws EspalierError `missing-file`, or `invalid-file` naming the file and the row that is wrong,
+ *   `aborted`.
  */
-export async function openGlue(name: string, task: GlueTask, directory: string): Promise<Dataset> {
+export async function openGlue(
+  name: string,
+  task: GlueTask,
+  directory: string,
+  { signal }: OpenOptions = {},
+): Promise<Dataset> {
   const found = await findFolder(directory, [task.folder, name]);
-  const train = await readSplit(await findHalf(found, HALVES.train), task);
-  const test = await readSplit(await findHalf(found, HALVES.test), task);
+  const train = await readSplit(await findHalf(found, HALVES.train), task, signal);
+  const test = await readSplit(await findHalf(found, HALVES.test), task, signal);
   const samples = (half: keyof typeof HALVES, split: TextSplit, preprocessing: Preprocessing) => {
     const input = expectKind("text", `glue/${name}`, preprocessing);
     return textSamples(split, input, MOST_TOKENS, `glue/${name}: ${half}`);
@@ -167,11 +174,15 @@ async function findHalf(directory: string, names: readonly string[]): Promise<st
   );
 }
 
-async function readSplit(paths: readonly string[], task: GlueTask): Promise<TextSplit> {
+async function readSplit(
+  paths: readonly string[],
+  task: GlueTask,
+  signal: AbortSignal | undefined,
+): Promise<TextSplit> {
   const sentences: string[][] = [];
   const labels: number[] = [];
   for (const path of paths) {
-    const rows = await readTable(path, task);
+    const rows = await readTable(path, task, signal);
     rows.forEach((row, i) => {
       const fail = (what: string): never => {
         throw new EspalierError("invalid-file", `${path}: row ${i + 1}: ${what}`, {

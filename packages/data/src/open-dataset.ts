@@ -58,7 +58,7 @@ const openers: Readonly<Record<string, Opener>> = {
       {
         forms: [`glue/${task}`, `glue/${task}:DIRECTORY`],
         open: async (directory, options) =>
-          openGlue(task, description, directory ?? (await glueOfHub(task, options))),
+          openGlue(task, description, directory ?? (await glueOfHub(task, options)), options),
       },
     ]),
   ),

@@ -1,7 +1,13 @@
 /** @file Tables of text: tab-separated values, lines of JSON, and Parquet. */
-import { readFile, stat } from "node:fs/promises";
-import { describeFileError, EspalierError } from "@espalier/base";
-import { asyncBufferFromFile, parquetMetadataAsync, parquetReadObjects } from "hyparquet";
+import {
+  describeFileError,
+  EspalierError,
+  parseJson,
+  readBytes,
+  statFile,
+  throwIfAborted,
+} from "@espalier/base";
+import { readParquet } from "./read-parquet.ts";
 
 /** One row: fields by the names of their columns. */
 export type Row = Readonly<Record<string, unknown>>;
@@ -16,19 +22,20 @@ export interface TableOptions {
 /** Endings of the files that can be read. */
 export const tableEndings = [".tsv", ".jsonl", ".json", ".parquet"] as const;
 
-// Files are read whole. The largest of GLUE's has 80 MB, and 400,000 rows.
+// Files are read whole. The largest of GLUE's has 80 MB.
 const MOST_BYTES = 2 ** 30;
-const MOST_ROWS = 10_000_000;
 
 /**
  * The rows of a table.
  *
- * @throws EspalierError `missing-file`, or `invalid-file` naming the line that is wrong.
+ * @throws EspalierError `missing-file`, `aborted`, or `invalid-file` naming the line that is wrong.
  */
-export async function readTable(path: string, options: TableOptions = {}): Promise<Row[]> {
-  const { size } = await stat(path).catch((error: unknown) => {
-    throw describeFileError(error, path, "read");
-  });
+export async function readTable(
+  path: string,
+  options: TableOptions = {},
+  signal?: AbortSignal,
+): Promise<Row[]> {
+  const { size } = await statFile(path);
   if (size > MOST_BYTES) {
     throw new EspalierError("invalid-file", `${path}: expected at most 1 GiB, got ${size} bytes`, {
       path,
@@ -36,27 +43,22 @@ export async function readTable(path: string, options: TableOptions = {}): Promi
     });
   }
   if (path.endsWith(".parquet")) {
-    try {
-      const file = await asyncBufferFromFile(path);
-      const metadata = await parquetMetadataAsync(file);
-      // A few bytes can claim any number of rows.
-      const rows = metadata.row_groups.reduce((total, group) => total + Number(group.num_rows), 0);
-      if (!(rows <= MOST_ROWS)) throw new Error(`expected at most ${MOST_ROWS} rows, got ${rows}`);
-      return (await parquetReadObjects({ file, metadata })) as Row[];
-    } catch (error) {
+    const bytes = await readParquet(path, MOST_BYTES, signal).catch((error: unknown) => {
+      throwIfAborted(signal);
       const [reason] = (error as Error).message.split("\n");
       throw new EspalierError("invalid-file", `${path}: ${reason}`, { path }, error);
-    }
+    });
+    return parseJsonLines(path, linesOf(path, bytes));
   }
-  const lines = await readLines(path);
+  const lines = linesOf(path, await readBytes(path));
   return path.endsWith(".tsv") ? parseTsv(path, lines, options) : parseJsonLines(path, lines);
 }
 
 /** Lines as Python's text files have them: they end in \n, \r\n or \r. A byte order mark is dropped. */
-async function readLines(path: string): Promise<string[]> {
+function linesOf(path: string, bytes: Uint8Array): string[] {
   let text: string;
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(await readFile(path));
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (error) {
     if (!(error instanceof TypeError)) throw describeFileError(error, path, "read");
     throw new EspalierError("invalid-file", `${path}: expected text in UTF-8`, { path }, error);
@@ -88,7 +90,7 @@ function parseJsonLines(path: string, lines: readonly string[]): Row[] {
   return lines.flatMap((line, i) => {
     if (line.trim() === "") return [];
     try {
-      const row: unknown = JSON.parse(line);
+      const row: unknown = parseJson(line);
       if (typeof row === "object" && row !== null && !Array.isArray(row)) return [row as Row];
     } catch {
       // Said below.
