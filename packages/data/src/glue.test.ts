@@ -139,6 +139,22 @@ describe("files", () => {
     ]);
   });
 
+  test("the digest is of sentences and labels, whatever file they are in", async () => {
+    const digest = async () => (await openDataset(`glue/rte:${root}`)).digest();
+    const row = { sentence1: "a", sentence2: "b", label: 0 };
+    await write("train.jsonl", JSON.stringify(row));
+    await write("dev.jsonl", JSON.stringify(row));
+    const before = await digest();
+    expect(before).toMatch(/^[0-9a-f]{64}$/);
+    await write("dev.jsonl", JSON.stringify({ ...row, label: 1 }));
+    expect(await digest()).not.toBe(before);
+    await write("dev.jsonl", JSON.stringify({ ...row, sentence2: "c" }));
+    expect(await digest()).not.toBe(before);
+    await rm(join(root, "dev.jsonl"));
+    await write("dev.tsv", "sentence1\tsentence2\tlabel\na\tb\tentailment\n");
+    expect(await digest()).toBe(before);
+  });
+
   test("parts of which one is missing are refused, and a whole file goes before parts", async () => {
     const rows = '{"sentence1":"a","sentence2":"b","label":0}\n';
     await write("dev.jsonl", rows);

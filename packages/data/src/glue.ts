@@ -1,4 +1,5 @@
 /** @file GLUE (Wang et al. 2019, arXiv 1804.07461): sentences, and pairs of them, to be classified. */
+import { createHash } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { describeFileError, EspalierError } from "@espalier/base";
@@ -129,6 +130,16 @@ export async function openGlue(
     measures: task.measures,
     verified: false,
     counts: { train: train.labels.length, test: test.labels.length },
+    digest: async () => {
+      const hash = createHash("sha256");
+      for (const { sentences, labels } of [train, test]) {
+        hash.update(`${labels.length}\n`);
+        for (const [i, label] of labels.entries()) {
+          hash.update(`${JSON.stringify([sentences[i], label])}\n`);
+        }
+      }
+      return hash.digest("hex");
+    },
     train: (preprocessing) => samples("train", train, preprocessing),
     test: (preprocessing) => samples("test", test, preprocessing),
   };

@@ -22,6 +22,8 @@ export interface ImageDataset {
   readonly verified: boolean;
   /** How many images there are. */
   readonly counts: { readonly train: number; readonly test: number };
+  /** As that of `Dataset`. */
+  digest(): Promise<string>;
   /**
    * The training images as a model with this preprocessing takes them, under the input name
    * `pixel_values`.

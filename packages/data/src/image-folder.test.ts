@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { mkdir, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Random } from "@espalier/core";
@@ -150,6 +150,23 @@ describe("an image folder", () => {
     await samples.batch([6]);
     const skipped = events.map((event) => event.type === "image-skip" && event.subject);
     expect(skipped.sort()).toEqual([join(root, "val/red/1.png"), join(root, "val/red/3.png")]);
+  });
+
+  test("has a digest of names, sizes and classes", async () => {
+    await writeTwoClasses();
+    const digest = async () => (await open()).digest();
+    const before = await digest();
+    expect(before).toMatch(/^[0-9a-f]{64}$/);
+    expect(await digest()).toBe(before);
+    await symlink(join(root, "nowhere"), join(root, "val/red/2.png"));
+    expect(await digest()).not.toBe(before);
+    await rm(join(root, "val/red/2.png"));
+    await rename(join(root, "val/red/1.png"), join(root, "val/blue/2.png"));
+    expect(await digest()).not.toBe(before);
+    await rename(join(root, "val/blue/2.png"), join(root, "val/red/1.png"));
+    expect(await digest()).toBe(before);
+    await writeFile(join(root, "val/red/1.png"), "x", { flag: "a" });
+    expect(await digest()).not.toBe(before);
   });
 
   test("reads no other formats, whatever they are called", async () => {

@@ -1,8 +1,9 @@
 /** @file A folder of images in ImageNet's layout: `train/CLASS/IMAGE` and `val/CLASS/IMAGE`. */
 import { isUtf8 } from "node:buffer";
+import { createHash } from "node:crypto";
 import type { Dirent } from "node:fs";
-import { readdir } from "node:fs/promises";
-import { basename, join } from "node:path";
+import { readdir, stat } from "node:fs/promises";
+import { basename, join, relative, sep } from "node:path";
 import { describeFileError, EspalierError, throwIfAborted } from "@espalier/base";
 import { type FolderSplit, folderSamples } from "./folder-samples.ts";
 import type { ImageDataset } from "./image-dataset.ts";
@@ -62,9 +63,37 @@ export async function openImageFolder(
     classes,
     verified: false,
     counts: { train: train.paths.length, test: test.paths.length },
+    digest: () => digestOf([train, test]),
     train: (preprocessing) => folderSamples(train, preprocessing, onSkip),
     test: (preprocessing) => folderSamples(test, preprocessing, onSkip),
   };
+}
+
+// Sizes are asked for side by side, of so many images at a time.
+const SIZES_AT_ONCE = 256;
+
+async function digestOf(splits: readonly FolderSplit[]): Promise<string> {
+  const hash = createHash("sha256");
+  for (const { directory, paths, labels } of splits) {
+    hash.update(`${paths.length}\n`);
+    for (let first = 0; first < paths.length; first += SIZES_AT_ONCE) {
+      const some = paths.slice(first, first + SIZES_AT_ONCE);
+      // What is not there is skipped when it is read.
+      const sizes = await Promise.all(
+        some.map((path) =>
+          stat(path).then(
+            ({ size }) => size,
+            () => null,
+          ),
+        ),
+      );
+      for (const [i, path] of some.entries()) {
+        const name = relative(directory, path).replaceAll(sep, "/");
+        hash.update(`${JSON.stringify([name, sizes[i], labels[first + i]])}\n`);
+      }
+    }
+  }
+  return hash.digest("hex");
 }
 
 async function list(directory: string): Promise<readonly Dirent<Buffer>[]> {

@@ -205,6 +205,7 @@ const task: Task = {
   classesIn: () => undefined,
   measures: [],
   counts: { train: 48, test: 12 },
+  digest: async () => "noise",
   train: (of) => noiseSamples(of as Model, 48),
   test: (of) => noiseSamples(of as Model, 12, 2),
 };

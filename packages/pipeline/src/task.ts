@@ -24,6 +24,8 @@ export interface Task {
   /** Whether the files are those of the published data set. */
   readonly verified: boolean;
   readonly counts: { readonly train: number; readonly test: number };
+  /** SHA-256, hexadecimal, that tells its samples from others of the same name, as a data set's. */
+  digest(): Promise<string>;
   /**
    * The number that `model` has for each class; undefined where they are the same.
    *
@@ -62,6 +64,7 @@ export async function openTask(data: string, options: OpenTaskOptions = {}): Pro
     measures,
     verified,
     counts,
+    digest: () => dataset.digest(),
     classesIn,
     train: (model) => relabel(dataset.train(model.preprocessing), classesIn(model)),
     test: (model) => relabel(dataset.test(model.preprocessing), classesIn(model)),

@@ -22,6 +22,7 @@ const task: Task = {
   measures: [],
   verified: true,
   counts: { train: 64, test: 40 },
+  digest: async () => "noise",
   train: () => noiseSamples(model, 64, 1),
   test: () => noiseSamples(model, 40, 2),
 };
