@@ -6,9 +6,13 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import {
   EspalierError,
   hashFile,
+  listDirectory,
+  movePath,
   openFile,
   readBytes,
   readJson,
+  removePath,
+  writeDirectoryAtomic,
   writeFileAtomic,
   writeJsonAtomic,
 } from "./index.ts";
@@ -47,6 +51,40 @@ describe("writeFileAtomic", () => {
       throw Object.assign(new Error("ENOSPC"), { code: "ENOSPC" });
     })();
     await expect(writeFileAtomic(path, source)).rejects.toMatchObject({ code: "disk-full" });
+  });
+});
+
+describe("directories", () => {
+  test("appear when they are complete, without what was left of them before", async () => {
+    const path = join(directory, "a", "b");
+    await mkdir(`${path}.partial`, { recursive: true });
+    await writeFile(join(`${path}.partial`, "left"), "");
+    const failing = writeDirectoryAtomic(path, async (partial) => {
+      await writeFile(join(partial, "half"), "");
+      throw new Error("stopped");
+    });
+    await expect(failing).rejects.toThrow("stopped");
+    expect(await listDirectory(path)).toEqual([]);
+    await writeDirectoryAtomic(path, (partial) => writeFile(join(partial, "whole"), ""));
+    expect(await listDirectory(path)).toEqual(["whole"]);
+    await removePath(path);
+    await removePath(path);
+    expect(await listDirectory(join(directory, "a"))).toEqual([]);
+  });
+
+  test("errors name them", async () => {
+    const file = join(directory, "file");
+    await writeFile(file, "");
+    const below = join(file, "below");
+    for (const failing of [
+      writeDirectoryAtomic(below, async () => {}),
+      movePath(directory, below),
+      listDirectory(file),
+    ]) {
+      const error = await failing.catch((caught: unknown) => caught);
+      expect(EspalierError.isInstance(error)).toBe(true);
+      expect((error as Error).message).toContain(file);
+    }
   });
 });
 

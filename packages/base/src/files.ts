@@ -1,7 +1,7 @@
 /** @file Files that are either whole or not there. */
 import { createHash } from "node:crypto";
 import type { Stats } from "node:fs";
-import { type FileHandle, mkdir, open, rename, rm, stat } from "node:fs/promises";
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { EspalierError } from "./error.ts";
 import { parseJson } from "./json.ts";
@@ -43,6 +43,66 @@ export async function writeFileAtomic(
 /** Writes `value` as indented JSON with a final newline; atomic as `writeFileAtomic`. */
 export async function writeJsonAtomic(path: string, value: unknown): Promise<void> {
   await writeFileAtomic(path, `${JSON.stringify(value, undefined, 2)}\n`);
+}
+
+/**
+ * Has `write` fill a directory, which appears under the name `path` when it is complete. What a stopped
+ * program has left of it is removed first.
+ *
+ * @throws EspalierError as `writeFileAtomic`, and what `write` throws.
+ */
+export async function writeDirectoryAtomic(
+  path: string,
+  write: (partial: string) => Promise<void>,
+): Promise<void> {
+  const partial = path + PARTIAL_SUFFIX;
+  await removePath(partial);
+  try {
+    await mkdir(partial, { recursive: true });
+  } catch (error) {
+    throw describeFileError(error, path, "write");
+  }
+  await write(partial);
+  await movePath(partial, path);
+}
+
+/** Renames a file or directory. @throws EspalierError naming where it could not be moved to. */
+export async function movePath(from: string, to: string): Promise<void> {
+  try {
+    await rename(from, to);
+  } catch (error) {
+    throw describeFileError(error, to, "write");
+  }
+}
+
+/** Removes a file or a directory with all that is in it, if it is there. @throws EspalierError naming it. */
+export async function removePath(path: string): Promise<void> {
+  try {
+    await rm(path, { recursive: true, force: true });
+  } catch (error) {
+    throw describeFileError(error, path, "write");
+  }
+}
+
+/**
+ * The names of what is in a directory; none where there is no such directory.
+ *
+ * @throws EspalierError naming it, such as `invalid-argument` for a file.
+ */
+export async function listDirectory(path: string): Promise<string[]> {
+  try {
+    return await readdir(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === "ENOENT") return [];
+    if (code !== "ENOTDIR") throw describeFileError(error, path, "read");
+    throw new EspalierError(
+      "invalid-argument",
+      `${path}: expected a directory, got a file`,
+      { path },
+      error,
+    );
+  }
 }
 
 /**

@@ -3,11 +3,15 @@ export { type ErrorCode, type ErrorData, EspalierError, throwIfAborted } from ".
 export {
   describeFileError,
   hashFile,
+  listDirectory,
+  movePath,
   openFile,
   PARTIAL_SUFFIX,
   readBytes,
   readJson,
+  removePath,
   statFile,
+  writeDirectoryAtomic,
   writeFileAtomic,
   writeJsonAtomic,
 } from "./files.ts";

@@ -4,12 +4,12 @@ export {
   CALIBRATION_SAMPLES,
   type ExportedFile,
   type ExportOptions,
-  exportedNames,
   exportModel,
   fileName,
   onnxFiles,
   type Precision,
 } from "./export.ts";
+export { type ExportDirectoryOptions, writeExport } from "./export-directory.ts";
 export { type Inspection, inspect, type LayerInspection } from "./inspect.ts";
 
 export {
@@ -39,6 +39,7 @@ export {
   measureOperations,
   type OperationTime,
 } from "./measure-operations.ts";
+export { expectEmpty } from "./output-directory.ts";
 export { expectPlugins, loadPlugins } from "./plugins.ts";
 export {
   type EvaluationRecord,
@@ -77,7 +78,7 @@ export {
   type OpenRunOptions,
   RunDirectory,
 } from "./run-directory.ts";
-export { expectEmpty, saveModel } from "./save-model.ts";
+export { saveModel } from "./save-model.ts";
 export {
   budgetShares,
   type Compensation,

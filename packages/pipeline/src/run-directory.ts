@@ -5,7 +5,7 @@ import { mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { EspalierError, PARTIAL_SUFFIX, readJson, show, writeJsonAtomic } from "@espalier/base";
-import { expectEmpty } from "./save-model.ts";
+import { expectEmpty } from "./output-directory.ts";
 
 /** What was asked for; the first file of a run. */
 export const MANIFEST = "run.json";
@@ -57,7 +57,7 @@ export class RunDirectory {
     }
     // A run that was stopped before its manifest was complete has left nothing else.
     if (resume) await rm(manifestPath + PARTIAL_SUFFIX, { force: true });
-    await expectEmpty(path);
+    await expectEmpty(path, "use --resume to continue a run or --overwrite to replace it");
     await writeJsonAtomic(manifestPath, manifest);
     return new RunDirectory(path);
   }

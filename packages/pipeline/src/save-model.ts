@@ -1,8 +1,7 @@
 /** @file Models as directories: `config.json` and `model.safetensors`. */
 
-import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { EspalierError, writeFileAtomic, writeJsonAtomic } from "@espalier/base";
+import { writeFileAtomic, writeJsonAtomic } from "@espalier/base";
 import { float32Tensor, writeSafetensors } from "@espalier/checkpoints";
 import type { Model } from "@espalier/core";
 
@@ -22,23 +21,4 @@ export async function saveWeights(model: Model, directory: string): Promise<void
   );
   // "pt" tells readers of the safetensors format how tensors are named and laid out.
   await writeSafetensors(join(directory, "model.safetensors"), tensors, { format: "pt" });
-}
-
-/** @throws EspalierError `occupied-directory` if `directory` exists and is not empty. */
-export async function expectEmpty(directory: string): Promise<void> {
-  const entries = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT") return [];
-    throw new EspalierError(
-      "invalid-argument",
-      `${directory}: expected a directory to write to: ${error.message}`,
-      { directory },
-      error,
-    );
-  });
-  if (entries.length === 0) return;
-  throw new EspalierError(
-    "occupied-directory",
-    `${directory}: expected an empty or new directory, found ${entries.length} entries; use --resume to continue a run or --overwrite to replace it`,
-    { directory },
-  );
 }

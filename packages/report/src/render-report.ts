@@ -1,7 +1,6 @@
 /** @file A run directory as a page, a model card and a summary. */
 import { join } from "node:path";
 import { writeFileAtomic, writeJsonAtomic } from "@espalier/base";
-import { fileName } from "@espalier/pipeline";
 import { renderCard, renderExportCard, renderPlainCard } from "./card.ts";
 import { renderPage } from "./page.ts";
 import { readExportedModel, readExportLayout, readRun } from "./read-run.ts";
@@ -54,18 +53,20 @@ const runFiles: readonly RunFile[] = [
  * Writes `README.md`, a model card, into an exported directory: with the results of the run that made
  * the model, where there is one.
  *
+ * @param name What the model is called if no run made it.
  * @returns Its path.
  * @throws EspalierError as `renderReport`.
  */
 export async function writeExportCard(
   directory: string,
+  name: string,
   runDirectory: string | undefined,
 ): Promise<string> {
   const path = join(directory, "README.md");
   const layout = await readExportLayout(directory);
   const card =
     runDirectory === undefined
-      ? renderPlainCard(fileName(directory), await readExportedModel(directory), layout)
+      ? renderPlainCard(name, await readExportedModel(directory), layout)
       : renderExportCard(summarize(await readRun(runDirectory)), layout);
   await writeFileAtomic(path, card);
   return path;

@@ -1,18 +1,17 @@
 /** @file `espalier export`: a model for use elsewhere. */
 import { existsSync } from "node:fs";
-import { rm, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { drawSamples, Random } from "@espalier/core";
 import {
   CALIBRATION_SAMPLES,
-  expectEmpty,
-  exportedNames,
   exportModel,
   fileName,
   loadSource,
   MANIFEST,
   type PruningRecord,
   readPruning,
+  writeExport,
 } from "@espalier/pipeline";
 import { formatBytes, writeExportCard } from "@espalier/report";
 import type { Command } from "commander";
@@ -45,29 +44,35 @@ export function registerExport(program: Command, signal: AbortSignal): void {
       const { print, executor, openTask, onEvent } = await createContext(options, signal);
       const { families } = await openFamilies(options);
       const { to } = options;
-      const { model, sha256, hub } = await loadSource(source, families, { signal, onEvent });
+      const { model, path, sha256, hub } = await loadSource(source, families, { signal, onEvent });
       const pruning = await pruningOf(source);
       const task = options.data === undefined ? undefined : await openTask(options.data);
-      if (options.overwrite) {
-        // Only what an export consists of is replaced.
-        const own = families.flatMap(({ files = [] }) => files);
-        for (const name of [...exportedNames, ...own]) {
-          await rm(join(to, name), { recursive: true, force: true });
-        }
-      }
-      await expectEmpty(to);
       const random = new Random(options.seed).stream("export");
-      const files = await exportModel(model, to, {
-        executor,
-        calibration: task && drawSamples(task.train(model), CALIBRATION_SAMPLES, random),
-        metadata: { "espalier.source": hub ?? fileName(source), "espalier.source.sha256": sha256 },
-        pruning,
-        signal,
-        onEvent,
-      });
-      const card = await writeExportCard(to, isRun(source) ? source : undefined);
-      const { size } = await stat(card);
-      const written = [...files, { path: "README.md", bytes: size }];
+      const written = await writeExport(
+        to,
+        {
+          overwrite: options.overwrite,
+          inputs: [path],
+          files: families.flatMap(({ files = [] }) => files),
+        },
+        async (partial) => {
+          const files = await exportModel(model, partial, {
+            executor,
+            calibration: task && drawSamples(task.train(model), CALIBRATION_SAMPLES, random),
+            metadata: {
+              "espalier.source": hub ?? fileName(source),
+              "espalier.source.sha256": sha256,
+            },
+            pruning,
+            signal,
+            onEvent,
+          });
+          const run = isRun(source) ? source : undefined;
+          const card = await writeExportCard(partial, fileName(resolve(to)), run);
+          const { size } = await stat(card);
+          return [...files, { path: "README.md", bytes: size }];
+        },
+      );
       print({ source, directory: to, files: written }, () =>
         [
           formatTable(
