@@ -25,6 +25,7 @@ import {
   type EpochRecord,
   type Evaluation,
   evaluate,
+  expectBatch,
   expectHidden,
   expectSmoothing,
 } from "@espalier/train";
@@ -156,6 +157,9 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
   expectPossible(request, task);
   const random = new Random(settings.seed);
   const start = startOf(request, context, random);
+  for (const { epochs, batchSize } of [settings.tune, settings.tuneDense ?? settings.tune]) {
+    if (epochs > 0) expectBatch(start.training, batchSize);
+  }
   const run = await RunDirectory.open(
     request.directory,
     {
@@ -174,6 +178,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
       machine: byLatency ? request.timing?.machine : undefined,
     },
     request,
+    [source.path, request.plan?.path, task.directory].filter((path) => path !== undefined),
   );
   const { training, validation } = start;
   const dense = await prepareDense(run, request, context, start, random);

@@ -1,16 +1,37 @@
 /** @file Run directories: every stage leaves a file, and a stage whose file is there is not run again. */
 
 import { existsSync } from "node:fs";
-import { mkdir, readdir, rename, rm } from "node:fs/promises";
+import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { EspalierError, PARTIAL_SUFFIX, readJson, show, writeJsonAtomic } from "@espalier/base";
-import { expectEmpty } from "./output-directory.ts";
+import {
+  describeFileError,
+  EspalierError,
+  listDirectory,
+  PARTIAL_SUFFIX,
+  readJson,
+  removePath,
+  show,
+  writeDirectoryAtomic,
+  writeJsonAtomic,
+} from "@espalier/base";
+import { expectEmpty, expectOnly, expectOutside } from "./output-directory.ts";
 
 /** What was asked for; the first file of a run. */
 export const MANIFEST = "run.json";
 /** The model as it is after the last stage that changes it. */
 export const FINAL_MODEL = "model";
+
+const commands: readonly unknown[] = ["prune", "sensitivity", "train"];
+
+/** All that the directory of a run has, the reports of it included. */
+const runNames = [
+  MANIFEST,
+  ...["dense", "dense-training.json", "latency", "rounds", "sensitivity.json", "plan.json"],
+  ...["budgets.json", "pruned", "training.safetensors", "training.json", FINAL_MODEL],
+  ...["evaluation.json", "export", "sizes.json", "latency.json"],
+  ...["report.html", "README.md", "summary.json"],
+];
 
 export type Manifest = Readonly<Record<string, unknown>>;
 
@@ -32,14 +53,16 @@ export class RunDirectory {
   /**
    * Begins or resumes a run.
    *
+   * @param inputs Files and directories that the run reads.
    * @throws EspalierError `occupied-directory` if there is something else; `invalid-argument` naming
-   *   the first setting in which a run to be resumed differs, and if it is both to be resumed and to be
-   *   overwritten.
+   *   the first setting in which a run to be resumed differs, if it is both to be resumed and to be
+   *   overwritten, and if an input would be overwritten.
    */
   static async open(
     path: string,
     manifest: Manifest,
     { resume, overwrite }: OpenRunOptions,
+    inputs: readonly string[] = [],
   ): Promise<RunDirectory> {
     const manifestPath = join(path, MANIFEST);
     if (resume && overwrite) {
@@ -49,15 +72,20 @@ export class RunDirectory {
         { path },
       );
     }
-    if (overwrite && existsSync(manifestPath)) await rm(path, { recursive: true });
+    if (overwrite && existsSync(manifestPath)) await removeRun(path, inputs);
     if (resume && existsSync(manifestPath)) {
       expectSame(manifestPath, (await readJson(manifestPath)) as Manifest, manifest);
       await removePartial(path);
       return new RunDirectory(path);
     }
     // A run that was stopped before its manifest was complete has left nothing else.
-    if (resume) await rm(manifestPath + PARTIAL_SUFFIX, { force: true });
-    await expectEmpty(path, "use --resume to continue a run or --overwrite to replace it");
+    if (resume || overwrite) await removePath(manifestPath + PARTIAL_SUFFIX);
+    await expectEmpty(
+      path,
+      overwrite
+        ? `it is no run, without a ${MANIFEST}`
+        : "use --resume to continue a run or --overwrite to replace it",
+    );
     await writeJsonAtomic(manifestPath, manifest);
     return new RunDirectory(path);
   }
@@ -81,19 +109,13 @@ export class RunDirectory {
   /** Makes sure that a directory of the run is there; `write` fills one under a passing name. */
   async directory(name: string, write: (path: string) => Promise<void>): Promise<string> {
     const path = this.file(name);
-    if (!existsSync(path)) {
-      const partial = path + PARTIAL_SUFFIX;
-      await rm(partial, { recursive: true, force: true });
-      await mkdir(partial, { recursive: true });
-      await write(partial);
-      await rename(partial, path);
-    }
+    if (!existsSync(path)) await writeDirectoryAtomic(path, write);
     return path;
   }
 
   /** Removes a file that later stages do not need. */
   async discard(name: string): Promise<void> {
-    await rm(this.file(name), { recursive: true, force: true });
+    await removePath(this.file(name));
   }
 }
 
@@ -115,10 +137,32 @@ function expectSame(path: string, before: Manifest, now: Manifest): void {
   }
 }
 
+/** Removes a run, and nothing else: the directory stays. */
+async function removeRun(path: string, inputs: readonly string[]): Promise<void> {
+  const manifestPath = join(path, MANIFEST);
+  const manifest = (await readJson(manifestPath).catch((error: unknown) => {
+    if (!EspalierError.isInstance(error, "invalid-file")) throw error;
+  })) as Manifest | null | undefined;
+  if (!commands.includes(manifest?.command)) {
+    throw new EspalierError(
+      "occupied-directory",
+      `${manifestPath}: expected the file of a run, which would be replaced, found another's`,
+      { path },
+    );
+  }
+  await expectOutside(path, inputs);
+  await expectOnly(path, runNames, "a run");
+  // While it has its manifest, a run that is half removed can be overwritten again.
+  const entries = (await listDirectory(path)).filter((name) => name !== MANIFEST);
+  for (const name of [...entries, MANIFEST]) await removePath(join(path, name));
+}
+
 /** Removes what a stopped program has left of unfinished files. */
 async function removePartial(path: string): Promise<void> {
-  for (const entry of await readdir(path, { withFileTypes: true, recursive: true })) {
-    if (!entry.name.endsWith(PARTIAL_SUFFIX)) continue;
-    await rm(join(entry.parentPath, entry.name), { recursive: true, force: true });
+  const entries = await readdir(path, { withFileTypes: true, recursive: true }).catch((error) => {
+    throw describeFileError(error, path, "read");
+  });
+  for (const entry of entries) {
+    if (entry.name.endsWith(PARTIAL_SUFFIX)) await removePath(join(entry.parentPath, entry.name));
   }
 }

@@ -17,6 +17,8 @@ export interface Task {
   readonly name: string;
   /** As it was asked for, such as "cifar10:DIR". */
   readonly spec: string;
+  /** Where its files are, if that was said. */
+  readonly directory?: string | undefined;
   readonly classes: readonly string[];
   readonly objective: Objective["name"];
   /** What models are judged by besides accuracy and loss. */
@@ -59,6 +61,7 @@ export async function openTask(data: string, options: OpenTaskOptions = {}): Pro
   return {
     name,
     spec: data,
+    directory: data.includes(":") ? data.slice(data.indexOf(":") + 1) : undefined,
     classes,
     objective,
     measures,

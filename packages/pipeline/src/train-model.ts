@@ -1,10 +1,16 @@
 /** @file Training of a whole model, from scratch or further. */
-import { type Model, Random } from "@espalier/core";
-import { type EpochRecord, type Evaluation, evaluate } from "@espalier/train";
+import { Random } from "@espalier/core";
+import {
+  type EpochRecord,
+  type Evaluation,
+  evaluate,
+  expectBatch,
+  expectSmoothing,
+} from "@espalier/train";
 import type { RunContext } from "./prune.ts";
 import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
 import type { TuneSettings } from "./settings.ts";
-import { loadSource } from "./source.ts";
+import { type LoadedSource, loadSource } from "./source.ts";
 import { forTask, holdOut, trainInRun } from "./train-in-run.ts";
 
 export interface TrainRequest extends OpenRunOptions {
@@ -35,8 +41,13 @@ export async function trainModel(
   const { source, settings, seed, batchSize } = request;
   const { executor, task, signal, onEvent } = context;
   const random = new Random(seed);
-  const { model: start, sha256, hub } = await startOf(source, context, random);
+  const { model: start, path, sha256, hub } = await startOf(source, context, random);
   const model = forTask(start, task, random);
+  const { training, validation } = holdOut(task.train(model), settings.validation, random);
+  if (settings.epochs > 0) {
+    expectSmoothing({ name: task.objective }, settings.labelSmoothing);
+    expectBatch(training, settings.batchSize);
+  }
   const run = await RunDirectory.open(
     request.directory,
     {
@@ -52,8 +63,8 @@ export async function trainModel(
       seed,
     },
     request,
+    [path, task.directory].filter((input) => input !== undefined),
   );
-  const { training, validation } = holdOut(task.train(model), settings.validation, random);
   const history = await trainInRun(run, model, context, {
     ...settings,
     samples: training,
@@ -82,7 +93,7 @@ async function startOf(
   source: string,
   { families, task, signal, onEvent }: RunContext,
   random: Random,
-): Promise<{ model: Model; sha256?: string; hub?: string | undefined }> {
+): Promise<Partial<LoadedSource> & Pick<LoadedSource, "model">> {
   const family = families.find(({ presets }) => Object.hasOwn(presets, source));
   if (family === undefined) return loadSource(source, families, { signal, onEvent });
   const config = family.withClasses(family.presets[source], task.classes);

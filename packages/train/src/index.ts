@@ -23,6 +23,7 @@ export {
 export { narrowTokenTable, type ResumedTraining, type TokenTable } from "./token-table.ts";
 export {
   type EpochRecord,
+  expectBatch,
   expectSmoothing,
   type PartialEpoch,
   type TrainEvent,

@@ -114,13 +114,8 @@ export interface TrainResult {
  */
 export async function train(model: Model, options: TrainOptions): Promise<TrainResult> {
   const { executor, samples, validation, test, epochs, batchSize, signal, onEvent } = options;
+  expectBatch(samples, batchSize);
   const stepsPerEpoch = Math.floor(samples.count / batchSize);
-  if (stepsPerEpoch === 0) {
-    throw new EspalierError(
-      "invalid-argument",
-      `expected at least one batch of ${batchSize} samples, got ${samples.count} samples`,
-    );
-  }
   const objective = objectiveOf(model);
   expectSmoothing(objective, options.labelSmoothing);
   const steps = epochs * stepsPerEpoch;
@@ -243,6 +238,15 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
     await programs.dispose();
     await teachers?.dispose();
   }
+}
+
+/** @throws EspalierError `invalid-argument` if there are fewer samples than a step takes. */
+export function expectBatch({ count }: Pick<Samples, "count">, batchSize: number): void {
+  if (count >= batchSize) return;
+  throw new EspalierError(
+    "invalid-argument",
+    `training: expected at least one batch of ${batchSize} samples, got ${count} samples`,
+  );
 }
 
 /** @throws EspalierError `invalid-argument`: numbers that are to be predicted are not spread over classes. */

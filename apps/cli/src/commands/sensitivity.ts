@@ -64,6 +64,7 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
           batchSize,
         },
         options,
+        [loaded.path, task.directory].filter((path) => path !== undefined),
       );
       const record = await run.json("sensitivity.json", () => {
         const train = task.train(loaded.model);
