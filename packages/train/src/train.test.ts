@@ -257,6 +257,28 @@ describe("training", () => {
     const error = await train(model, wild).catch((caught: unknown) => caught);
     expect(EspalierError.isInstance(error, "not-finite")).toBe(true);
   });
+
+  test("a last step that ruins the weights is an error before anything is saved", async () => {
+    let saved = 0;
+    const last = train(
+      model,
+      options({
+        ...{ epochs: 1, batchSize: 24 },
+        // As float32 it is infinite.
+        schedule: { name: "linear", peak: 1e39, warmup: 0 },
+        onCheckpoint: async () => {
+          saved++;
+        },
+      }),
+    );
+    await expect(last).rejects.toMatchObject({
+      code: "not-finite",
+      message: expect.stringMatching(
+        /^training: expected finite numbers in \S+ after step 1, got \S+; try a lower learning rate than 1e\+39$/,
+      ),
+    });
+    expect(saved).toBe(0);
+  });
 });
 
 describe("evaluation", () => {

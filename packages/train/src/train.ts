@@ -110,7 +110,8 @@ export interface TrainResult {
  * @throws EspalierError `invalid-argument` if there are fewer samples than a batch holds, for label
  *   smoothing of regression, for a checkpoint of more steps than these or of another model, and for
  *   tokens that the samples have not named; `aborted` after
- *   `onCheckpoint` was called; `not-finite` when the loss is NaN or infinite.
+ *   `onCheckpoint` was called; `not-finite` when the loss, or what would be
+ *   given to `onCheckpoint` or returned, is NaN or infinite.
  */
 export async function train(model: Model, options: TrainOptions): Promise<TrainResult> {
   const { executor, samples, validation, test, epochs, batchSize, signal, onEvent } = options;
@@ -147,7 +148,22 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
   const history = [...(resume?.history ?? [])];
   let partial: PartialEpoch = resume?.partial ?? { loss: 0, correct: 0, count: 0 };
   let done = resume?.step ?? 0;
-  const reached = async () => state && table.widen(await readState(state));
+  const diverged = (expected: string, step: number, got: number) =>
+    new EspalierError(
+      "not-finite",
+      `training: expected ${expected} step ${step}, got ${got}; try a lower learning rate than ${peakOf(options.schedule, steps)}`,
+      { step, got },
+    );
+  // A step's loss is that of the weights before it: only these say how the last one went.
+  const reached = async () => {
+    if (state === undefined) return undefined;
+    const whole = table.widen(await readState(state));
+    for (const name of model.parameters.keys()) {
+      const wrong = whole.get(name)!.find((weight) => !Number.isFinite(weight));
+      if (wrong !== undefined) throw diverged(`finite numbers in ${name} after`, done, wrong);
+    }
+    return whole;
+  };
   const checkpoint = async (whole: TrainingState | undefined) => {
     if (whole === undefined) return;
     await options.onCheckpoint?.({ step: done, state: whole, history, partial });
@@ -197,13 +213,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       if (state !== undefined) disposeState(state);
       state = result.state;
       table.advance(learningRate);
-      if (!Number.isFinite(result.loss)) {
-        throw new EspalierError(
-          "not-finite",
-          `training: expected a finite loss at step ${done + 1}, got ${result.loss}; try a lower learning rate than ${peakOf(options.schedule, steps)}`,
-          { step: done + 1, loss: result.loss },
-        );
-      }
+      if (!Number.isFinite(result.loss)) throw diverged("a finite loss at", done + 1, result.loss);
       done++;
       const score = new Score(model);
       score.add(result.logits, { labels: batch.labels }, batchSize);
