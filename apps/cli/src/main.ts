@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 /** @file The `espalier` command. */
-import { EspalierError, onInterrupt } from "@espalier/base";
+import { describeFileError, EspalierError, onInterrupt } from "@espalier/base";
 import { Command, CommanderError } from "commander";
 import { espalierVersion } from "./commands/env.ts";
 import { registerCommands } from "./commands/index.ts";
@@ -37,10 +37,16 @@ async function main(): Promise<number> {
   }
 }
 
-// A reader that has seen enough, such as `head`, is no reason to stop the work.
 for (const stream of [process.stdout, process.stderr]) {
   stream.on("error", (error: NodeJS.ErrnoException) => {
-    if (error.code !== "EPIPE") throw error;
+    // A reader that has seen enough, such as `head`, is no reason to stop the work.
+    if (error.code === "EPIPE") return;
+    process.exitCode = exitCodes.failed;
+    if (stream === process.stderr) return;
+    const { message } = describeFileError(error, "standard output", "write");
+    process.stderr.write(`espalier: ${message}\n`);
   });
 }
-process.exitCode = await main();
+const code = await main();
+// What could not be written may have failed before.
+if (code !== 0) process.exitCode = code;

@@ -170,6 +170,11 @@ describe("help and usage", () => {
     const { code, stderr } = await done;
     expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
   });
+
+  test.skipIf(process.platform !== "linux")("results that cannot be written are one", async () => {
+    const { done } = start(["inspect", model], { shell: "exec > /dev/full" });
+    expectOneLine(await done, 1, /^espalier: standard output: no space left to write$/);
+  });
 });
 
 describe("reading models and data", () => {
