@@ -351,7 +351,17 @@ describe("a budget of latency", () => {
     await run({ timing: abacus(8) });
     const path = (name: string) => join(directory, "run", name);
     const table = (await json(LATENCY_TABLE)) as LatencyTable;
-    await rm(path("plan.json"));
+    for (const name of [
+      "plan.json",
+      "budgets.json",
+      "pruned",
+      "model",
+      "training.json",
+      "export",
+    ]) {
+      await rm(path(name), { recursive: true });
+    }
+    for (const name of ["evaluation.json", "sizes.json", "latency.json"]) await rm(path(name));
     await writeFile(
       path(LATENCY_TABLE),
       JSON.stringify({ ...table, rest: { ...table.rest, run: 0 } }),

@@ -1,12 +1,14 @@
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { EspalierError } from "@espalier/base";
 import type { Model } from "@espalier/core";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { cifarResNet } from "@espalier/vision";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import { type PruneRequest, type PruneResult, prune } from "./prune.ts";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { PipelineEvent } from "./events.ts";
+import { type PruneRequest, type PruneResult, prune, type RunContext } from "./prune.ts";
 import { defaultPruning, type PruneSettings } from "./settings.ts";
 import type { Task } from "./task.ts";
 
@@ -34,6 +36,7 @@ function run(
   name: string,
   request: Partial<PruneRequest> = {},
   settings: Partial<PruneSettings> = {},
+  context: Partial<RunContext> = {},
 ): Promise<PruneResult> {
   const defaults = defaultPruning({ of: "macs", keep: 0.6 });
   return prune(
@@ -52,7 +55,7 @@ function run(
       ...{ resume: false, overwrite: false },
       ...request,
     },
-    { families: [cifarResNet], executor, task },
+    { families: [cifarResNet], executor, task, ...context },
   );
 }
 
@@ -69,4 +72,86 @@ test("a run that cannot be trained overwrites nothing", async () => {
   }
   expect(await readdir(at("kept"), { recursive: true })).toEqual(before);
   await run("kept", { overwrite: true }, { tune: { ...large, epochs: 0 } });
+});
+
+describe("what a stage was made of", () => {
+  const resume = (name: string, settings?: Partial<PruneSettings>) =>
+    run(name, { resume: true }, settings);
+  const edit = async (path: string, change: (text: string) => string) => {
+    const before = await readFile(path, "latin1");
+    await writeFile(path, change(before), "latin1");
+    return () => writeFile(path, before, "latin1");
+  };
+  const other = (text: string) => `${text} `;
+
+  test.each([
+    ["sensitivity.json", /when plan\.json was made of it.* remove budgets\.json, .*plan\.json/],
+    ["plan.json", /when pruned was made of it.* remove evaluation\.json, export, .*pruned/],
+    ["pruned/config.json", /when model was made of it/],
+    ["model/config.json", /when evaluation\.json was made of it.*remove evaluation\.json, export,/],
+    ["export/dense/onnx/model.onnx", /when sizes\.json was made of it.*remove sizes\.json from/],
+  ])("%s has to be as it was", async (file, message) => {
+    const first = file === "sensitivity.json";
+    if (first) await run("chain");
+    const restore = await edit(at("chain", file), other);
+    const resumed = resume("chain");
+    await expect(resumed).rejects.toMatchObject({ code: "invalid-file" });
+    await expect(resumed).rejects.toThrow(message);
+    await expect(resumed).rejects.toThrow(new RegExp(`chain/${file}: expected it as it was`));
+    await restore();
+    await resume("chain");
+  });
+
+  test("is made anew where it was removed as the message says", async () => {
+    await run("anew");
+    const path = at("anew/plan.json");
+    const plan = JSON.parse(await readFile(path, "utf8"));
+    const [name] = Object.keys(plan.groups);
+    plan.groups[name].prune = [0];
+    await writeFile(path, JSON.stringify(plan));
+    const error = await resume("anew").catch((caught: unknown) => caught as EspalierError);
+    for (const stale of (error as EspalierError).data.stale as string[]) {
+      await rm(at("anew", stale), { recursive: true });
+    }
+    await resume("anew");
+    const config = JSON.parse(await readFile(at("anew/model/config.json"), "utf8"));
+    expect(config.pruning.channels[name]).not.toContain(0);
+    const [{ loss }] = JSON.parse(await readFile(at("anew/training.json"), "utf8"));
+    const [before] = JSON.parse(await readFile(at("chain/training.json"), "utf8"));
+    expect(loss).not.toBe(before.loss);
+  });
+
+  test("is the model of the round before", async () => {
+    const settings = { rounds: 2, tune: { ...tune, validation: 8 } };
+    await run("rounds", {}, settings);
+    await edit(at("rounds/rounds/1/model/config.json"), other);
+    await expect(resume("rounds", settings)).rejects.toThrow(
+      /rounds\/1\/model\/config\.json: .*when rounds\/2\/sensitivity\.json was made of it/,
+    );
+  });
+
+  test("is not asked of runs that have not written it down", async () => {
+    await run("old");
+    await rm(at("old/digests.json"));
+    await edit(at("old/plan.json"), other);
+    await resume("old");
+    await rm(at("old/evaluation.json"));
+    await resume("old");
+    await writeFile(at("old/digests.json"), "[]");
+    await expect(resume("old")).rejects.toThrow(/digests\.json: expected the digests/);
+  });
+
+  test("is a checkpoint, too", async () => {
+    const controller = new AbortController();
+    const long = { tune: { ...tune, epochs: 3, batchSize: 16, validation: 8 } };
+    const stopped = run("stopped", {}, long, {
+      signal: controller.signal,
+      onEvent: ({ type }: PipelineEvent) => type === "epoch-end" && controller.abort(),
+    });
+    await expect(stopped).rejects.toMatchObject({ code: "aborted" });
+    await edit(at("stopped/pruned/config.json"), other);
+    await expect(resume("stopped", long)).rejects.toThrow(/when training\.safetensors was made of/);
+    await rm(at("stopped/training.safetensors"));
+    await resume("stopped", long);
+  });
 });

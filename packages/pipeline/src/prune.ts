@@ -31,7 +31,7 @@ import {
 } from "@espalier/train";
 import { applyPlan } from "./apply-plan.ts";
 import type { OnPipelineEvent, Stage } from "./events.ts";
-import { CALIBRATION_SAMPLES, exportModel, fileName } from "./export.ts";
+import { CALIBRATION_SAMPLES, exportModel, fileName, onnxFiles } from "./export.ts";
 import { type Latency, type Machine, type Timing, timedBatches } from "./latency.ts";
 import {
   keepLatency,
@@ -51,11 +51,11 @@ import {
   type SensitivityRecord,
 } from "./records.ts";
 import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
-import { saveModel } from "./save-model.ts";
+import { modelFiles, saveModel } from "./save-model.ts";
 import { budgetShares, type PruneSettings, type SensitivitySettings } from "./settings.ts";
 import { type LoadedSource, loadSource, ownDirectory } from "./source.ts";
 import type { Task } from "./task.ts";
-import { forTask, holdOut, trainInRun } from "./train-in-run.ts";
+import { CURVE, forTask, holdOut, trainInRun } from "./train-in-run.ts";
 
 export interface RunContext {
   readonly families: readonly ModelFamily[];
@@ -111,8 +111,11 @@ export interface PruneResult {
   readonly latency: LatencyRecord | undefined;
 }
 
-/** The model trained before it is pruned. */
+/** The model trained before it is pruned, and the one straight after. */
 const DENSE_MODEL = "dense";
+const PRUNED_MODEL = "pruned";
+
+const exportedOnnx = (name: string) => `export/${name}/${onnxFiles.fp32}`;
 
 /** Scores the components of a model. */
 export async function sensitivityOf(
@@ -184,71 +187,78 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
   const dense = await prepareDense(run, request, context, start, random);
 
   const plan = await reduce(run, request, context, dense, training, random);
-  const pruned = (await loadSource(run.file("pruned"), context.families)).model;
+  const pruned = (await loadSource(run.file(PRUNED_MODEL), context.families)).model;
   const history = await tune(run, request, context, dense, pruned, training, validation, random);
   const tuned = (await loadSource(run.file(FINAL_MODEL), context.families)).model;
 
+  const judgeAll = async (): Promise<EvaluationRecord> => {
+    const test = task.test(dense);
+    const judge = (subject: string, model: Model) =>
+      evaluate(model, test, {
+        executor,
+        batchSize: settings.batchSize,
+        measures: task.measures,
+        classes: task.classesIn(model),
+        signal: context.signal,
+        onProgress: (done, total) =>
+          context.onEvent?.({
+            type: "progress",
+            stage: "evaluate",
+            unit: "samples",
+            done,
+            total,
+            subject,
+          }),
+      });
+    const judged = await judge("dense", dense);
+    const straight = await judge("pruned", pruned);
+    const tunedIsPruned = settings.tune.epochs === 0;
+    return {
+      data: task.name,
+      dense: judged,
+      pruned: straight,
+      tuned: tunedIsPruned ? straight : await judge("tuned", tuned),
+    };
+  };
+  const finalFiles = [...denseFiles(request), ...modelFiles(FINAL_MODEL)];
   const evaluation = await stage("evaluate", run, "evaluation.json", context, () =>
-    run.json("evaluation.json", async (): Promise<EvaluationRecord> => {
-      const test = task.test(dense);
-      const judge = (subject: string, model: Model) =>
-        evaluate(model, test, {
-          executor,
-          batchSize: settings.batchSize,
-          measures: task.measures,
-          classes: task.classesIn(model),
-          signal: context.signal,
-          onProgress: (done, total) =>
-            context.onEvent?.({
-              type: "progress",
-              stage: "evaluate",
-              unit: "samples",
-              done,
-              total,
-              subject,
-            }),
-        });
-      const judged = await judge("dense", dense);
-      const straight = await judge("pruned", pruned);
-      const tunedIsPruned = settings.tune.epochs === 0;
-      return {
-        data: task.name,
-        dense: judged,
-        pruned: straight,
-        tuned: tunedIsPruned ? straight : await judge("tuned", tuned),
-      };
-    }),
+    run.json("evaluation.json", judgeAll, [...finalFiles, ...modelFiles(PRUNED_MODEL)]),
   );
 
+  const exportBoth = async (path: string) => {
+    const { signal, onEvent } = context;
+    const options = { executor, metadata: metadataOf(request), signal, onEvent };
+    const calibration = drawSamples(
+      training,
+      Math.min(settings.calibration, CALIBRATION_SAMPLES),
+      random.stream("export"),
+    );
+    await exportModel(tuned, join(path, "pruned"), {
+      ...options,
+      calibration: calibration.count > 0 ? calibration : undefined,
+      pruning: await recordPruning(run, request, task.name),
+    });
+    // To compare the other with.
+    await exportModel(dense, join(path, "dense"), { ...options, precisions: ["fp32"] });
+  };
   await stage("export", run, "export", context, () =>
-    run.directory("export", async (path) => {
-      const { signal, onEvent } = context;
-      const options = { executor, metadata: metadataOf(request), signal, onEvent };
-      const calibration = drawSamples(
-        training,
-        Math.min(settings.calibration, CALIBRATION_SAMPLES),
-        random.stream("export"),
-      );
-      await exportModel(tuned, join(path, "pruned"), {
-        ...options,
-        calibration: calibration.count > 0 ? calibration : undefined,
-        pruning: await recordPruning(run, request, task.name),
-      });
-      // To compare the other with.
-      await exportModel(dense, join(path, "dense"), { ...options, precisions: ["fp32"] });
-    }),
+    run.directory("export", exportBoth, finalFiles),
   );
-  const sizes = await run.json("sizes.json", async () => ({
+  const exported = ["dense", "pruned"].map(exportedOnnx);
+  const sizeBoth = async () => ({
     dense: await sizeRecord(dense, run.file("export/dense")),
     pruned: await sizeRecord(tuned, run.file("export/pruned")),
-  }));
+  });
+  const sizes = await run.json("sizes.json", sizeBoth, exported);
   const { timing } = request;
   const latency =
     timing === undefined
       ? undefined
       : await stage("latency", run, "latency.json", context, () =>
-          run.json("latency.json", () =>
-            compareLatencies(run, executor.name, request, timing, context.signal),
+          run.json(
+            "latency.json",
+            () => compareLatencies(run, executor.name, request, timing, context.signal),
+            exported,
           ),
         );
   return { directory: run.path, plan, evaluation, sizes, history, latency };
@@ -318,10 +328,15 @@ async function prepareDense(
         distillation: undefined,
         random: random.stream("tune dense"),
       },
-      { model: DENSE_MODEL, curve: "dense-training.json" },
+      { model: DENSE_MODEL, curve: "dense-training.json", from: [] },
     ),
   );
   return (await loadSource(run.file(DENSE_MODEL), context.families)).model;
+}
+
+/** The files of the run that have the model to be pruned; none if it is the source. */
+function denseFiles({ settings }: PruneRequest): string[] {
+  return settings.tuneDense === undefined ? [] : modelFiles(DENSE_MODEL);
 }
 
 /** Whether the plan is made by times: one that is given is followed, whatever it takes. */
@@ -395,34 +410,34 @@ async function reduce(
   const coupling = settings.sensitivity.coupling;
   const table = await latencyTableOf(run, request, context, dense);
   let model = dense;
+  let files = denseFiles(request);
   let plan: PlanRecord | undefined;
   for (let round = 1; round <= rounds; round++) {
     const last = round === rounds;
     const prefix = prefixes[round - 1];
+    const scoresFile = `${prefix}sensitivity.json`;
+    const planFile = `${prefix}plan.json`;
     const stream = random.stream("round", round);
+    const score = () =>
+      sensitivityOf(model, training, settings.sensitivity, settings.batchSize, stream, context);
     const sensitivity =
       request.plan === undefined
-        ? await stage("sensitivity", run, `${prefix}sensitivity.json`, context, () =>
-            run.json(`${prefix}sensitivity.json`, () =>
-              sensitivityOf(
-                model,
-                training,
-                settings.sensitivity,
-                settings.batchSize,
-                stream,
-                context,
-              ),
-            ),
+        ? await stage("sensitivity", run, scoresFile, context, () =>
+            run.json(scoresFile, score, files),
           )
         : undefined;
+    const planFiles = [
+      ...(sensitivity === undefined ? files : [scoresFile]),
+      ...(table === undefined ? [] : [LATENCY_TABLE]),
+    ];
     const scored =
       sensitivity &&
       decodeSensitivity(
         sensitivity,
         componentGroups(model, coupling, settings.sensitivity.kinds),
-        run.file(`${prefix}sensitivity.json`),
+        run.file(scoresFile),
       );
-    plan = await stage("plan", run, `${prefix}plan.json`, context, async () => {
+    plan = await stage("plan", run, planFile, context, async () => {
       // Each round keeps the same share of what the one before has left; implants come last.
       const { budget, roundTo } = settings.plan;
       const wanted = budget.keep ** (round / rounds);
@@ -432,7 +447,7 @@ async function reduce(
         implant: last ? settings.plan.implant : 0,
         roundTo: roundTo === "measured" ? table!.multiple : roundTo,
       };
-      const made = await run.json(`${prefix}plan.json`, async () => {
+      const decide = async (): Promise<PlanRecord> => {
         if (sensitivity === undefined) {
           const { record, path } = request.plan!;
           const groups = componentGroups(model, coupling);
@@ -458,39 +473,43 @@ async function reduce(
         const share = wanted * (whole(dense) / whole(model));
         const relative = { ...budget, keep: Math.min(1, share) };
         return encode(makePlan(model, scores, { ...options, budget: relative }));
-      });
+      };
+      const made = await run.json(planFile, decide, planFiles);
       // With several rounds, later scores follow from what earlier rounds removed.
       if (scored !== undefined && rounds === 1) {
-        await run.json("budgets.json", async () => {
-          const latencyOf = table && ((of: Model) => predictLatency(table, of));
-          return encodeBudgets(makePlans(model, scored, options, budgetShares, latencyOf), scored);
-        });
+        const latencyOf = table && ((of: Model) => predictLatency(table, of));
+        const decideAll = async () =>
+          encodeBudgets(makePlans(model, scored, options, budgetShares, latencyOf), scored);
+        await run.json("budgets.json", decideAll, planFiles);
       }
       return made;
     });
     const followed = plan;
-    const name = last ? "pruned" : `${prefix}model`;
+    const apply = async (path: string) => {
+      const groups = componentGroups(model, coupling);
+      const planPath = request.plan?.path ?? run.file(planFile);
+      const decisions = decodeDecisions(followed, groups, planPath);
+      const { implantRank } = followed.options;
+      const reduced = await applyPlan(
+        model,
+        groups,
+        decisions,
+        { ...settings, implantRank },
+        {
+          ...{ executor, signal, onEvent: context.onEvent, random: stream },
+          drawCalibration: () =>
+            drawSamples(training, settings.calibration, stream.stream("calibration")),
+        },
+      );
+      await saveModel(reduced, path);
+    };
+    const name = last ? PRUNED_MODEL : `${prefix}model`;
     await stage("apply", run, name, context, () =>
-      run.directory(name, async (path) => {
-        const groups = componentGroups(model, coupling);
-        const planPath = request.plan?.path ?? run.file(`${prefix}plan.json`);
-        const decisions = decodeDecisions(followed, groups, planPath);
-        const { implantRank } = followed.options;
-        const reduced = await applyPlan(
-          model,
-          groups,
-          decisions,
-          { ...settings, implantRank },
-          {
-            ...{ executor, signal, onEvent: context.onEvent, random: stream },
-            drawCalibration: () =>
-              drawSamples(training, settings.calibration, stream.stream("calibration")),
-          },
-        );
-        await saveModel(reduced, path);
-      }),
+      run.directory(name, apply, [planFile, ...files]),
     );
-    if (!last) model = (await loadSource(run.file(name), context.families)).model;
+    if (last) break;
+    model = (await loadSource(run.file(name), context.families)).model;
+    files = modelFiles(name);
   }
   return plan!;
 }
@@ -533,14 +552,20 @@ function tune(
       ? { weight, hiddenWeight, temperature: 4, teacher: dense }
       : undefined;
   return stage("tune", run, FINAL_MODEL, context, () =>
-    trainInRun(run, pruned, context, {
-      ...tuning,
-      samples: training,
-      validation,
-      test: tuning.testEpochs ? context.task.test(dense) : undefined,
-      distillation,
-      random: random.stream("tune"),
-    }),
+    trainInRun(
+      run,
+      pruned,
+      context,
+      {
+        ...tuning,
+        samples: training,
+        validation,
+        test: tuning.testEpochs ? context.task.test(dense) : undefined,
+        distillation,
+        random: random.stream("tune"),
+      },
+      { model: FINAL_MODEL, curve: CURVE, from: modelFiles(PRUNED_MODEL) },
+    ),
   );
 }
 
@@ -570,7 +595,7 @@ async function compareLatencies(
   for (const batch of sizes) {
     const { inputs } = source.model.build(batch, "evaluation");
     const models = ["dense", "pruned"].map(async (name) => ({
-      onnx: await readBytes(run.file(`export/${name}/onnx/model.onnx`)),
+      onnx: await readBytes(run.file(exportedOnnx(name))),
       inputs,
     }));
     const [dense, pruned] = await timing.measure(

@@ -1,5 +1,5 @@
 /** @file Sensitivities and plans as JSON. */
-import { EspalierError, show } from "@espalier/base";
+import { EspalierError, quote, show } from "@espalier/base";
 import {
   type ComponentGroup,
   type Decision,
@@ -7,6 +7,7 @@ import {
   implantRank,
   leastSensitiveFirst,
   type Metric,
+  metrics,
   type Plan,
   type PlanOptions,
   type Sensitivity,
@@ -41,7 +42,15 @@ export function encodeSensitivity(sensitivity: Sensitivity): SensitivityRecord {
   };
 }
 
-const scoredGroups = z.object({
+const sensitivitySchema = z.object({
+  metric: z.enum(metrics),
+  estimator: z.enum(["exact", "probe", "hutchinson", "control-variate"]).optional(),
+  temperature: z.number(),
+  coupling: z.enum(["together", "apart"]),
+  samples: z.number(),
+  draws: z.number(),
+  negative: z.number(),
+  rankStability: z.number(),
   groups: z.array(
     z.object({
       name: z.string(),
@@ -54,15 +63,19 @@ const scoredGroups = z.object({
 /**
  * The scores of the components `groups`.
  *
- * @throws EspalierError `mismatched-model` for a record of others.
+ * @throws EspalierError `invalid-file` for something else, `mismatched-model` for scores of others.
  */
 export function decodeSensitivity(
-  record: SensitivityRecord,
+  record: unknown,
   groups: readonly ComponentGroup[],
   path: string,
 ): Sensitivity {
-  const { data } = scoredGroups.safeParse(record);
-  const scored = data?.groups ?? [];
+  const { success, data, error } = sensitivitySchema.safeParse(record);
+  if (!success) {
+    const [{ path: keys, message }] = error.issues;
+    throw new EspalierError("invalid-file", `${path}: ${keys.join(".")}: ${message}`, { path });
+  }
+  const { groups: scored, estimator, ...measured } = data;
   const isOf = ({ name, count }: ComponentGroup, i: number) =>
     scored[i]?.name === name &&
     scored[i].scores.length === count &&
@@ -70,12 +83,13 @@ export function decodeSensitivity(
   if (scored.length !== groups.length || !groups.every(isOf)) {
     throw new EspalierError(
       "mismatched-model",
-      `${path}: expected scores and errors of the ${groups.length} groups of the model, from ${groups[0]?.name} on, got ${scored.length} groups from ${scored[0]?.name} on`,
+      `${path}: expected scores and errors of the ${groups.length} groups of the model, from ${groups[0]?.name} on, got ${scored.length} groups from ${quote(scored[0]?.name ?? "")} on`,
       { path },
     );
   }
   return {
-    ...record,
+    ...measured,
+    ...(estimator === undefined ? {} : { estimator }),
     groups: groups.map((group, i) => ({
       group,
       scores: Float64Array.from(scored[i].scores),

@@ -7,6 +7,7 @@ import { isDeepStrictEqual } from "node:util";
 import {
   describeFileError,
   EspalierError,
+  hashFile,
   listDirectory,
   PARTIAL_SUFFIX,
   readJson,
@@ -16,17 +17,22 @@ import {
   writeJsonAtomic,
 } from "@espalier/base";
 import { expectEmpty, expectOnly, expectOutside } from "./output-directory.ts";
+import { readStageDigests, stagesMadeOf } from "./stage-digests.ts";
 
 /** What was asked for; the first file of a run. */
 export const MANIFEST = "run.json";
 /** The model as it is after the last stage that changes it. */
 export const FINAL_MODEL = "model";
 
+/** What the stages were made of. */
+const DIGESTS = "digests.json";
+
 const commands: readonly unknown[] = ["prune", "sensitivity", "train"];
 
 /** All that the directory of a run has, the reports of it included. */
 const runNames = [
   MANIFEST,
+  DIGESTS,
   ...["dense", "dense-training.json", "latency", "rounds", "sensitivity.json", "plan.json"],
   ...["budgets.json", "pruned", "training.safetensors", "training.json", FINAL_MODEL],
   ...["evaluation.json", "export", "sizes.json", "latency.json"],
@@ -98,24 +104,93 @@ export class RunDirectory {
     return existsSync(this.file(name));
   }
 
-  /** The content of a JSON file of the run, which `compute` provides if it is not there yet. */
-  async json<T>(name: string, compute: () => Promise<T>): Promise<T> {
+  /**
+   * The content of a JSON file of the run, which `compute` provides if it is not there yet.
+   *
+   * @param from Files of the run that it is made of.
+   * @throws EspalierError `invalid-file` if it was made of files that have been changed since.
+   */
+  async json<T>(name: string, compute: () => Promise<T>, from: readonly string[] = []): Promise<T> {
     const path = this.file(name);
-    if (!existsSync(path)) await writeJsonAtomic(path, await compute());
+    await this.make(name, from, async (ready) => {
+      const value = await compute();
+      await ready();
+      await writeJsonAtomic(path, value);
+    });
     // Read back even when just written, so that resumed and uninterrupted runs go on alike.
     return (await readJson(path)) as T;
   }
 
-  /** Makes sure that a directory of the run is there; `write` fills one under a passing name. */
-  async directory(name: string, write: (path: string) => Promise<void>): Promise<string> {
+  /**
+   * Makes sure that a directory of the run is there; `write` fills one under a passing name.
+   *
+   * @param from As of `json`, and so are the errors.
+   */
+  async directory(
+    name: string,
+    write: (path: string) => Promise<void>,
+    from: readonly string[] = [],
+  ): Promise<string> {
     const path = this.file(name);
-    if (!existsSync(path)) await writeDirectoryAtomic(path, write);
+    await this.make(name, from, (ready) =>
+      writeDirectoryAtomic(path, async (partial) => {
+        await write(partial);
+        await ready();
+      }),
+    );
     return path;
+  }
+
+  /**
+   * For files that are written now and again: makes sure that `name`, if it is there, was made of `from`.
+   *
+   * @throws EspalierError as `json`.
+   */
+  async begin(name: string, from: readonly string[]): Promise<void> {
+    await this.make(name, from, (ready) => ready());
   }
 
   /** Removes a file that later stages do not need. */
   async discard(name: string): Promise<void> {
     await removePath(this.file(name));
+    await this.record(name, {});
+  }
+
+  /** @param write Has to call `ready` before the file or directory gets its name. */
+  private async make(
+    name: string,
+    from: readonly string[],
+    write: (ready: () => Promise<void>) => Promise<void>,
+  ): Promise<void> {
+    if (this.has(name)) return this.expectUnchanged(name);
+    const digests: Record<string, string> = {};
+    for (const file of from) digests[file] = await hashFile(this.file(file), "sha256");
+    await write(() => this.record(name, digests));
+  }
+
+  /** Writes down what `name` is made of; forgets it if it is made of nothing. */
+  private async record(name: string, digests: Readonly<Record<string, string>>): Promise<void> {
+    const { [name]: before = {}, ...others } = await readStageDigests(this.file(DIGESTS));
+    if (isDeepStrictEqual(before, digests)) return;
+    const isMade = Object.keys(digests).length > 0;
+    const entries = Object.entries(isMade ? { ...others, [name]: digests } : others);
+    // In an order that does not depend on when the run was stopped.
+    const sorted = entries.sort(([a], [b]) => (a < b ? -1 : 1));
+    await writeJsonAtomic(this.file(DIGESTS), Object.fromEntries(sorted));
+  }
+
+  private async expectUnchanged(name: string): Promise<void> {
+    const digests = await readStageDigests(this.file(DIGESTS));
+    for (const [file, digest] of Object.entries(digests[name] ?? {})) {
+      const path = this.file(file);
+      if (this.has(file) && (await hashFile(path, "sha256")) === digest) continue;
+      const stale = stagesMadeOf(digests, file).filter((stage) => this.has(stage));
+      throw new EspalierError(
+        "invalid-file",
+        `${path}: expected it as it was when ${name} was made of it, found it changed; put it back, or remove ${stale.join(", ")} from ${this.path} to have them made anew`,
+        { path, stale },
+      );
+    }
   }
 }
 

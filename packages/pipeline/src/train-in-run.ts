@@ -34,10 +34,12 @@ export function holdOut(
   };
 }
 
-/** Under which names a training leaves its model and its curve. */
+/** Under which names a training leaves its model and its curve, and what it begins with. */
 export interface TrainingFiles {
   readonly model: string;
   readonly curve: string;
+  /** Files of the run. */
+  readonly from: readonly string[];
 }
 
 /** `model`, or where it has no task yet, with a fresh head for `task`. */
@@ -56,14 +58,17 @@ export async function trainInRun(
     readonly onEvent?: OnPipelineEvent;
   },
   options: Omit<TrainOptions, "executor" | "resume" | "onCheckpoint" | "onEvent" | "signal">,
-  files: TrainingFiles = { model: FINAL_MODEL, curve: CURVE },
+  { model: name, curve, from }: TrainingFiles = { model: FINAL_MODEL, curve: CURVE, from: [] },
 ): Promise<readonly EpochRecord[]> {
   const { executor, signal, onEvent } = context;
-  await run.directory(files.model, async (path) => {
+  const write = async (path: string) => {
+    // Of a training whose model is no longer there.
+    await run.discard(curve);
     if (options.epochs === 0) {
-      await run.json(files.curve, async () => []);
+      await run.json(curve, async () => [], from);
       return saveModel(model, path);
     }
+    await run.begin(CHECKPOINT, from);
     const trained = await train(model, {
       ...options,
       executor,
@@ -81,11 +86,12 @@ export async function trainInRun(
         }
       },
     });
-    await run.json(files.curve, async () => trained.history);
+    await run.json(curve, async () => trained.history, from);
     await saveModel(trained.model, path);
-  });
+  };
+  await run.directory(name, write, from);
   await run.discard(CHECKPOINT);
-  return run.json(files.curve, async (): Promise<EpochRecord[]> => []);
+  return run.json(curve, async (): Promise<EpochRecord[]> => [], from);
 }
 
 async function writeCheckpoint(path: string, checkpoint: TrainingCheckpoint): Promise<void> {

@@ -9,6 +9,7 @@ import {
 } from "@espalier/train";
 import type { RunContext } from "./prune.ts";
 import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
+import { modelFiles } from "./save-model.ts";
 import type { TuneSettings } from "./settings.ts";
 import { type LoadedSource, loadSource } from "./source.ts";
 import { forTask, holdOut, trainInRun } from "./train-in-run.ts";
@@ -74,7 +75,7 @@ export async function trainModel(
     random,
   });
   const trained = (await loadSource(run.file(FINAL_MODEL), context.families)).model;
-  const evaluation = await run.json("evaluation.json", () =>
+  const judge = () =>
     evaluate(trained, task.test(trained), {
       executor,
       batchSize,
@@ -83,8 +84,8 @@ export async function trainModel(
       signal,
       onProgress: (done, total) =>
         onEvent?.({ type: "progress", stage: "evaluate", unit: "samples", done, total }),
-    }),
-  );
+    });
+  const evaluation = await run.json("evaluation.json", judge, modelFiles(FINAL_MODEL));
   return { directory: run.path, history, evaluation };
 }
 

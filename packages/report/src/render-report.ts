@@ -47,6 +47,7 @@ const runFiles: readonly RunFile[] = [
   { path: "export/dense/model.safetensors", content: "the parameters of the model before" },
   { path: "sizes.json", content: "parameters, multiply-accumulates and bytes" },
   { path: "latency.json", content: "measured times" },
+  { path: "digests.json", content: "SHA-256 of the files that each stage was made of" },
 ];
 
 /**

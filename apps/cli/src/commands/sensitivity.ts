@@ -1,7 +1,9 @@
 /** @file `espalier sensitivity`: scores for every component. */
-import { Random } from "@espalier/core";
+import { componentGroups, Random } from "@espalier/core";
 import {
+  decodeSensitivity,
   defaultPruning,
+  encodeSensitivity,
   loadSource,
   RunDirectory,
   type SensitivityRecord,
@@ -66,11 +68,17 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
         options,
         [loaded.path, task.directory].filter((path) => path !== undefined),
       );
-      const record = await run.json("sensitivity.json", () => {
+      const score = () => {
         const train = task.train(loaded.model);
         const random = new Random(options.seed);
         return sensitivityOf(loaded.model, train, settings, batchSize, random, context);
-      });
+      };
+      const sensitivity = decodeSensitivity(
+        await run.json("sensitivity.json", score),
+        componentGroups(loaded.model, settings.coupling, settings.kinds),
+        run.file("sensitivity.json"),
+      );
+      const record = encodeSensitivity(sensitivity);
       context.print({ directory: run.path, ...record }, () => summary(record, run.path));
     });
 }
