@@ -17,4 +17,5 @@ export {
 } from "./files.ts";
 export { INTERRUPTED, onInterrupt } from "./interrupt.ts";
 export { type JsonLimits, parseJson } from "./json.ts";
+export { type Owner, ownerOf, ownName } from "./owner.ts";
 export { quote, show } from "./quote.ts";

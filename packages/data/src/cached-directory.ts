@@ -1,11 +1,12 @@
 /** @file The cache: a data set's directory there is complete and verified, or it is not there. */
 import { mkdir, mkdtemp, readdir, rename, rm, stat } from "node:fs/promises";
-import { hostname } from "node:os";
 import { join } from "node:path";
 import {
   describeFileError,
   type ErrorCode,
   EspalierError,
+  ownerOf,
+  ownName,
   PARTIAL_SUFFIX,
   throwIfAborted,
 } from "@espalier/base";
@@ -142,7 +143,7 @@ async function publish(
 async function createTemporary(parent: string, name: string): Promise<string> {
   try {
     await mkdir(parent, { recursive: true });
-    return await mkdtemp(join(parent, `${name}${PARTIAL_SUFFIX}-${hostname()}-${process.pid}-`));
+    return await mkdtemp(join(parent, `${name}${PARTIAL_SUFFIX}-${ownName()}-`));
   } catch (error) {
     throw describeFileError(error, parent, "write");
   }
@@ -153,28 +154,19 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 /** Deletes temporary directories of processes that were killed. */
 async function removeAbandoned(parent: string): Promise<void> {
   for (const entry of await readdir(parent).catch(() => [])) {
-    const [, owner] = entry.split(`${PARTIAL_SUFFIX}-`);
-    const [, host, pid] = /^(.*)-(\d+)-/.exec(owner ?? "") ?? [];
-    if (host === undefined) continue;
+    // What follows the owner tells the directories of one process apart.
+    const [, rest = ""] = entry.split(`${PARTIAL_SUFFIX}-`);
+    const owner = ownerOf(rest.slice(0, rest.lastIndexOf("-")));
+    if (owner === undefined) continue;
     const path = join(parent, entry);
-    // Processes of another machine, or another container, on a shared disk cannot be asked.
     const abandoned =
-      host === hostname()
-        ? !isRunning(Number(pid))
-        : await stat(path).then(
+      owner.state === "elsewhere"
+        ? await stat(path).then(
             ({ mtimeMs }) => Date.now() - mtimeMs > DAY_MS,
             () => false,
-          );
+          )
+        : owner.state === "ended";
     // Another process may be deleting it as well.
     if (abandoned) await rm(path, { recursive: true, force: true }).catch(() => {});
-  }
-}
-
-function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== "ESRCH";
   }
 }

@@ -5,10 +5,15 @@ import { EspalierError, listDirectory, PARTIAL_SUFFIX } from "@espalier/base";
 
 /**
  * @param hint What else can be done, if anything.
+ * @param isIgnored Which entries do not count; default: all do.
  * @throws EspalierError `occupied-directory` if `directory` exists and is not empty.
  */
-export async function expectEmpty(directory: string, hint?: string): Promise<void> {
-  const { length } = await listDirectory(directory);
+export async function expectEmpty(
+  directory: string,
+  hint?: string,
+  isIgnored: (name: string) => boolean = () => false,
+): Promise<void> {
+  const { length } = (await listDirectory(directory)).filter((name) => !isIgnored(name));
   if (length === 0) return;
   throw new EspalierError(
     "occupied-directory",

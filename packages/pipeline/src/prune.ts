@@ -183,6 +183,22 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
     request,
     [source.path, request.plan?.path, task.directory].filter((path) => path !== undefined),
   );
+  try {
+    return await runStages(run, request, context, start, random);
+  } finally {
+    await run.close();
+  }
+}
+
+async function runStages(
+  run: RunDirectory,
+  request: PruneRequest,
+  context: RunContext,
+  start: Start,
+  random: Random,
+): Promise<PruneResult> {
+  const { settings } = request;
+  const { executor, task } = context;
   const { training, validation } = start;
   const dense = await prepareDense(run, request, context, start, random);
 

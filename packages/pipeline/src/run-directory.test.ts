@@ -1,7 +1,8 @@
+import { spawnSync } from "node:child_process";
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { EspalierError } from "@espalier/base";
+import { EspalierError, ownName } from "@espalier/base";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { RunDirectory } from "./run-directory.ts";
 
@@ -16,6 +17,11 @@ const manifest = { command: "prune", seed: 0 };
 const fresh = { resume: false, overwrite: false };
 const overwriting = { resume: false, overwrite: true };
 
+/** Leaves a run that has only begun. */
+async function begin(path: string): Promise<void> {
+  await (await RunDirectory.open(path, manifest, fresh)).close();
+}
+
 async function write(path: string, content = "{}"): Promise<void> {
   await mkdir(join(path, ".."), { recursive: true });
   await writeFile(path, content);
@@ -23,24 +29,25 @@ async function write(path: string, content = "{}"): Promise<void> {
 
 describe("an earlier run is overwritten", () => {
   test("with all that it consists of, in its place", async () => {
-    await RunDirectory.open(at("run"), manifest, fresh);
+    await begin(at("run"));
     for (const file of ["model/config.json", "report.html", "export.partial/x", "plan.json"]) {
       await write(at("run", file));
     }
     await write(at("data/images"));
     const other = { ...manifest, seed: 1 };
-    await RunDirectory.open(at("run"), other, overwriting, [at("data"), at("data/images")]);
+    const inputs = [at("data"), at("data/images")];
+    await (await RunDirectory.open(at("run"), other, overwriting, inputs)).close();
     expect(await readdir(at("run"))).toEqual(["run.json"]);
     expect(JSON.parse(await readFile(at("run/run.json"), "utf8"))).toEqual(other);
   });
 
   test("from within", async () => {
-    await RunDirectory.open(at("run"), manifest, fresh);
+    await begin(at("run"));
     await write(at("run/plan.json"));
     const before = process.cwd();
     process.chdir(at("run"));
     try {
-      await RunDirectory.open(".", manifest, overwriting);
+      await (await RunDirectory.open(".", manifest, overwriting)).close();
     } finally {
       process.chdir(before);
     }
@@ -49,7 +56,7 @@ describe("an earlier run is overwritten", () => {
 
   test("also where it was stopped before it had begun", async () => {
     await write(at("run/run.json.partial"));
-    await RunDirectory.open(at("run"), manifest, overwriting);
+    await (await RunDirectory.open(at("run"), manifest, overwriting)).close();
     expect(await readdir(at("run"))).toEqual(["run.json"]);
   });
 
@@ -67,7 +74,7 @@ describe("an earlier run is overwritten", () => {
   });
 
   test("not with what else is in it, nor with what it reads", async () => {
-    await RunDirectory.open(at("run"), manifest, fresh);
+    await begin(at("run"));
     await write(at("run/model/model.safetensors"));
     const source = at("run/model/model.safetensors");
     await expect(RunDirectory.open(at("run"), manifest, overwriting, [source])).rejects.toThrow(
@@ -104,4 +111,62 @@ test("what cannot be written is an error that names it", async () => {
   await write(at("run/rounds"));
   const work = run.directory("rounds/1/model", async () => {});
   expect(await error(work)).toMatch(/rounds\/1\/model\S*: part of the path is a file$/);
+});
+
+describe("one process at a time", () => {
+  const resuming = { resume: true, overwrite: false };
+  const lock = (owner: string) => `run.lock-${owner}`;
+  const locks = async () => (await readdir(at("run"))).filter((name) => /lock/.test(name));
+
+  test("works in a run", async () => {
+    const run = await RunDirectory.open(at("run"), manifest, fresh);
+    expect(await locks()).toEqual([lock(ownName())]);
+    for (const options of [fresh, resuming, overwriting]) {
+      await expect(RunDirectory.open(at(".", "run"), manifest, options)).rejects.toMatchObject({
+        code: "occupied-directory",
+      });
+    }
+    await expect(RunDirectory.open(at("run"), manifest, resuming)).rejects.toThrow(
+      new RegExp(
+        `run: process ${process.pid} of .* is at work there; if it is not, remove .*lock-`,
+      ),
+    );
+    expect(await readdir(at("run"))).toContain("run.json");
+    await run.close();
+    expect(await locks()).toEqual([]);
+    await (await RunDirectory.open(at("run"), manifest, resuming)).close();
+  });
+
+  test("is asked whether it lives; those elsewhere cannot be asked", async () => {
+    await begin(at("run"));
+    const { pid } = spawnSync(process.execPath, ["--version"]);
+    // Of this number, too, another process may have left one.
+    for (const owner of [`${hostname()}-${pid}`, ownName()]) {
+      await write(at("run", lock(owner)), "");
+      await (await RunDirectory.open(at("run"), manifest, resuming)).close();
+      expect(await locks()).toEqual([]);
+    }
+    const { ppid } = process;
+    for (const owner of [`${hostname()}-${ppid}`, `elsewhere-${pid}`]) {
+      await write(at("run", lock(owner)), "");
+      await expect(RunDirectory.open(at("run"), manifest, overwriting)).rejects.toThrow(
+        `remove ${at("run", lock(owner))}`,
+      );
+      expect(await readdir(at("run"))).toEqual(["run.json", lock(owner)]);
+      await rm(at("run", lock(owner)));
+    }
+  });
+
+  test("leaves nothing that hinders the next when it was killed before it had begun", async () => {
+    const { pid } = spawnSync(process.execPath, ["--version"]);
+    await write(at("run", lock(`${hostname()}-${pid}`)), "");
+    await begin(at("run"));
+    expect(await readdir(at("run"))).toEqual(["run.json"]);
+  });
+
+  test("lets go when it fails", async () => {
+    await write(at("run/run.json.partial/in the way"));
+    await expect(RunDirectory.open(at("run"), manifest, resuming)).rejects.toThrow(/run\.json/);
+    expect(await locks()).toEqual([]);
+  });
 });

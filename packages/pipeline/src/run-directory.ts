@@ -17,6 +17,7 @@ import {
   writeJsonAtomic,
 } from "@espalier/base";
 import { expectEmpty, expectOnly, expectOutside } from "./output-directory.ts";
+import { isLock, lockRun } from "./run-lock.ts";
 import { readStageDigests, stagesMadeOf } from "./stage-digests.ts";
 
 /** What was asked for; the first file of a run. */
@@ -51,16 +52,19 @@ export interface OpenRunOptions {
 /** A run in progress. */
 export class RunDirectory {
   readonly path: string;
+  private readonly release: () => Promise<void>;
 
-  private constructor(path: string) {
+  private constructor(path: string, release: () => Promise<void>) {
     this.path = path;
+    this.release = release;
   }
 
   /**
-   * Begins or resumes a run.
+   * Begins or resumes a run, which is this process's alone until it is closed.
    *
    * @param inputs Files and directories that the run reads.
-   * @throws EspalierError `occupied-directory` if there is something else; `invalid-argument` naming
+   * @throws EspalierError `occupied-directory` if there is something else, or another process is at
+   *   work; `invalid-argument` naming
    *   the first setting in which a run to be resumed differs, if it is both to be resumed and to be
    *   overwritten, and if an input would be overwritten.
    */
@@ -78,22 +82,33 @@ export class RunDirectory {
         { path },
       );
     }
-    if (overwrite && existsSync(manifestPath)) await removeRun(path, inputs);
-    if (resume && existsSync(manifestPath)) {
+    const begun = existsSync(manifestPath);
+    if (begun && overwrite) await expectRun(path, inputs);
+    else if (begun && resume) {
       expectSame(manifestPath, (await readJson(manifestPath)) as Manifest, manifest);
-      await removePartial(path);
-      return new RunDirectory(path);
-    }
-    // A run that was stopped before its manifest was complete has left nothing else.
-    if (resume || overwrite) await removePath(manifestPath + PARTIAL_SUFFIX);
-    await expectEmpty(
-      path,
-      overwrite
+    } else {
+      const hint = overwrite
         ? `it is no run, without a ${MANIFEST}`
-        : "use --resume to continue a run or --overwrite to replace it",
-    );
-    await writeJsonAtomic(manifestPath, manifest);
-    return new RunDirectory(path);
+        : "use --resume to continue a run or --overwrite to replace it";
+      // A run that was stopped before its manifest was complete has left nothing else.
+      const left = resume || overwrite ? MANIFEST + PARTIAL_SUFFIX : undefined;
+      await expectEmpty(path, hint, (name) => isLock(name) || name === left);
+    }
+    const release = await lockRun(path);
+    try {
+      if (begun && overwrite) await removeRun(path);
+      if (begun && resume) await removePartial(path);
+      else await writeJsonAtomic(manifestPath, manifest);
+    } catch (error) {
+      await release();
+      throw error;
+    }
+    return new RunDirectory(path, release);
+  }
+
+  /** Lets other processes work in the directory. */
+  async close(): Promise<void> {
+    await this.release();
   }
 
   file(name: string): string {
@@ -212,8 +227,8 @@ function expectSame(path: string, before: Manifest, now: Manifest): void {
   }
 }
 
-/** Removes a run, and nothing else: the directory stays. */
-async function removeRun(path: string, inputs: readonly string[]): Promise<void> {
+/** @throws EspalierError `occupied-directory` or `invalid-argument` unless a run is all that is there. */
+async function expectRun(path: string, inputs: readonly string[]): Promise<void> {
   const manifestPath = join(path, MANIFEST);
   const manifest = (await readJson(manifestPath).catch((error: unknown) => {
     if (!EspalierError.isInstance(error, "invalid-file")) throw error;
@@ -226,9 +241,14 @@ async function removeRun(path: string, inputs: readonly string[]): Promise<void>
     );
   }
   await expectOutside(path, inputs);
-  await expectOnly(path, runNames, "a run");
+  const locks = (await listDirectory(path)).filter(isLock);
+  await expectOnly(path, [...runNames, ...locks], "a run");
+}
+
+/** The directory stays, and so does the lock. */
+async function removeRun(path: string): Promise<void> {
   // While it has its manifest, a run that is half removed can be overwritten again.
-  const entries = (await listDirectory(path)).filter((name) => name !== MANIFEST);
+  const entries = (await listDirectory(path)).filter((name) => name !== MANIFEST && !isLock(name));
   for (const name of [...entries, MANIFEST]) await removePath(join(path, name));
 }
 

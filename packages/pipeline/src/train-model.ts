@@ -66,27 +66,31 @@ export async function trainModel(
     request,
     [path, task.directory].filter((input) => input !== undefined),
   );
-  const history = await trainInRun(run, model, context, {
-    ...settings,
-    samples: training,
-    validation,
-    test: settings.testEpochs ? task.test(model) : undefined,
-    distillation: undefined,
-    random,
-  });
-  const trained = (await loadSource(run.file(FINAL_MODEL), context.families)).model;
-  const judge = () =>
-    evaluate(trained, task.test(trained), {
-      executor,
-      batchSize,
-      measures: task.measures,
-      classes: task.classesIn(trained),
-      signal,
-      onProgress: (done, total) =>
-        onEvent?.({ type: "progress", stage: "evaluate", unit: "samples", done, total }),
+  try {
+    const history = await trainInRun(run, model, context, {
+      ...settings,
+      samples: training,
+      validation,
+      test: settings.testEpochs ? task.test(model) : undefined,
+      distillation: undefined,
+      random,
     });
-  const evaluation = await run.json("evaluation.json", judge, modelFiles(FINAL_MODEL));
-  return { directory: run.path, history, evaluation };
+    const trained = (await loadSource(run.file(FINAL_MODEL), context.families)).model;
+    const judge = () =>
+      evaluate(trained, task.test(trained), {
+        executor,
+        batchSize,
+        measures: task.measures,
+        classes: task.classesIn(trained),
+        signal,
+        onProgress: (done, total) =>
+          onEvent?.({ type: "progress", stage: "evaluate", unit: "samples", done, total }),
+      });
+    const evaluation = await run.json("evaluation.json", judge, modelFiles(FINAL_MODEL));
+    return { directory: run.path, history, evaluation };
+  } finally {
+    await run.close();
+  }
 }
 
 /** Where training begins; a model that is fresh has no file and so no hash. */

@@ -73,12 +73,10 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
         const random = new Random(options.seed);
         return sensitivityOf(loaded.model, train, settings, batchSize, random, context);
       };
-      const sensitivity = decodeSensitivity(
-        await run.json("sensitivity.json", score),
-        componentGroups(loaded.model, settings.coupling, settings.kinds),
-        run.file("sensitivity.json"),
-      );
-      const record = encodeSensitivity(sensitivity);
+      const file = "sensitivity.json";
+      const scored = await run.json(file, score).finally(() => run.close());
+      const groups = componentGroups(loaded.model, settings.coupling, settings.kinds);
+      const record = encodeSensitivity(decodeSensitivity(scored, groups, run.file(file)));
       context.print({ directory: run.path, ...record }, () => summary(record, run.path));
     });
 }
