@@ -134,6 +134,9 @@ function showPipeline(progress: Progress, event: PipelineEvent): void {
       progress.log(`times of layers: ${origin}; widths in multiples of ${multiple} pay here`);
       return;
     }
+    case "cache-fail":
+      progress.log(`${event.error.message}; other runs will measure anew`);
+      return;
     case "latency-check": {
       const { keep, target, predicted, measured, accepted } = event;
       const found = `predicted ${percent(predicted)} of the dense time, measured ${percent(measured)}`;

@@ -99,10 +99,22 @@ test("bench leaves out a device that takes longer than it may", async () => {
   const { stdout, code } = await espalier(
     ...[...given, "--limit", "1", "--format", "json", "--no-bars"],
   );
-  expect(code).toBe(0);
-  const { absent } = JSON.parse(stdout);
+  const { devices, absent } = JSON.parse(stdout);
+  // Where nothing was measured, the command has failed.
+  expect(code).toBe(devices.length === 0 ? 1 : 0);
   expect(absent).toContainEqual({
     device: "tfjs-cpu",
     problem: "not done after 1 seconds; see --limit",
   });
+});
+
+test("bench refuses devices that nobody knows, and a source that is none, at once", async () => {
+  for (const [source, devices, code, message] of [
+    [at("model"), "cpu,abacus", 2, /^espalier: device abacus: expected some of cpu, .*commas\n$/],
+    [at("nowhere"), "cpu,tfjs-cpu", 1, /^espalier: \S*nowhere: no such file.*\n$/],
+  ] as const) {
+    const result = await espalier("bench", source, "--device", devices);
+    expect(result.stderr).toMatch(message);
+    expect(result).toMatchObject({ code, stdout: "" });
+  }
 });

@@ -1,4 +1,5 @@
 /** @file What a pipeline says of its progress. */
+import type { EspalierError } from "@espalier/base";
 import type { Objective } from "@espalier/core";
 import type { DatasetEvent } from "@espalier/data";
 import type { EpochRecord } from "@espalier/train";
@@ -39,6 +40,8 @@ export type PipelineEvent =
       /** By how much readings of one time differ, as a share. */
       readonly noise: number;
     }
+  /** What was measured is not kept for other runs. */
+  | { readonly type: "cache-fail"; readonly error: EspalierError }
   | {
       /** A planned model was timed beside the dense one; shares of the dense model's time. */
       readonly type: "latency-check";

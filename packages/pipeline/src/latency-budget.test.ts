@@ -174,6 +174,20 @@ describe("a table", () => {
     );
   });
 
+  test("is the run's own where none can be kept for others", async () => {
+    const path = join(directory, "alone");
+    const cacheDirectory = join(directory, "file");
+    await writeFile(cacheDirectory, "");
+    const events: PipelineEvent[] = [];
+    const onEvent = (event: PipelineEvent) => events.push(event);
+    const run = await RunDirectory.open(path, {}, fresh);
+    const request = { ...tableOptions, timing: abacus(8), cacheDirectory, onEvent };
+    const table = await openLatencyTable(run, model, request);
+    expect(events.at(-1)).toMatchObject({ type: "cache-fail", error: { code: "invalid-file" } });
+    expect(await openLatencyTable(run, model, { ...request, timing: abacus(16) })).toEqual(table);
+    await run.close();
+  });
+
   test("of other makes is refused by name", async () => {
     const table = await measureLatencyTable(model, { ...tableOptions, timing: abacus(8) });
     const [kind] = Object.keys(table.layers);

@@ -87,27 +87,33 @@ export async function openLatencyTable(
     cacheDirectory === undefined
       ? undefined
       : join(cacheDirectory, "latency", `${digest(key)}.json`);
+  let measured: LatencyTable | undefined;
   const known = await run.json(LATENCY_TABLE, async () => {
     const kept = cached === undefined ? undefined : await readKept(cached, decode);
     if (kept !== undefined) {
       onEvent?.({ type: "latency-table", cached: true, ...kept });
       return kept;
     }
-    const table = await measureLatencyTable(model, {
+    measured = await measureLatencyTable(model, {
       ...options,
       timing,
       signal,
       onProgress: (done, total) =>
         onEvent?.({ type: "progress", stage: "latency-table", unit: "layers", done, total }),
     });
-    onEvent?.({ type: "latency-table", cached: false, ...table });
-    if (cached !== undefined) await writeJsonAtomic(cached, table);
-    return table;
+    onEvent?.({ type: "latency-table", cached: false, ...measured });
+    return measured;
   });
+  // The run has it by now; other runs can measure for themselves.
+  if (cached !== undefined && measured !== undefined) {
+    await writeJsonAtomic(cached, measured).catch((error: EspalierError) => {
+      onEvent?.({ type: "cache-fail", error });
+    });
+  }
   return decode(known, run.file(LATENCY_TABLE));
 }
 
-/** A table of the cache; undefined for one that is damaged, which is measured anew. */
+/** A table of the cache; undefined for one that cannot be read, which is measured anew. */
 async function readKept(
   path: string,
   decode: (value: unknown, path: string) => LatencyTable,
@@ -116,7 +122,7 @@ async function readKept(
   try {
     return decode(await readJson(path, MAXIMUM_TABLE_BYTES), path);
   } catch (error) {
-    if (EspalierError.isInstance(error, "invalid-file")) return undefined;
+    if (EspalierError.isInstance(error)) return undefined;
     throw error;
   }
 }

@@ -1,12 +1,18 @@
 /** @file `espalier bench`: how long a model takes on every device. */
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
-import { throwIfAborted } from "@espalier/base";
+import { EspalierError, throwIfAborted } from "@espalier/base";
 import { loadSource, measureOperations, type OperationTime } from "@espalier/pipeline";
 import { formatBytes } from "@espalier/report";
 import type { Command } from "commander";
-import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
-import { tryDevices } from "../devices.ts";
+import {
+  type CommonOptions,
+  createContext,
+  exitCodes,
+  type ModelOptions,
+  openFamilies,
+} from "../context.ts";
+import { type DeviceState, tryDevices } from "../devices.ts";
 import { addCommonOptions, addPluginOption, integer, sourceArgument } from "../options.ts";
 import { createProgress } from "../progress.ts";
 import { formatTable } from "../table.ts";
@@ -59,10 +65,15 @@ export function registerBench(program: Command, signal: AbortSignal): void {
         print(measured.times, () => describe([measured.times], []));
         return;
       }
+      const states = await tryDevices();
+      expectKnown(wanted ?? [], states);
+      const { families } = await openFamilies(options);
+      // What is wrong with it is said once, and not by every device.
+      await loadSource(source, families, { signal });
       const progress = createProgress(process.stderr, options.bars);
       const times: DeviceTimes[] = [];
       const failures: Failure[] = [];
-      for (const { device, problem } of await tryDevices()) {
+      for (const { device, problem } of states) {
         if (wanted !== undefined && !wanted.includes(device)) continue;
         if (problem !== undefined) {
           failures.push({ device, problem });
@@ -79,7 +90,19 @@ export function registerBench(program: Command, signal: AbortSignal): void {
           ? JSON.stringify({ devices: times, absent: failures }, undefined, 2)
           : describe(times, failures);
       process.stdout.write(`${text}\n`);
+      if (times.length === 0) process.exitCode = exitCodes.failed;
     });
+}
+
+function expectKnown(wanted: readonly string[], states: readonly DeviceState[]): void {
+  const known = states.map(({ device }) => device);
+  const unknown = wanted.find((device) => !known.includes(device));
+  if (unknown === undefined) return;
+  throw new EspalierError(
+    "unknown-device",
+    `device ${unknown}: expected some of ${known.join(", ")}, separated by commas`,
+    { device: unknown, known },
+  );
 }
 
 async function measureHere(source: string, options: Options & CommonOptions, signal: AbortSignal) {
