@@ -174,6 +174,27 @@ function componentKind(text: string): ComponentKind {
   throw new InvalidArgumentError(`Expected ${componentKinds.join(", ")}.`);
 }
 
+const estimated: readonly Metric[] = ["hessian-trace", "removal"];
+
+/** @throws EspalierError `invalid-argument` naming an option that the metric does not have. */
+export function expectEstimated(options: SensitivityOptions): void {
+  const { metric, estimator, draws, temperature = defaultTemperatures[metric] } = options;
+  if (estimated.includes(metric)) return;
+  const given = {
+    estimator: estimator !== defaultSensitivity.estimator,
+    draws: draws !== undefined,
+    temperature: temperature !== defaultTemperatures[metric],
+  };
+  for (const [option, isGiven] of Object.entries(given)) {
+    if (!isGiven) continue;
+    throw new EspalierError(
+      "invalid-argument",
+      `--${option}: expected it with --metric ${estimated.join(" or ")}, got it with ${metric}, which is not estimated`,
+      { option, metric },
+    );
+  }
+}
+
 export function sensitivitySettings(options: SensitivityOptions): SensitivitySettings {
   const { metric, estimator, draws, samples, coupling, kind } = options;
   return {
@@ -322,9 +343,9 @@ export function addPruneOptions(command: Command): Command {
  * @throws EspalierError `invalid-argument` unless exactly one budget is given, or with a batch size for
  *   latency where the budget is another.
  */
-export function expectBudget(options: PruneOptions, planGiven: boolean): void {
+export function expectBudget(options: PruneOptions): void {
   const given = budgetsOf(options);
-  if (given.length !== 1 && !(planGiven && given.length === 0)) {
+  if (given.length !== 1) {
     throw new EspalierError(
       "invalid-argument",
       `expected one of --keep-params, --keep-macs, --keep-components and --keep-latency, got ${given.length === 0 ? "none" : given.length}`,
@@ -336,6 +357,27 @@ export function expectBudget(options: PruneOptions, planGiven: boolean): void {
       "--latency-batch: expected it with --keep-latency, got another budget",
     );
   }
+}
+
+// Options whose work a plan has done, as commander names them.
+const planning = [
+  ...["keepParams", "keepMacs", "keepComponents", "keepLatency", "latencyBatch", "rounds"],
+  ...["implant", "implantRank", "rank", "scope", "floor", "wholeBranches", "roundTo"],
+  ...["metric", "estimator", "draws", "temperature", "samples", "kind"],
+];
+
+/** @throws EspalierError `invalid-argument` naming an option that a plan which is given leaves unused. */
+export function expectNoPlanning(command: Command): void {
+  const unused = command.options.find((option) => {
+    const name = option.attributeName();
+    return planning.includes(name) && command.getOptionValueSource(name) === "cli";
+  });
+  if (unused === undefined) return;
+  throw new EspalierError(
+    "invalid-argument",
+    `${unused.long}: expected it without --plan, which has everything decided, got both`,
+    { option: unused.long },
+  );
 }
 
 function budgetsOf(options: PruneOptions) {

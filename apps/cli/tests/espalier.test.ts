@@ -27,20 +27,19 @@ afterAll(() => workspace.remove());
 const at = (...names: string[]) => join(workspace.path, ...names);
 const pruning = (output: string, ...more: string[]) => [
   ...["prune", model, "--data", data, "-o", output],
-  ...[
-    "--keep-macs",
-    "0.6",
-    "--implant",
-    "0.3",
-    "--round-to",
-    "2",
-    "--samples",
-    "32",
-    "--calibration",
-    "32",
-  ],
-  ...["--tune", "3", "--tune-batch-size", "32", "--hold-out", "40", "--threads", "1", "--no-bars"],
+  ...["--keep-macs", "0.6", "--implant", "0.3", "--round-to", "2", "--samples", "32"],
+  ...applying,
   ...more,
+];
+/** By a plan that is given. */
+const following = (output: string, plan: string, ...more: string[]) => [
+  ...["prune", model, "--data", data, "-o", output, "--plan", plan],
+  ...applying,
+  ...more,
+];
+const applying = [
+  ...["--calibration", "32", "--tune", "3", "--tune-batch-size", "32", "--hold-out", "40"],
+  ...["--threads", "1", "--no-bars"],
 ];
 
 function expectOneLine(result: Finished, code: number, message: RegExp): void {
@@ -138,6 +137,32 @@ describe("help and usage", () => {
       2,
       /--latency-batch: expected it with --keep-latency/,
     );
+  });
+
+  test("options that would do nothing are refused", async () => {
+    const common = ["prune", model, "--data", data, "-o", at("never")];
+    for (const [more, option] of [
+      [["--keep-macs", "0.5"], "keep-macs"],
+      [["--rounds", "2"], "rounds"],
+      [["--no-whole-branches"], "no-whole-branches"],
+    ] as const) {
+      expectOneLine(
+        await espalier(...common, "--plan", "plan.json", ...more),
+        2,
+        new RegExp(`--${option}: expected it without --plan`),
+      );
+    }
+    for (const [command, more, option] of [
+      ["prune", ["--keep-macs", "0.5", "--draws", "50"], "draws"],
+      ["sensitivity", ["--estimator", "hutchinson"], "estimator"],
+      ["sensitivity", ["--temperature", "4"], "temperature"],
+    ] as const) {
+      expectOneLine(
+        await espalier(command, ...common.slice(1), "--metric", "magnitude", ...more),
+        2,
+        new RegExp(`--${option}: expected it with --metric hessian-trace or removal, got it with`),
+      );
+    }
   });
 
   test("an unknown device is refused with those present", async () => {
@@ -497,7 +522,7 @@ describe("prune", () => {
     expectOneLine(
       await espalier(...pruning(at("run"), "--resume", "--seed", "3")),
       2,
-      /run.json: the run to be resumed had settings/,
+      /run.json: the run to be resumed had settings\.seed 0, now it is 3/,
     );
     const before = await digests(at("run"));
     const resumed = await espalier(...pruning(at("run"), "--resume", "--format", "json"));
@@ -518,14 +543,14 @@ describe("prune", () => {
     plan.groups[name] = { ...plan.groups[name], prune: [0], implant: [] };
     await writeFile(at("edited.json"), JSON.stringify(plan));
     const followed = await espalier(
-      ...pruning(at("edited"), "--plan", at("edited.json"), "--format", "json"),
+      ...following(at("edited"), at("edited.json"), "--format", "json"),
     );
     expect(followed.code).toBe(0);
     const config = JSON.parse(await readFile(at("edited", "model", "config.json"), "utf8"));
     expect(config.pruning.channels[name]).not.toContain(0);
     plan.groups[name].prune = [99];
     await writeFile(at("edited.json"), JSON.stringify(plan));
-    const refused = await espalier(...pruning(at("refused"), "--plan", at("edited.json")));
+    const refused = await espalier(...following(at("refused"), at("edited.json")));
     expectOneLine(refused, 1, /group \S+: expected component numbers below \d+, got 99/);
   });
 

@@ -113,6 +113,30 @@ test("what cannot be written is an error that names it", async () => {
   expect(await error(work)).toMatch(/rounds\/1\/model\S*: part of the path is a file$/);
 });
 
+test("a run to be resumed with another setting names that one", async () => {
+  const settings = { plan: { budget: { of: "macs", keep: 0.5 }, kinds: ["channel"] }, rounds: 1 };
+  await (await RunDirectory.open(at("run"), { ...manifest, settings }, fresh)).close();
+  const resumed = (changes: object) =>
+    RunDirectory.open(
+      at("run"),
+      { ...manifest, settings: { ...settings, ...changes } },
+      { resume: true, overwrite: false },
+    );
+  const { plan } = settings;
+  await expect(resumed({ plan: { ...plan, budget: { of: "macs", keep: 0.4 } } })).rejects.toThrow(
+    /run\.json: the run to be resumed had settings\.plan\.budget\.keep 0\.5, now it is 0\.4$/,
+  );
+  await expect(resumed({ plan: { ...plan, kinds: ["head"] } })).rejects.toThrow(
+    /had settings\.plan\.kinds \["channel"\], now it is \["head"\]$/,
+  );
+  await expect(resumed({ rounds: undefined })).rejects.toThrow(
+    /had settings\.rounds 1, now it is nothing$/,
+  );
+  await expect(resumed({ clip: { norm: 1 } })).rejects.toThrow(
+    /had settings\.clip nothing, now it is \{"norm":1\}$/,
+  );
+});
+
 describe("one process at a time", () => {
   const resuming = { resume: true, overwrite: false };
   const lock = (owner: string) => `run.lock-${owner}`;

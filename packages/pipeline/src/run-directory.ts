@@ -216,15 +216,32 @@ function expectSame(path: string, before: Manifest, now: Manifest): void {
     });
   }
   // What JSON cannot hold, such as undefined, is not part of a manifest.
-  const wanted = JSON.parse(JSON.stringify(now)) as Manifest;
-  for (const key of new Set([...Object.keys(before), ...Object.keys(wanted)])) {
-    if (isDeepStrictEqual(before[key], wanted[key])) continue;
-    throw new EspalierError(
-      "invalid-argument",
-      `${path}: the run to be resumed had ${key} ${JSON.stringify(before[key])}, now it is ${JSON.stringify(wanted[key])}`,
-      { path, key, before: before[key], now: wanted[key] },
-    );
+  const difference = firstDifference(before, JSON.parse(JSON.stringify(now)) as Manifest);
+  if (difference === undefined) return;
+  const { key, ...values } = difference;
+  throw new EspalierError(
+    "invalid-argument",
+    `${path}: the run to be resumed had ${key} ${show(values.before)}, now it is ${show(values.now)}`,
+    { path, ...difference },
+  );
+}
+
+/** The first key, such as `settings.plan.budget.keep`, that two trees of settings differ in. */
+function firstDifference(
+  before: Manifest,
+  now: Manifest,
+): { key: string; before: unknown; now: unknown } | undefined {
+  const isTree = (value: unknown) =>
+    typeof value === "object" && value !== null && !Array.isArray(value);
+  for (const key of new Set([...Object.keys(before), ...Object.keys(now)])) {
+    const [was, is] = [before[key], now[key]];
+    if (isDeepStrictEqual(was, is)) continue;
+    const within =
+      isTree(was) && isTree(is) ? firstDifference(was as Manifest, is as Manifest) : undefined;
+    if (within === undefined) return { key, before: was, now: is };
+    return { ...within, key: `${key}.${within.key}` };
   }
+  return undefined;
 }
 
 /** @throws EspalierError `occupied-directory` or `invalid-argument` unless a run is all that is there. */

@@ -85,6 +85,15 @@ test("names the plugins", () => {
 test("follows a plan that was given", () => {
   const manifest = { ...manifestOf({}), planGiven: true };
   expect(commandOf("half", manifest)).toContain("--plan half/plan.json");
+  // The command refuses what the plan has decided.
+  const { plan, sensitivity } = defaults;
+  const decided = manifestOf({
+    ...{ rounds: 2, plan: { ...plan, implant: 0.5 } },
+    sensitivity: { ...sensitivity, samples: 8, coupling: "apart" },
+  });
+  expect(commandOf("half", { ...decided, planGiven: true })).toBe(
+    "espalier prune weights.pt --data cifar10 --plan half/plan.json --coupling apart -o half-again",
+  );
 });
 
 test("there is none for settings without an option", () => {

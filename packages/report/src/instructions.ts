@@ -150,6 +150,14 @@ function pruneOptionsOf(run: string, manifest: PruneManifest): string[] | undefi
   for (const [path, value] of defaults) {
     if (isDeepStrictEqual(settings.get(path), value)) settings.delete(path);
   }
+  if (manifest.planGiven) {
+    // The plan has what these decide.
+    for (const path of [...settings.keys()]) {
+      if (path !== "sensitivity.coupling" && /^(plan\.|rounds$|sensitivity\.)/.test(path)) {
+        settings.delete(path);
+      }
+    }
+  }
   const rest = select(settings, pruneOptions);
   return rest && [...begin, ...rest];
 }

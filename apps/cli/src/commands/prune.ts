@@ -25,6 +25,8 @@ import {
   addRunOptions,
   dataForms,
   expectBudget,
+  expectEstimated,
+  expectNoPlanning,
   type PruneOptions,
   pruneSettings,
   resumedRun,
@@ -61,7 +63,9 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
       ].join("\n"),
     )
     .action(async (sourceName: string, options: Options) => {
-      expectBudget(options, options.plan !== undefined);
+      if (options.plan !== undefined) expectNoPlanning(command);
+      else expectBudget(options);
+      expectEstimated(options);
       const context = await createContext(options, signal);
       const { families, plugins } = await openFamilies(options, resumedRun(options));
       const source = await loadSource(sourceName, families, context);

@@ -17,6 +17,7 @@ import {
   addRunOptions,
   addSensitivityOptions,
   dataForms,
+  expectEstimated,
   resumedRun,
   type SensitivityOptions,
   sensitivitySettings,
@@ -43,6 +44,7 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
       "\nExample:\n  espalier sensitivity resnet20-cifar10:weights.pt --data cifar10 --metric hessian-trace -o runs/trace",
     )
     .action(async (source: string, options: Options) => {
+      expectEstimated(options);
       const context = await createContext(options, signal);
       const { families, plugins } = await openFamilies(options, resumedRun(options));
       const loaded = await loadSource(source, families, context);
