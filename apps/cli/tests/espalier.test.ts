@@ -518,6 +518,28 @@ describe("prune", () => {
     );
   });
 
+  test("a run is overwritten with its reports, but not by what comes of it", async () => {
+    expect((await espalier(...pruning(at("again"), "--overwrite"))).code).toBe(0);
+    expect(await digests(at("again"))).toEqual(await digests(at("run")));
+    const before = await digests(at("again"));
+    const [, , ...options] = pruning(at("again"), "--overwrite");
+    expectOneLine(
+      await espalier("prune", at("again"), ...options),
+      2,
+      /again: expected a directory without .*model\.safetensors, which is read/,
+    );
+    expectOneLine(
+      await espalier("export", at("again"), "--to", at("again"), "--overwrite"),
+      2,
+      /again: expected a directory without .*model\.safetensors, which is read/,
+    );
+    expect(await digests(at("again"))).toEqual(before);
+    const exporting = ["--to", at("exported"), "--overwrite"];
+    expectOneLine(await espalier("export", at("exported"), ...exporting), 2, /which is read/);
+    expect((await espalier("export", at("run"), ...exporting)).code).toBe(0);
+    expect(await readFile(at("exported", "README.md"), "utf8")).toContain("Multiply-accumulates");
+  });
+
   test("a run with other settings cannot be resumed, a finished one can", async () => {
     expectOneLine(
       await espalier(...pruning(at("run"), "--resume", "--seed", "3")),

@@ -71,7 +71,10 @@ test("a run that cannot be trained overwrites nothing", async () => {
     );
   }
   expect(await readdir(at("kept"), { recursive: true })).toEqual(before);
+  const small = { ...large, batchSize: 16 };
+  await run("kept", { overwrite: true }, { rounds: 2, tuneDense: small });
   await run("kept", { overwrite: true }, { tune: { ...large, epochs: 0 } });
+  expect(await readdir(at("kept"))).not.toContain("rounds");
 });
 
 describe("what a stage was made of", () => {
