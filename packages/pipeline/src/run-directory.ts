@@ -64,9 +64,8 @@ export class RunDirectory {
    *
    * @param inputs Files and directories that the run reads.
    * @throws EspalierError `occupied-directory` if there is something else, or another process is at
-   *   work; `invalid-argument` naming
-   *   the first setting in which a run to be resumed differs, if it is both to be resumed and to be
-   *   overwritten, and if an input would be overwritten.
+   *   work; `invalid-argument` naming the first setting in which a run to be resumed differs, if it is
+   *   both to be resumed and to be overwritten, and if an input would be overwritten.
    */
   static async open(
     path: string,
