@@ -134,7 +134,7 @@ export function describePlan(
   };
 }
 
-/** The groups of `model` of which `left` has neither rows nor implants. */
+/** The groups of `model` that may be given up as a whole and of which `left` has neither rows nor implants. */
 function goneFrom(
   left: Model,
   model: Model,
@@ -145,7 +145,7 @@ function goneFrom(
   const isLeft = (parameter: string) =>
     left.parameters.has(parameter) || layers.has(sites.get(parameter)?.layer ?? "");
   return groups
-    .filter(({ rows }) => !rows.some(({ parameter }) => isLeft(parameter)))
+    .filter(({ rows, emptiable }) => emptiable && !rows.some(({ parameter }) => isLeft(parameter)))
     .map(({ name, count }) => [name, new Array<Decision>(count).fill("prune")]);
 }
 

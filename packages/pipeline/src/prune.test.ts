@@ -26,6 +26,7 @@ const task: Task = {
   objective: "classification",
   classesIn: () => undefined,
   measures: [],
+  digest: async () => "noise",
   counts: { train: 48, test: 12 },
   train: (of) => noiseSamples(of as Model, 48),
   test: (of) => noiseSamples(of as Model, 12, 2),

@@ -174,6 +174,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
       model: source.model.config,
       data: task.spec,
       verified: task.verified,
+      dataDigest: await task.digest(),
       executor: executor.name,
       settings,
       plan: request.plan?.record,

@@ -137,6 +137,17 @@ test("a run to be resumed with another setting names that one", async () => {
   );
 });
 
+test("a run is not resumed with other data, but one that does not know its data is", async () => {
+  const resume = (dataDigest: string) =>
+    RunDirectory.open(at("run"), { ...manifest, dataDigest }, { resume: true, overwrite: false });
+  await (await RunDirectory.open(at("run"), { ...manifest, dataDigest: "a" }, fresh)).close();
+  await (await resume("a")).close();
+  await expect(resume("b")).rejects.toThrow(/had dataDigest a, now it is b$/);
+  await rm(at("run"), { recursive: true });
+  await (await RunDirectory.open(at("run"), manifest, fresh)).close();
+  await (await resume("b")).close();
+});
+
 describe("one process at a time", () => {
   const resuming = { resume: true, overwrite: false };
   const lock = (owner: string) => `run.lock-${owner}`;

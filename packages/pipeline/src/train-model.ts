@@ -59,6 +59,7 @@ export async function trainModel(
       hub,
       data: task.spec,
       verified: task.verified,
+      dataDigest: await task.digest(),
       executor: executor.name,
       settings,
       seed,

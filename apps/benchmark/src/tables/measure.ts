@@ -148,7 +148,7 @@ async function measureCell(table: Table, cell: Cell, all: Task, bench: Bench): P
   );
   const { model: pruned } = await loadSource(run.directory, families);
   const sizes = { dense: sized(source.model, table), pruned: sized(pruned, table) };
-  return summarize(run, { ...task, all: all.counts }, sizes, bench.timing.machine);
+  return summarize(run, task, await all.digest(), sizes, bench.timing.machine);
 }
 
 function sized(model: Model, table: Table): CellResult["dense"] {
@@ -162,7 +162,8 @@ function sized(model: Model, table: Table): CellResult["dense"] {
 
 function summarize(
   { evaluation, history, plan, latency }: PruneResult,
-  { counts, all, verified }: Pick<Task, "counts" | "verified"> & { readonly all: Task["counts"] },
+  { counts, verified }: Task,
+  digest: string,
   { dense, pruned }: Pick<CellResult, "dense" | "pruned">,
   machine: CellResult["machine"],
 ): CellResult {
@@ -171,7 +172,7 @@ function summarize(
     ...{ name, before: components, after: components - prune.length },
   }));
   return {
-    data: { ...counts, all, verified },
+    data: { ...counts, digest, verified },
     accuracy: {
       dense: evaluation.dense.accuracy,
       pruned: evaluation.pruned.accuracy,
@@ -197,17 +198,25 @@ function summarize(
   };
 }
 
-/** @throws EspalierError `invalid-argument` if a cell of the same data was measured on more or fewer samples. */
-function expectSameData({ data, inputs }: Cell, task: Task, measured: readonly Measured[]): void {
+/** @throws EspalierError `invalid-argument` if a cell of the same data was measured on other samples. */
+async function expectSameData(
+  { data, inputs }: Cell,
+  task: Task,
+  measured: readonly Measured[],
+): Promise<void> {
+  const digest = await task.digest();
+  const { counts } = limit(task, inputs.images);
   for (const { cell, result } of measured) {
-    if (cell.data !== data) continue;
-    const { all: before = result.data } = result.data;
-    const now = result.data.all === undefined ? limit(task, inputs.images).counts : task.counts;
-    if (before.train === now.train && before.test === now.test) continue;
+    const before = result.data;
+    const isSame =
+      before.digest === undefined
+        ? before.train === counts.train && before.test === counts.test
+        : before.digest === digest;
+    if (cell.data !== data || isSame) continue;
     throw new EspalierError(
       "invalid-argument",
-      `${data}: expected the ${before.train} and ${before.test} samples that ${cell.name} was measured on, got ${now.train} and ${now.test}; to measure all on these, remove the results of ${cell.table} on ${data}`,
-      { before, now },
+      `${data}: expected the data that ${cell.name} was measured on, got other data, of ${task.counts.train} and ${task.counts.test} samples; to measure all on these, remove the results of ${cell.table} on ${data}`,
+      { data, cell: cell.name },
     );
   }
 }
@@ -233,7 +242,7 @@ export async function measureTable(
     bench.log(place);
     const task = tasks.get(cell.data) ?? (await bench.openTask(cell.data));
     tasks.set(cell.data, task);
-    expectSameData(cell, task, before);
+    await expectSameData(cell, task, before);
     const result = await measureCell(table, cell, task, bench);
     await writeResult(path, cell, result);
     const { dense, pruned, tuned } = result.accuracy;

@@ -19,8 +19,8 @@ const result = z.strictObject({
   data: z.strictObject({
     train: count,
     test: count,
-    /** Of how many those are; earlier results do not say it. */
-    all: z.strictObject({ train: count, test: count }).optional(),
+    /** Of the whole data set; earlier results have none. */
+    digest: z.string().optional(),
     verified: z.boolean(),
   }),
   accuracy: z.strictObject({

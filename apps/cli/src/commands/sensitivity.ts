@@ -62,6 +62,7 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
           model: loaded.model.config,
           data: task.spec,
           verified: task.verified,
+          dataDigest: await task.digest(),
           executor: context.executor.name,
           settings,
           seed: options.seed,
