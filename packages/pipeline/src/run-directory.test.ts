@@ -142,7 +142,7 @@ test("a run is not resumed with other data, but one that does not know its data 
     RunDirectory.open(at("run"), { ...manifest, dataDigest }, { resume: true, overwrite: false });
   await (await RunDirectory.open(at("run"), { ...manifest, dataDigest: "a" }, fresh)).close();
   await (await resume("a")).close();
-  await expect(resume("b")).rejects.toThrow(/had dataDigest a, now it is b$/);
+  await expect(resume("b")).rejects.toThrow(/had dataDigest "a", now it is "b"$/);
   await rm(at("run"), { recursive: true });
   await (await RunDirectory.open(at("run"), manifest, fresh)).close();
   await (await resume("b")).close();

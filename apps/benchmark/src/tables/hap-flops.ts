@@ -1,7 +1,7 @@
 /** @file Floating-point operations as HAP's code counts them, to compare with its figures. */
 import { EspalierError } from "@espalier/base";
 import type { Model } from "@espalier/core";
-import { isInput, sizeOf, topologicalOrder, type Value } from "@espalier/graph";
+import { sizeOf, topologicalOrder, type Value } from "@espalier/graph";
 
 /** What may be counted beside convolutions, linear layers and batch normalisation. */
 const optional = {
@@ -38,15 +38,11 @@ export function hapFlops(model: Model, also: readonly CountedOperation[]): numbe
       model.parameters.get(name)!.kind === "bias" ? [value] : [],
     ),
   );
-  const isBias = (value: Value): boolean =>
-    isInput(value)
-      ? biases.has(value)
-      : value.operation.name === "reshape" && isBias(value.inputs[0]);
   const count = (value: Value): number => {
     const { name, macs } = value.operation;
     if (macs !== undefined) return 2 * macs(value);
     if (name === "batchNorm") return 2 * sizeOf(value.shape);
-    if (name === "add") return value.inputs.some(isBias) ? sizeOf(value.shape) : 0;
+    if (value.inputs.some((operand) => biases.has(operand))) return sizeOf(value.shape);
     const known = also.find((each) => each === name);
     return known === undefined ? 0 : optional[known](value);
   };
