@@ -11,7 +11,6 @@ import {
   cost,
   type DeviceTensor,
   type Executor,
-  findUses,
   float32Data,
   hessianQuadraticForms,
   input,
@@ -24,6 +23,7 @@ import {
   splitStages,
   sum,
   type TensorData,
+  topologicalOrder,
   type Value,
   vjp,
 } from "@espalier/graph";
@@ -296,25 +296,10 @@ export function siteReadings(
   seed: Value,
   readers: ReadonlyMap<ComponentGroup, readonly Reader[]>,
 ): { outputs: Record<string, Value>; readings: Reading[][] } {
-  const uses = findUses(
-    [graph.logits],
-    parametersRead(readers).map((name) => graph.parameters.get(name)!),
-  );
-  const reads = new Map<string, { readonly user: Value; readonly position: number }>();
-  for (const name of parametersRead(readers)) {
-    const { user, position } = uses.get(graph.parameters.get(name)!)!;
-    reads.set(name, { user, position: 1 - position });
-  }
-  /** With channels on axis 1, as columns are. */
-  const isRead = ({ parameter }: Reader) => {
-    const { user, position } = reads.get(parameter)!;
-    const [, columns] = graph.parameters.get(parameter)!.shape;
-    const { shape } = user.inputs[position];
-    return shape.length !== 3 && shape[1] === columns;
-  };
+  const reads = operandsOf(graph, readers);
   const places = groups.map((group) => {
     const own = readers.get(group);
-    return own?.every(isRead)
+    return own?.every(({ parameter }) => reads.has(parameter))
       ? own.map(({ parameter, columns }) => ({ output: `read by ${parameter}`, columns }))
       : sitesOf(group, graph).map(({ site, channels }) => ({ output: site, columns: channels }));
   });
@@ -344,9 +329,27 @@ export function siteReadings(
   return { outputs, readings };
 }
 
-const parametersRead = (readers: ReadonlyMap<ComponentGroup, readonly Reader[]>) => [
-  ...new Set([...readers.values()].flat().map(({ parameter }) => parameter)),
-];
+/** By weights: what is multiplied with each, where that is one value with channels on axis 1 as columns are. */
+function operandsOf(
+  graph: ModelGraph,
+  readers: ReadonlyMap<ComponentGroup, readonly Reader[]>,
+): Map<string, { readonly user: Value; readonly position: number }> {
+  const users = new Map<Value, Value[]>();
+  for (const user of topologicalOrder([graph.logits])) {
+    for (const operand of user.inputs) users.set(operand, [...(users.get(operand) ?? []), user]);
+  }
+  const found = new Map<string, { readonly user: Value; readonly position: number }>();
+  for (const { parameter } of [...readers.values()].flat()) {
+    const weight = graph.parameters.get(parameter)!;
+    const [user, ...others] = users.get(weight) ?? [];
+    if (user === undefined || others.length > 0 || user.inputs.length !== 2) continue;
+    const position = 1 - user.inputs.indexOf(weight);
+    const { shape } = user.inputs[position];
+    if (shape.length !== 3 && shape[1] === weight.shape[1])
+      found.set(parameter, { user, position });
+  }
+  return found;
+}
 
 /** ⟨a, b⟩ of each sample for each index of an axis: [batch, length of the axis]. */
 function productAlong(axis: number, a: Value, b: Value): Value {
