@@ -57,6 +57,8 @@ export interface OpenTaskOptions {
 export async function openTask(data: string, options: OpenTaskOptions = {}): Promise<Task> {
   const dataset = await openDataset(data, options);
   const { name, classes, objective, measures, verified, counts } = dataset;
+  // It reads all samples, and is asked for by every run.
+  let digest: Promise<string> | undefined;
   const classesIn = (model: Consumer) => labelsOf({ name, classes, objective }, model);
   return {
     name,
@@ -67,7 +69,10 @@ export async function openTask(data: string, options: OpenTaskOptions = {}): Pro
     measures,
     verified,
     counts,
-    digest: () => dataset.digest(),
+    digest: () => {
+      digest ??= dataset.digest();
+      return digest;
+    },
     classesIn,
     train: (model) => relabel(dataset.train(model.preprocessing), classesIn(model)),
     test: (model) => relabel(dataset.test(model.preprocessing), classesIn(model)),

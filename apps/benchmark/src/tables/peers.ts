@@ -15,7 +15,8 @@ import type { PresetName } from "./table.ts";
 
 export const PEERS = "peers";
 
-const model = { name: "ResNet-20", source: "resnet20-cifar10:cifar10_resnet20-4118986f.pt" };
+/** What all programs are tried on. */
+export const model = { name: "ResNet-20", source: "resnet20-cifar10:cifar10_resnet20-4118986f.pt" };
 
 const presets: Readonly<Record<PresetName, { images: number; draws: number }>> = {
   smoke: { images: 8, draws: 1 },
@@ -78,7 +79,25 @@ const resultSchema = z.strictObject({
 });
 type TraceResult = z.infer<typeof resultSchema>;
 
-const pathOf = (results: string, { name }: Contender) => join(results, PEERS, `${name}.json`);
+/** Where the result of a program is. */
+export const pathOf = (results: string, { name }: { readonly name: string }) =>
+  join(results, PEERS, `${name}.json`);
+
+/** Those of `contenders` that are wanted and have no result yet. */
+export async function unmeasured<Candidate extends Program & { readonly name: string }>(
+  contenders: readonly Candidate[],
+  { cells, results, log }: Bench,
+  result: z.ZodType,
+): Promise<Candidate[]> {
+  const open: Candidate[] = [];
+  for (const contender of contenders) {
+    if (!(cells?.test(contender.name) ?? true)) continue;
+    const known = await readStored(pathOf(results, contender), result);
+    if (known === undefined) open.push(contender);
+    else log(`${contender.label}: measured before`);
+  }
+  return open;
+}
 
 /** The rows of all weights that both have, one after the other. */
 export function alignedRows(
@@ -118,13 +137,7 @@ export async function measurePeers(
   run: typeof runProgram = runProgram,
 ): Promise<void> {
   const contenders = contendersOf(preset);
-  const open: Contender[] = [];
-  for (const contender of contenders) {
-    if (!(bench.cells?.test(contender.name) ?? true)) continue;
-    const known = await readStored(pathOf(bench.results, contender), resultSchema);
-    if (known === undefined) open.push(contender);
-    else bench.log(`${contender.label}: measured before`);
-  }
+  const open = await unmeasured(contenders, bench, resultSchema);
   if (open.length === 0) return;
   const { images } = presets[preset];
   const source = locate(model.source, bench);

@@ -18,11 +18,9 @@ import { writeParameters } from "../side-by-side.ts";
 import { hashOf, tuningOf } from "./cells.ts";
 import { type Bench, limit, locate } from "./measure.ts";
 import { type MethodName, methods } from "./methods.ts";
-import { PEERS } from "./peers.ts";
+import { model, PEERS, pathOf, unmeasured } from "./peers.ts";
 import { machine, readStored } from "./stored.ts";
 import type { PresetName, Training } from "./table.ts";
-
-const model = { name: "ResNet-20", source: "resnet20-cifar10:cifar10_resnet20-4118986f.pt" };
 
 /** The share of the multiply-accumulates that is kept. */
 const KEEP = 0.5;
@@ -178,8 +176,6 @@ function contendersOf(presetName: PresetName): readonly Contender[] {
   ];
 }
 
-const pathOf = (results: string, { name }: Contender) => join(results, PEERS, `${name}.json`);
-
 const TRAINING_FILES = 5;
 const WRITTEN_AT_ONCE = 1000;
 
@@ -233,13 +229,7 @@ export async function measurePruningPeers(
   python: string,
   run: typeof runProgram = runProgram,
 ): Promise<void> {
-  const open: Contender[] = [];
-  for (const contender of contendersOf(presetName)) {
-    if (!(bench.cells?.test(contender.name) ?? true)) continue;
-    const known = await readStored(pathOf(bench.results, contender), resultSchema);
-    if (known === undefined) open.push(contender);
-    else bench.log(`${contender.label}: measured before`);
-  }
+  const open = await unmeasured(contendersOf(presetName), bench, resultSchema);
   if (open.length === 0) return;
   const { images, tune } = presets[presetName];
   const source = locate(model.source, bench);
