@@ -249,6 +249,24 @@ describe("training", () => {
     }
   });
 
+  test("killed within an epoch, it goes on from a checkpoint of that epoch to the same bytes", async () => {
+    const saved: TrainingCheckpoint[] = [];
+    const onCheckpoint = async ({ history, ...checkpoint }: TrainingCheckpoint) => {
+      saved.push({ ...checkpoint, history: [...history] });
+    };
+    const whole = await train(model, options({ checkpointInterval: 0, onCheckpoint }));
+    const steps = saved.map(({ step }) => step);
+    expect(steps).toEqual(Array.from({ length: steps.length }, (_, i) => i + 1));
+    for (const resume of [saved[0], saved[3], saved.at(-2)!]) {
+      const resumed = await train(model, options({ resume }));
+      expect(bytes(resumed.model)).toBe(bytes(whole.model));
+      expect(resumed.history).toEqual(whole.history);
+    }
+    saved.length = 0;
+    await train(model, options({ onCheckpoint }));
+    expect(saved).toHaveLength(whole.history.length);
+  });
+
   test("too few samples and a loss that is not finite are errors that say so", async () => {
     await expect(train(model, options({ batchSize: 25 }))).rejects.toThrow(
       "expected at least one batch of 25 samples, got 24 samples",

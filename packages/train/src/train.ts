@@ -52,8 +52,13 @@ export interface TrainOptions {
   readonly random: Random;
   /** Where to continue, as `onCheckpoint` was given it. */
   readonly resume?: TrainingCheckpoint | undefined;
-  /** Called after every epoch, and with the last finished step when interrupted. */
+  /**
+   * Called after every epoch, within one every `checkpointInterval`, and with the last finished step
+   * when interrupted.
+   */
   readonly onCheckpoint?: ((checkpoint: TrainingCheckpoint) => Promise<void>) | undefined;
+  /** Seconds of work that a process which is killed may lose at most; default: 600. */
+  readonly checkpointInterval?: number | undefined;
   readonly onEvent?: ((event: TrainEvent) => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
@@ -115,6 +120,7 @@ export interface TrainResult {
  */
 export async function train(model: Model, options: TrainOptions): Promise<TrainResult> {
   const { executor, samples, validation, test, epochs, batchSize, signal, onEvent } = options;
+  const { checkpointInterval = 600 } = options;
   expectBatch(samples, batchSize);
   const stepsPerEpoch = Math.floor(samples.count / batchSize);
   const objective = objectiveOf(model);
@@ -164,9 +170,11 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
     }
     return whole;
   };
+  let lastCheckpoint = performance.now();
   const checkpoint = async (whole: TrainingState | undefined) => {
     if (whole === undefined) return;
     await options.onCheckpoint?.({ step: done, state: whole, history, partial });
+    lastCheckpoint = performance.now();
   };
   const modelOf = (whole: TrainingState | undefined) =>
     whole === undefined ? model : model.withParameters(parametersIn(model, whole));
@@ -223,7 +231,11 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
         count: partial.count + batchSize,
       };
       onEvent?.({ type: "step-end", step: done, steps, loss: result.loss });
-      if (done % stepsPerEpoch !== 0) continue;
+      if (done % stepsPerEpoch !== 0) {
+        const seconds = (performance.now() - lastCheckpoint) / 1000;
+        if (seconds >= checkpointInterval) await checkpoint(await reached());
+        continue;
+      }
 
       const whole = await reached();
       const judged = modelOf(whole);
