@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import { componentGroups } from "./components.ts";
 import { estimate } from "./estimate.ts";
 import { Random } from "./random.ts";
+import { selectSamples } from "./samples.ts";
 import {
   type Metric,
   measureSensitivity,
@@ -86,6 +87,27 @@ test("three Hutchinson probes leave the ranking unstable, and the result says so
     options("hessian-trace", { estimator: "hutchinson", draws: 300 }),
   );
   expect(many.rankStability).toBeGreaterThan(few.rankStability);
+});
+
+test("rank stability is how well measurements on other samples agree", async () => {
+  const [count, runs] = [4, 6];
+  const all = noiseSamples(model, count * runs);
+  const measured = await Promise.all(
+    Array.from({ length: runs }, (_, run) => {
+      const indices = Array.from({ length: count }, (_, i) => run * count + i);
+      const samples = selectSamples(all, indices);
+      return measureSensitivity(model, options("gradient", { samples, random: new Random(run) }));
+    }),
+  );
+  const scores = measured.map(({ groups }) =>
+    Float64Array.from(groups.flatMap((group) => [...group.scores])),
+  );
+  const agreements = scores.flatMap((one, i) =>
+    scores.slice(i + 1).map((other) => spearman(one, other)),
+  );
+  const mean = (values: number[]) => values.reduce((a, b) => a + b) / values.length;
+  const expected = mean(measured.map(({ rankStability }) => rankStability));
+  expect(Math.abs(expected - mean(agreements))).toBeLessThan(0.1);
 });
 
 test("negative estimates are counted, not hidden", async () => {

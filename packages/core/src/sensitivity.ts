@@ -108,8 +108,8 @@ export interface Sensitivity {
   /** Scores below zero: the estimate of something that cannot be negative, or a direction of descent. */
   readonly negative: number;
   /**
-   * The mean rank correlation of these scores with scores redrawn within their standard errors. One
-   * means that more samples or draws would not change the ranking; zero, that there is none.
+   * What rank correlation to expect with scores of another measurement, of as many other samples and
+   * draws. One means that measuring again would not change the ranking; zero, that there is none.
    */
   readonly rankStability: number;
 }
@@ -335,12 +335,15 @@ async function gradientImportance(
 
 const REDRAWS = 20;
 
+// Two measurements differ by the errors of both.
+const ERRORS_APART = Math.SQRT2;
+
 function rankStability(scores: Float64Array, errors: Float64Array, random: Random): number {
   if (errors.every((error) => error === 0)) return 1;
   let total = 0;
   for (let redraw = 0; redraw < REDRAWS; redraw++) {
     const normals = random.stream("rank stability", redraw);
-    const redrawn = scores.map((score, i) => score + (errors[i] || 0) * normals.normal());
+    const redrawn = scores.map((score, i) => score + ERRORS_APART * (errors[i] || 0) * normals.normal());
     total += spearman(scores, redrawn);
   }
   // Equal scores have no ranking to be stable.
