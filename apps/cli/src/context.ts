@@ -43,20 +43,23 @@ export async function openFamilies(
   return { families, plugins: plugin.length > 0 ? plugin : undefined };
 }
 
-/** Options that every command takes. */
-export interface CommonOptions {
+/** How a command says what it does and has found. */
+export interface OutputOptions {
+  readonly format: "table" | "json";
+  readonly bars: boolean;
+}
+
+/** Options of every command that computes. */
+export interface CommonOptions extends OutputOptions {
   readonly device: string;
   readonly threads?: number;
   readonly memoryLimit?: number;
   readonly seed: number;
   readonly batchSize?: number;
-  readonly format: "table" | "json";
-  readonly bars: boolean;
 }
 
-export interface Context {
+export interface Output {
   readonly progress: Progress;
-  readonly executor: Executor;
   readonly signal: AbortSignal;
   /** Writes the command's result to standard output. */
   print(result: unknown, table: () => string): void;
@@ -64,13 +67,24 @@ export interface Context {
   onEvent(event: PipelineEvent): void;
 }
 
-/** Prepares a command. @throws EspalierError `unknown-device`. */
+export interface Context extends Output {
+  readonly executor: Executor;
+}
+
+/** Prepares a command that computes. @throws EspalierError `unknown-device`. */
 export async function createContext(options: CommonOptions, signal: AbortSignal): Promise<Context> {
-  const progress = createProgress(process.stderr, options.bars);
   const { device, threads, memoryLimit = totalmem() / 2 } = options;
   return {
-    progress,
+    ...createOutput(options, signal),
     executor: await openExecutor({ device, threads, memoryLimit }),
+  };
+}
+
+/** Prepares a command that computes nothing. */
+export function createOutput(options: OutputOptions, signal: AbortSignal): Output {
+  const progress = createProgress(process.stderr, options.bars);
+  return {
+    progress,
     signal,
     print: (result, table) => {
       progress.end();

@@ -35,8 +35,9 @@ export async function openExecutor(options: DeviceOptions = {}): Promise<Executo
     const known = device === "tfjs" || tfjsBackends.some((backend) => backend.device === device);
     if (known) return createTfjsExecutor(options);
   }
-  const known = [...onnxDevices(), "tfjs"];
-  if (!known.includes(device)) {
+  if (!onnxDevices().includes(device)) {
+    const { tfjsBackends } = await runtimeTfjs();
+    const known = [...onnxDevices(), "tfjs", ...tfjsBackends.map((backend) => backend.device)];
     throw new EspalierError(
       "unknown-device",
       `device ${device}: expected one of ${known.join(", ")}; espalier env says more`,

@@ -66,25 +66,29 @@ export const sourceArgument = new Argument(
 /** What DATA may be, for helps. */
 export const dataForms = "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR";
 
+/** Options of every command that says how far it is. */
+export function addOutputOptions(command: Command): Command {
+  return command.addOption(formatOption()).option("--no-bars", "no progress bars");
+}
+
 /**
- * Options of every command that loads or runs models.
+ * Options of every command that computes.
  *
  * @param everywhere Says that the command takes all devices unless one is given.
  */
 export function addCommonOptions(command: Command, everywhere?: string): Command {
-  const devices = "where to compute: cpu, webgpu, tfjs, …; `espalier env` lists what is there";
+  const devices = "where to compute: cpu, webgpu, tfjs-wasm, …; `espalier env` lists what is there";
   const device =
     everywhere === undefined
       ? new Option("--device <name>", devices).default("cpu")
       : new Option("--device <name>", `${devices} (${everywhere})`);
-  return command
+  command
     .addOption(device)
     .option("--threads <n>", "threads to compute with (default: all cores)", integer(1))
     .option("--memory-limit <size>", "memory to compute in (default: half of the machine's)", bytes)
     .option("--seed <n>", "all randomness derives from it", integer(0), 0)
-    .option("--batch-size <n>", "samples at a time; fewer where memory is short", integer(1))
-    .addOption(formatOption())
-    .option("--no-bars", "no progress bars");
+    .option("--batch-size <n>", "samples at a time; fewer where memory is short", integer(1));
+  return addOutputOptions(command);
 }
 
 /** Options of every command that knows model families. */
@@ -334,7 +338,7 @@ export function addPruneOptions(command: Command): Command {
     )
     .option(
       "--hold-out <n>",
-      "training samples held out to watch tuning (default: 5000; texts: 500)",
+      "training samples held out to watch tuning, at most half of them (default: 5000; texts: 500)",
       integer(0),
     );
 }
@@ -365,6 +369,28 @@ const planning = [
   ...["implant", "implantRank", "rank", "scope", "floor", "wholeBranches", "roundTo"],
   ...["metric", "estimator", "draws", "temperature", "samples", "kind"],
 ];
+
+// Options that only a training reads.
+const tuning = [
+  ...["learningRate", "tuneBatchSize", "weightDecay", "labelSmoothing"],
+  ...["distill", "distillHidden", "holdOut"],
+];
+
+/** @throws EspalierError `invalid-argument` naming an option of tuning where there is none. */
+export function expectTuning(command: Command, { tune, tuneDense }: PruneOptions): void {
+  if (tune > 0) return;
+  const unused = command.options.find((option) => {
+    const name = option.attributeName();
+    const isRead = tuneDense !== undefined && !name.startsWith("distill");
+    return tuning.includes(name) && !isRead && command.getOptionValueSource(name) === "cli";
+  });
+  if (unused === undefined) return;
+  throw new EspalierError(
+    "invalid-argument",
+    `${unused.long}: expected it with --tune, got it for a model that is not tuned`,
+    { option: unused.long },
+  );
+}
 
 /** @throws EspalierError `invalid-argument` naming an option that a plan which is given leaves unused. */
 export function expectNoPlanning(command: Command): void {

@@ -24,7 +24,14 @@ test("env says which devices are there and what to install for others", async ()
 test("a device whose package is missing is refused with the package", async () => {
   const { devices } = JSON.parse((await espalier("env", "--format", "json")).stdout);
   if (devices.includes("tfjs-gpu")) return;
-  const refused = await espalier("inspect", at("model"), "--device", "tfjs-gpu");
+  const refused = await espalier(
+    "export",
+    at("model"),
+    "--to",
+    at("never"),
+    "--device",
+    "tfjs-gpu",
+  );
   expect(refused.code).toBe(2);
   expect(refused.stderr).toMatch(/^espalier: device tfjs-gpu: .*@tensorflow\/tfjs-node-gpu/m);
 });

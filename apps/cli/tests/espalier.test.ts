@@ -1,5 +1,6 @@
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
 import { cp, mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
@@ -93,8 +94,10 @@ describe("help and usage", () => {
       /Expected a number from 0 to 1/,
     ],
     [["prune", "x", "--data", "cifar10", "-o", "y", "--tune", "-1"], /Expected a whole number/],
-    [["inspect", "x", "--threads", "many"], /Expected a whole number/],
-    [["inspect", "x", "--memory-limit", "2 bytes"], /Expected a size such as 500MB/],
+    [["evaluate", "x", "--data", "cifar10", "--threads", "many"], /Expected a whole number/],
+    [["export", "x", "--to", "y", "--memory-limit", "2 bytes"], /Expected a size such as 500MB/],
+    [["inspect", "x", "--device", "cpu"], /unknown option '--device'/],
+    [["report", "x", "--seed", "1"], /unknown option '--seed'/],
     [
       ["prune", "x", "--data", "cifar10", "-o", "y", "--keep-macs", "0.5", "--resume", "false"],
       /too many arguments/,
@@ -104,6 +107,31 @@ describe("help and usage", () => {
     expect(result.code).toBe(2);
     expect(result.stderr).toMatch(message);
     expect(result.stdout).toBe("");
+  });
+
+  test("a budget that no scores could meet is refused before anything is scored", async () => {
+    const output = at("unreachable");
+    expectOneLine(
+      await espalier("prune", model, "--data", data, "-o", output, "--keep-macs", "0.001"),
+      1,
+      /keep-macs 0.001: at least 0\.\d+ has to be kept/,
+    );
+    expect(existsSync(output)).toBe(false);
+  });
+
+  test.each([
+    ["--distill", "0.5"],
+    ["--hold-out", "10"],
+    ["--learning-rate", "0.1"],
+  ])("%s is refused where nothing is tuned", async (option, value) => {
+    expectOneLine(
+      await espalier(
+        ...["prune", model, "--data", data, "-o", at("never"), "--keep-macs", "0.5"],
+        ...[option, value],
+      ),
+      2,
+      new RegExp(`${option}: expected it with --tune, got it for a model that is not tuned`),
+    );
   });
 
   test("hidden states are distilled from models that have them", async () => {
@@ -167,9 +195,9 @@ describe("help and usage", () => {
 
   test("an unknown device is refused with those present", async () => {
     expectOneLine(
-      await espalier("inspect", model, "--device", "abacus"),
+      await espalier("evaluate", model, "--data", data, "--device", "abacus"),
       2,
-      /device abacus: expected one of cpu/,
+      /device abacus: expected one of cpu.*, tfjs, .*tfjs-wasm/,
     );
   });
 
@@ -211,6 +239,21 @@ describe("reading models and data", () => {
     expect(inspection.layers[0]).toMatchObject({ layer: "conv1", shape: [4, 3, 3, 3] });
   });
 
+  test("inspect takes weights inside a saved model, and networks without any", async () => {
+    const saved = await espalier("inspect", join(model, "model.safetensors"), "--format", "json");
+    const { parameters } = JSON.parse(
+      (await espalier("inspect", model, "--format", "json")).stdout,
+    );
+    expect(JSON.parse(saved.stdout)).toMatchObject({ family: "cifar-resnet", parameters });
+    const fresh = await espalier("inspect", "resnet20-cifar10", "--format", "json");
+    expect(JSON.parse(fresh.stdout)).toMatchObject({ preset: "resnet20-cifar10" });
+    expectOneLine(
+      await espalier("evaluate", "resnet20-cifar10", "--data", data),
+      1,
+      /resnet20-cifar10: expected a model, got a network without weights; resnet20-cifar10:FILE/,
+    );
+  });
+
   test("evaluate counts every test image", async () => {
     const { stdout, code } = await espalier(
       "evaluate",
@@ -233,6 +276,12 @@ describe("reading models and data", () => {
     );
     expect(code).toBe(0);
     const record = JSON.parse(await readFile(join(output, "sensitivity.json"), "utf8"));
+    expect(await readdir(output)).toContain("report.html");
+    expectOneLine(
+      await espalier("inspect", output),
+      1,
+      /scores: a run of sensitivity has scores and no model$/,
+    );
     expect(JSON.parse(stdout)).toMatchObject({
       metric: "hessian-trace",
       estimator: "exact",

@@ -73,6 +73,7 @@ export {
   costOf,
   describePlan,
   expectImplantRank,
+  expectReachable,
   type LatencyOf,
   leastSensitiveFirst,
   type ModelSize,

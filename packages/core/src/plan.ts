@@ -12,7 +12,7 @@ import {
   selectRows,
 } from "./components.ts";
 import type { ComponentKind, Model, ModelGraph, Observed } from "./model.ts";
-import type { Sensitivity } from "./sensitivity.ts";
+import type { GroupScores, Sensitivity } from "./sensitivity.ts";
 
 /** What is to be reduced, and to which share of the model as it is. */
 export interface Budget {
@@ -219,15 +219,38 @@ export function makePlan(
   options: PlanOptions,
   latencyOf?: LatencyOf,
 ): Plan {
-  const { of, keep } = options.budget;
   const search = new PlanSearch(model, sensitivity, options, latencyOf);
-  const plan = search.plan(keep);
+  const plan = search.plan(options.budget.keep);
   if (plan !== undefined) return plan;
-  const share = search.reachable;
-  throw new EspalierError(
+  throw unreachable(options, search.reachable);
+}
+
+/**
+ * Refuses a budget that no scores could meet: what is left without any implants, and with all given up
+ * that may be, still costs more.
+ *
+ * @throws EspalierError `unreachable-budget`, as `makePlan`.
+ */
+export function expectReachable(
+  model: Model,
+  groups: readonly ComponentGroup[],
+  options: PlanOptions,
+): void {
+  const scored = groups.map((group) => ({ group, scores: new Float64Array(group.count) }));
+  const { reachable } = new PlanSearch(
+    model,
+    { groups: scored },
+    { ...options, implant: 0 },
+    undefined,
+  );
+  if (reachable > options.budget.keep) throw unreachable(options, reachable);
+}
+
+function unreachable({ budget, floor, implant, roundTo }: PlanOptions, share: number) {
+  return new EspalierError(
     "unreachable-budget",
-    `keep-${of} ${keep}: at least ${share.toFixed(4)} has to be kept with floor ${options.floor}, implant share ${options.implant} and widths rounded to ${options.roundTo}`,
-    { budget: options.budget, reachable: share },
+    `keep-${budget.of} ${budget.keep}: at least ${share.toFixed(4)} has to be kept with floor ${floor}, implant share ${implant} and widths rounded to ${roundTo}`,
+    { budget, reachable: share },
   );
 }
 
@@ -246,6 +269,11 @@ export function makePlans(
   return shares.flatMap((share) => search.plan(share) ?? []);
 }
 
+/** What the order of components follows from. */
+interface Ranked {
+  readonly groups: readonly Pick<GroupScores, "group" | "scores">[];
+}
+
 /** Finds plans for budgets that differ in the share to be kept alone. */
 class PlanSearch {
   private readonly model: Model;
@@ -259,7 +287,7 @@ class PlanSearch {
 
   constructor(
     model: Model,
-    sensitivity: Sensitivity,
+    sensitivity: Ranked,
     options: PlanOptions,
     latencyOf: LatencyOf | undefined,
   ) {
@@ -397,7 +425,7 @@ export function leastSensitiveFirst(scores: ArrayLike<number>): number[] {
 /** All blocks that may be given up, the least sensitive first; those of a group are in order. */
 function rank(
   model: Model,
-  sensitivity: Sensitivity,
+  sensitivity: Ranked,
   options: PlanOptions,
   graph: ModelGraph,
   latencyOf: LatencyOf | undefined,

@@ -343,7 +343,9 @@ function rankStability(scores: Float64Array, errors: Float64Array, random: Rando
   let total = 0;
   for (let redraw = 0; redraw < REDRAWS; redraw++) {
     const normals = random.stream("rank stability", redraw);
-    const redrawn = scores.map((score, i) => score + ERRORS_APART * (errors[i] || 0) * normals.normal());
+    const redrawn = scores.map(
+      (score, i) => score + ERRORS_APART * (errors[i] || 0) * normals.normal(),
+    );
     total += spearman(scores, redrawn);
   }
   // Equal scores have no ranking to be stable.

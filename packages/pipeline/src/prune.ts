@@ -6,9 +6,11 @@ import { EspalierError, readBytes, readJson } from "@espalier/base";
 import {
   componentGroups,
   costOf,
+  countComponents,
   describePlan,
   drawSamples,
   expectImplantRank,
+  expectReachable,
   type Model,
   type ModelFamily,
   type ModelSize,
@@ -104,7 +106,10 @@ export interface LatencyRecord {
 
 export interface PruneResult {
   readonly directory: string;
+  /** Of the last round. */
   readonly plan: PlanRecord;
+  /** How many components the dense model had. */
+  readonly components: number;
   readonly evaluation: EvaluationRecord;
   readonly sizes: { readonly dense: SizeRecord; readonly pruned: SizeRecord };
   readonly history: readonly EpochRecord[];
@@ -160,6 +165,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
   expectPossible(request, task);
   const random = new Random(settings.seed);
   const start = startOf(request, context, random);
+  expectBudget(request, start.model);
   for (const { epochs, batchSize } of [settings.tune, settings.tuneDense ?? settings.tune]) {
     if (epochs > 0) expectBatch(start.training, batchSize);
   }
@@ -278,7 +284,9 @@ async function runStages(
             exported,
           ),
         );
-  return { directory: run.path, plan, evaluation, sizes, history, latency };
+  const { coupling, kinds } = settings.sensitivity;
+  const components = countComponents(componentGroups(dense, coupling, kinds));
+  return { directory: run.path, plan, components, evaluation, sizes, history, latency };
 }
 
 /** What can be said before anything is begun. */
@@ -309,6 +317,17 @@ function expectPossible(request: PruneRequest, task: Task): void {
       `keep-latency: expected a model of images, whose times do not depend on the lengths of samples, got one of ${kind}s; --keep-macs is for both`,
     );
   }
+}
+
+/** What would otherwise be found out after scoring. @throws EspalierError `unreachable-budget`. */
+function expectBudget({ plan, settings }: PruneRequest, model: Model): void {
+  const { budget, floor, roundTo } = settings.plan;
+  // Floors of later rounds are shares of what the ones before have left.
+  const known = settings.rounds === 1 || floor === 0;
+  if (plan !== undefined || budget.of === "latency" || roundTo === "measured" || !known) return;
+  const { coupling, kinds } = settings.sensitivity;
+  const groups = componentGroups(model, coupling, kinds);
+  expectReachable(model, groups, { ...settings.plan, roundTo });
 }
 
 interface Start {

@@ -1,7 +1,7 @@
 /** @file Where models come from: checkpoints, saved models, runs. */
 
 import { existsSync, statSync } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { EspalierError, hashFile, readBytes, readJson } from "@espalier/base";
 import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
 import type { CheckpointSource, Model, ModelConfig, ModelFamily } from "@espalier/core";
@@ -55,6 +55,13 @@ export async function loadSource(
   if (!existsSync(source)) {
     const [, name, revision] = HUB_NAME.exec(source) ?? [];
     if (name !== undefined) return loadFromHub(name, revision, families, options);
+    if (known.includes(source)) {
+      throw new EspalierError(
+        "missing-file",
+        `${source}: expected a model, got a network without weights; ${source}:FILE loads some, and espalier train makes some`,
+        { source },
+      );
+    }
     // A letter before a colon is a drive; a bare word may be a misspelt network.
     const hint =
       colon > 1 || /^[\w-]+$/.test(source) ? `; known networks are ${known.join(", ")}` : "";
@@ -62,16 +69,23 @@ export async function loadSource(
       source,
     });
   }
-  if (!statSync(source).isDirectory()) return loadFile(source, families, undefined);
+  if (!statSync(source).isDirectory()) {
+    const directory = dirname(source);
+    const weights = WEIGHT_FILES.find((name) => existsSync(join(directory, name)));
+    // A saved model may be called by its weights.
+    const isSaved = weights === basename(source) && existsSync(join(directory, CONFIG));
+    return isSaved ? loadDirectory(directory, families) : loadFile(source, families, undefined);
+  }
   // A saved model may have the run that made it beside it; a run has its model below it.
   if (existsSync(join(source, MANIFEST)) && !existsSync(join(source, CONFIG))) {
     const final = join(source, FINAL_MODEL);
     if (!existsSync(final)) {
-      throw new EspalierError(
-        "missing-file",
-        `${source}: the run has no finished model (${FINAL_MODEL}); finish it with --resume`,
-        { source },
-      );
+      const { command } = ((await readJson(join(source, MANIFEST))) ?? {}) as { command?: unknown };
+      const why =
+        command === "sensitivity"
+          ? "a run of sensitivity has scores and no model"
+          : `the run has no finished model (${FINAL_MODEL}); finish it with --resume`;
+      throw new EspalierError("missing-file", `${source}: ${why}`, { source });
     }
     return loadDirectory(final, families);
   }
@@ -190,6 +204,13 @@ async function loadFile(
   families: readonly ModelFamily[],
   preset: string | undefined,
 ): Promise<LoadedSource> {
+  if (path.endsWith(".onnx")) {
+    throw new EspalierError(
+      "invalid-file",
+      `${path}: expected a checkpoint, got an ONNX file; what Espalier exports is loaded by its directory, above ${basename(dirname(path))}`,
+      { path },
+    );
+  }
   const source = await readTensors(path, undefined);
   if (preset === undefined) return detectAndLoad(source, families);
   const family = families.find(({ presets }) => preset in presets)!;

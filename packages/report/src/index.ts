@@ -1,4 +1,4 @@
-export { explainOutcome } from "./explain.ts";
+export { describeEpochs, explainOutcome } from "./explain.ts";
 export { formatBytes } from "./format.ts";
 export {
   type LinePlotOptions,

@@ -1,16 +1,16 @@
 /** @file `espalier data`: fetches and verifies a data set. */
 import type { Command } from "commander";
-import { type CommonOptions, createContext } from "../context.ts";
-import { addCommonOptions, dataForms } from "../options.ts";
+import { createOutput, type OutputOptions } from "../context.ts";
+import { addOutputOptions, dataForms } from "../options.ts";
 
 export function registerData(program: Command, signal: AbortSignal): void {
-  addCommonOptions(program.command("data").argument("<name>", dataForms))
+  addOutputOptions(program.command("data").argument("<name>", dataForms))
     .description(
       "Downloads a data set once, verifies it and keeps it in the cache; looks through a folder.",
     )
     .addHelpText("after", "\nExample:\n  espalier data cifar10")
-    .action(async (name: string, options: CommonOptions) => {
-      const { print, openTask } = await createContext(options, signal);
+    .action(async (name: string, options: OutputOptions) => {
+      const { print, openTask } = createOutput(options, signal);
       const { classes, verified, counts, name: data } = await openTask(name);
       print({ data, verified, classes, ...counts }, () =>
         [

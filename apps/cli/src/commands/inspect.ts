@@ -1,23 +1,26 @@
 /** @file `espalier inspect`: what a model is made of. */
 
-import { type Inspection, inspect, loadSource } from "@espalier/pipeline";
+import { existsSync } from "node:fs";
+import { type ModelFamily, Random } from "@espalier/core";
+import { type Inspection, inspect, type LoadedSource, loadSource } from "@espalier/pipeline";
 import { formatBytes } from "@espalier/report";
 import type { Command } from "commander";
-import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
-import { addCommonOptions, addPluginOption, sourceArgument } from "../options.ts";
+import { createOutput, type ModelOptions, type OutputOptions, openFamilies } from "../context.ts";
+import { addOutputOptions, addPluginOption, sourceArgument } from "../options.ts";
 import { formatTable } from "../table.ts";
 
 export function registerInspect(program: Command, signal: AbortSignal): void {
-  addCommonOptions(addPluginOption(program.command("inspect").addArgument(sourceArgument)))
+  addOutputOptions(addPluginOption(program.command("inspect").addArgument(sourceArgument)))
     .description("Shows a model's layers, its size and what of it can be removed.")
     .addHelpText(
       "after",
-      "\nExample:\n  espalier inspect resnet56-cifar10:cifar10_resnet56-187c023a.pt",
+      "\nExamples:\n  espalier inspect resnet56-cifar10:cifar10_resnet56-187c023a.pt\n  espalier inspect resnet56-cifar10",
     )
-    .action(async (source: string, options: CommonOptions & ModelOptions) => {
-      const { print, onEvent } = await createContext(options, signal);
+    .action(async (source: string, options: OutputOptions & ModelOptions) => {
+      const { print, onEvent } = createOutput(options, signal);
       const { families } = await openFamilies(options);
-      const { model, path, sha256 } = await loadSource(source, families, { signal, onEvent });
+      const { model, path, sha256 } =
+        freshNetwork(source, families) ?? (await loadSource(source, families, { signal, onEvent }));
       const inspection = inspect(model);
       print({ source: path, sha256, ...inspection }, () =>
         [
@@ -41,6 +44,16 @@ export function registerInspect(program: Command, signal: AbortSignal): void {
         ].join("\n"),
       );
     });
+}
+
+/** A ready-made network that is named without weights, as `train` begins it. */
+function freshNetwork(
+  source: string,
+  families: readonly ModelFamily[],
+): (Partial<LoadedSource> & Pick<LoadedSource, "model" | "path">) | undefined {
+  const family = families.find(({ presets }) => Object.hasOwn(presets, source));
+  if (family === undefined || existsSync(source)) return undefined;
+  return { model: family.initialize(family.presets[source], new Random(0)), path: source };
 }
 
 function describeClasses({ classes }: Inspection): string {

@@ -12,7 +12,7 @@ import {
   prune,
   undisturbed,
 } from "@espalier/pipeline";
-import { explainOutcome, formatBytes, renderReport } from "@espalier/report";
+import { describeEpochs, explainOutcome, formatBytes, renderReport } from "@espalier/report";
 import { onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
 import type { Command } from "commander";
 import { formatAccuracy } from "../accuracy.ts";
@@ -27,6 +27,7 @@ import {
   expectBudget,
   expectEstimated,
   expectNoPlanning,
+  expectTuning,
   type PruneOptions,
   pruneSettings,
   resumedRun,
@@ -66,6 +67,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
       if (options.plan !== undefined) expectNoPlanning(command);
       else expectBudget(options);
       expectEstimated(options);
+      expectTuning(command, options);
       const context = await createContext(options, signal);
       const { families, plugins } = await openFamilies(options, resumedRun(options));
       const source = await loadSource(sourceName, families, context);
@@ -105,15 +107,18 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
     });
 }
 
+const describeTuning = (epochs: number) =>
+  epochs === 0 ? "not tuned" : `tuned for ${describeEpochs(epochs)}`;
+
 /** The table of a run: dense, pruned before tuning, pruned after. */
 export function pruneSummary(
-  { evaluation, sizes, plan, latency, directory, history }: PruneResult,
+  { evaluation, sizes, plan, components, latency, directory, history }: PruneResult,
   objective: Objective["name"],
 ): string {
   const { dense, pruned } = sizes;
   const count = (n: number) => n.toLocaleString("en");
   const ratio = (whole: number, part: number) => `${(whole / part).toFixed(2)}×`;
-  const kept = `${plan.before.components - plan.after.components} removed, ${plan.after.implants} implants`;
+  const kept = `${count(components - plan.after.components)} removed, ${plan.after.implants} implants`;
   const rows = [
     [
       objective === "regression" ? "test correlation" : "test accuracy",
@@ -131,7 +136,7 @@ export function pruneSummary(
       ),
       "",
     ]),
-    ["components", count(plan.before.components), kept, "", ""],
+    ["components", count(components), kept, "", ""],
     [
       "parameters",
       count(dense.parameters),
@@ -167,7 +172,7 @@ export function pruneSummary(
   ];
   const outcome = plan.latency && latencyOutcome(plan.latency, latency?.batches);
   return [
-    formatTable(["", "dense", "pruned", `tuned ${history.length} epochs`, "smaller"], rows),
+    formatTable(["", "dense", "pruned", describeTuning(history.length), "smaller"], rows),
     ...(outcome === undefined ? [] : [explainOutcome(outcome)]),
     `${evaluation.dense.count} test samples of ${evaluation.data}; everything is in ${directory}, see ${directory}/report.html`,
   ].join("\n");

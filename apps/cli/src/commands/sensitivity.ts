@@ -9,6 +9,7 @@ import {
   type SensitivityRecord,
   sensitivityOf,
 } from "@espalier/pipeline";
+import { renderReport } from "@espalier/report";
 import type { Command } from "commander";
 import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
 import {
@@ -78,6 +79,7 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
       };
       const file = "sensitivity.json";
       const scored = await run.json(file, score).finally(() => run.close());
+      await renderReport(run.path);
       const groups = componentGroups(loaded.model, settings.coupling, settings.kinds);
       const record = encodeSensitivity(decodeSensitivity(scored, groups, run.file(file)));
       context.print({ directory: run.path, ...record }, () => summary(record, run.path));
@@ -105,6 +107,6 @@ function summary(record: SensitivityRecord, path: string): string {
   return [
     `${metric}${how}: rank stability ${rankStability.toFixed(3)}, ${negative} scores below zero`,
     formatTable(["group", "components", "lowest", "median", "highest", "error"], rows),
-    `written to ${path}/sensitivity.json`,
+    `written to ${path}/sensitivity.json; see ${path}/report.html`,
   ].join("\n");
 }

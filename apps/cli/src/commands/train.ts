@@ -1,5 +1,6 @@
 /** @file `espalier train`: a network from scratch, or a model further. */
 import { defaultTextTuning, defaultTuning, trainModel } from "@espalier/pipeline";
+import { describeEpochs, renderReport } from "@espalier/report";
 import type { Command } from "commander";
 import { Option } from "commander";
 import { describeAccuracy } from "../accuracy.ts";
@@ -97,10 +98,12 @@ export function registerTrain(program: Command, signal: AbortSignal): void {
         },
         { ...context, families, plugins, task },
       );
+      await renderReport(result.directory);
       const judged = describeAccuracy(result.evaluation, task.objective);
       context.print(
         result,
-        () => `${judged} after ${epochs} epochs\nwritten to ${result.directory}/model`,
+        () =>
+          `${judged} after ${describeEpochs(epochs)}\nwritten to ${result.directory}/model; see ${result.directory}/report.html`,
       );
     });
 }
