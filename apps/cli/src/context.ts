@@ -92,7 +92,7 @@ export function createOutput(options: OutputOptions, signal: AbortSignal): Outpu
       process.stdout.write(`${text}\n`);
     },
     openTask: (data) =>
-      openTask(data, { signal, onEvent: (event) => showDataset(progress, event) }),
+      openTask(data, { signal, onEvent: (event) => showPipeline(progress, event) }),
     onEvent: (event) => showPipeline(progress, event),
   };
 }
@@ -146,6 +146,13 @@ function showPipeline(progress: Progress, event: PipelineEvent): void {
         ? "from a run before"
         : `measured, readings differ by ${percent(noise)}`;
       progress.log(`times of layers: ${origin}; widths in multiples of ${multiple} pay here`);
+      return;
+    }
+    case "classes-by-position": {
+      const { data, first } = event;
+      progress.log(
+        `${data}: its classes are taken for the model's in order, ${first.data} for ${first.model} first; none is called the same`,
+      );
       return;
     }
     case "cache-fail":

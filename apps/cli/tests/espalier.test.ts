@@ -268,6 +268,21 @@ describe("reading models and data", () => {
     expect(JSON.parse(stdout)).toMatchObject({ count: 60, verified: false });
   });
 
+  test("classes of other names are taken in order, and the command says so once", async () => {
+    const renamed = at("renamed");
+    await cp(model, renamed, { recursive: true });
+    const path = join(renamed, "config.json");
+    const config = JSON.parse(await readFile(path, "utf8"));
+    const id2label = Object.fromEntries([...Array(10).keys()].map((i) => [i, `fish ${i + 1}a`]));
+    await writeFile(path, JSON.stringify({ ...config, id2label }));
+    const { stderr, code } = await espalier("evaluate", renamed, "--data", data, "--no-bars");
+    expect(code).toBe(0);
+    expect(stderr.match(/taken for the model's in order/g)).toHaveLength(1);
+    expect(stderr).toContain("airplane for fish 1a first; none is called the same");
+    const same = await espalier("evaluate", model, "--data", data, "--no-bars");
+    expect(same.stderr).not.toContain("taken for the model's in order");
+  });
+
   test("sensitivity writes scores with errors", async () => {
     const output = at("scores");
     const { stdout, code } = await espalier(

@@ -16,6 +16,13 @@ export type Stage =
   | "latency"
   | "report";
 
+export interface ClassesEvent {
+  readonly type: "classes-by-position";
+  readonly data: string;
+  /** The first class of each. */
+  readonly first: { readonly data: string; readonly model: string };
+}
+
 export type PipelineEvent =
   /** A model is fetched from the Hub. */
   | DatasetEvent
@@ -40,6 +47,8 @@ export type PipelineEvent =
       /** By how much readings of one time differ, as a share. */
       readonly noise: number;
     }
+  /** The data's classes are taken for the model's in order, since none of them is called the same. */
+  | ClassesEvent
   /** What was measured is not kept for other runs. */
   | { readonly type: "cache-fail"; readonly error: EspalierError }
   | {

@@ -1,7 +1,7 @@
 /** @file What has to be true of a directory before a command writes to it. */
 import { realpath } from "node:fs/promises";
 import { basename, dirname, isAbsolute, join, relative, sep } from "node:path";
-import { EspalierError, listDirectory, PARTIAL_SUFFIX } from "@espalier/base";
+import { EspalierError, isPartial, listDirectory } from "@espalier/base";
 
 /**
  * @param hint What else can be done, if anything.
@@ -33,7 +33,7 @@ export async function expectOnly(
   what: string,
 ): Promise<void> {
   const foreign = (await listDirectory(directory)).find(
-    (entry) => !names.some((name) => entry === name || entry === name + PARTIAL_SUFFIX),
+    (entry) => !names.some((name) => entry === name || isPartial(entry, name)),
   );
   if (foreign === undefined) return;
   throw new EspalierError(

@@ -33,6 +33,7 @@ describe("an earlier run is overwritten", () => {
     for (const file of ["model/config.json", "report.html", "export.partial/x", "plan.json"]) {
       await write(at("run", file));
     }
+    await write(at("run/summary.json.0123456789ab.partial"));
     await write(at("data/images"));
     const other = { ...manifest, seed: 1 };
     const inputs = [at("data"), at("data/images")];
@@ -55,9 +56,12 @@ describe("an earlier run is overwritten", () => {
   });
 
   test("also where it was stopped before it had begun", async () => {
-    await write(at("run/run.json.partial"));
-    await (await RunDirectory.open(at("run"), manifest, overwriting)).close();
-    expect(await readdir(at("run"))).toEqual(["run.json"]);
+    for (const left of ["run.json.partial", "run.json.0123456789ab.partial"]) {
+      await write(at("run", left));
+      await (await RunDirectory.open(at("run"), manifest, overwriting)).close();
+      expect(await readdir(at("run"))).toEqual(["run.json"]);
+      await rm(at("run"), { recursive: true });
+    }
   });
 
   test.each([
@@ -200,8 +204,9 @@ describe("one process at a time", () => {
   });
 
   test("lets go when it fails", async () => {
-    await write(at("run/run.json.partial/in the way"));
-    await expect(RunDirectory.open(at("run"), manifest, resuming)).rejects.toThrow(/run\.json/);
+    // What JSON cannot hold.
+    const opened = RunDirectory.open(at("run"), { ...manifest, seed: 1n }, fresh);
+    await expect(opened).rejects.toThrow(/BigInt/);
     expect(await locks()).toEqual([]);
   });
 });

@@ -8,6 +8,7 @@ import {
   describeFileError,
   EspalierError,
   hashFile,
+  isPartial,
   listDirectory,
   PARTIAL_SUFFIX,
   readJson,
@@ -90,14 +91,14 @@ export class RunDirectory {
         ? `it is no run, without a ${MANIFEST}`
         : "use --resume to continue a run or --overwrite to replace it";
       // A run that was stopped before its manifest was complete has left nothing else.
-      const left = resume || overwrite ? MANIFEST + PARTIAL_SUFFIX : undefined;
-      await expectEmpty(path, hint, (name) => isLock(name) || name === left);
+      const isLeft = (name: string) => (resume || overwrite) && isPartial(name, MANIFEST);
+      await expectEmpty(path, hint, (name) => isLock(name) || isLeft(name));
     }
     const release = await lockRun(path);
     try {
       if (begun && overwrite) await removeRun(path);
-      if (begun && resume) await removePartial(path);
-      else await writeJsonAtomic(manifestPath, manifest);
+      else await removePartial(path);
+      if (!(begun && resume)) await writeJsonAtomic(manifestPath, manifest);
     } catch (error) {
       await release();
       throw error;

@@ -8,6 +8,7 @@ import {
   type Samples,
 } from "@espalier/core";
 import { type DatasetEvent, openDataset } from "@espalier/data";
+import type { ClassesEvent } from "./events.ts";
 
 /** The model that samples are prepared for. */
 type Consumer = Pick<Model, "preprocessing" | "classes" | "objective">;
@@ -46,7 +47,7 @@ export interface Task {
 
 export interface OpenTaskOptions {
   readonly signal?: AbortSignal | undefined;
-  readonly onEvent?: ((event: DatasetEvent) => void) | undefined;
+  readonly onEvent?: ((event: DatasetEvent | ClassesEvent) => void) | undefined;
 }
 
 /**
@@ -59,7 +60,21 @@ export async function openTask(data: string, options: OpenTaskOptions = {}): Pro
   const { name, classes, objective, measures, verified, counts } = dataset;
   // It reads all samples, and is asked for by every run.
   let digest: Promise<string> | undefined;
-  const classesIn = (model: Consumer) => labelsOf({ name, classes, objective }, model);
+  const noted = new Set<string>();
+  const classesIn = (model: Consumer) => {
+    const labels = labelsOf({ name, classes, objective }, model);
+    const [[ours], [theirs]] = [classes, model.classes];
+    const differ = plain(ours) !== plain(theirs) && !isPlaceholder(theirs);
+    if (objective === "classification" && labels === undefined && differ && !noted.has(theirs)) {
+      noted.add(theirs);
+      options.onEvent?.({
+        type: "classes-by-position",
+        data: name,
+        first: { data: ours, model: theirs },
+      });
+    }
+    return labels;
+  };
   return {
     name,
     spec: data,

@@ -7,11 +7,17 @@ import {
   describeEpochs,
   describeModel,
   describeRanks,
+  describeTraining,
   epochsOf,
+  explainData,
   explainEstimator,
   explainImplants,
   explainPlan,
   explainStability,
+  explainTuning,
+  isOfOtherFiles,
+  looksAtData,
+  unitsOf,
 } from "./explain.ts";
 import { formatCount } from "./format.ts";
 import { commandOf, onnxExample, pipelineExample, pythonExample, taskOf } from "./instructions.ts";
@@ -30,7 +36,7 @@ export function renderCard(run: Summary): string {
     ...results(summary),
     ...layers(summary),
     ...useOnnx(summary),
-    ...reproduction(summary),
+    ...reproduction(summary, "The settings are in [run.json](run.json)."),
   ]);
 }
 
@@ -43,7 +49,10 @@ export function renderExportCard(run: Summary, layout: ExportLayout): string {
     ...results(summary),
     ...layers(summary),
     ...useExport(true, summary.model, layout),
-    ...reproduction(summary),
+    ...reproduction(
+      summary,
+      "The command has no options for some settings of the run; its `run.json` has them all.",
+    ),
   ]);
 }
 
@@ -184,7 +193,7 @@ function frontMatter(summary: Summary, library: "espalier" | "transformers.js"):
   lines.push(`library_name: ${library}`);
   if (task !== undefined) lines.push(`pipeline_tag: ${task}`);
   lines.push("tags:", ...tags.map((tag) => `- ${tag}`), "datasets:", `- ${data}`);
-  if (judged !== undefined && task !== undefined) {
+  if (judged !== undefined && task !== undefined && !isOfOtherFiles(manifest)) {
     lines.push(
       "metrics:",
       `- ${accuracy.type}`,
@@ -210,36 +219,44 @@ function frontMatter(summary: Summary, library: "espalier" | "transformers.js"):
 
 function introduction(summary: Summary): string[] {
   const { manifest, counts, plan, sensitivity, run } = summary;
-  const model = code(describeModel(summary) ?? "A network");
+  const described = describeModel(summary);
+  const model = described === undefined ? "A network" : code(described);
   const data = code(manifest.data.split(":")[0]);
   const epochs = describeEpochs(epochsOf(summary));
+  const note = explainData(summary);
+  const notes = note === undefined ? [] : [note];
   switch (manifest.command) {
     case "train":
       return [
         `# ${code(run)}`,
-        `${model} trained ${manifest.sha256 === undefined ? "from scratch" : "further"} on ${data} for ${epochs} with Espalier.`,
+        `${model} ${describeTraining(summary)} on ${data} for ${epochs} with Espalier.`,
+        ...notes,
       ];
     case "sensitivity":
       return [
         `# Sensitivity of ${code(sourceOf(manifest))}`,
-        `Scores of the model's components on ${data}, measured with Espalier: what would be lost without them.`,
+        `Scores of the model's components${looksAtData(summary) ? ` on ${data}` : ""}, measured with Espalier: what would be lost without them.`,
+        ...notes,
         ...(sensitivity
           ? [`${explainEstimator(sensitivity)} ${explainStability(sensitivity)}`]
           : []),
       ];
     case "prune": {
-      const tuned = manifest.epochs === 0 ? "not tuned" : `tuned for ${epochs}`;
       const total = counts && formatCount(counts.keep + counts.implant + counts.prune);
       const done = counts && `Of ${total} components, ${describeCounts(counts)}.`;
       const planned = plan && explainPlan(plan);
       return [
         `# ${code(run)}`,
-        `${model} for ${data}, made from ${code(sourceOf(manifest))} by pruning with Espalier, and ${tuned}.`,
+        `${model} for ${data}, made from ${code(sourceOf(manifest))} by pruning with Espalier. ${explainTuning(summary)}`,
+        ...notes,
         ...(done ? [[done, planned].filter((part) => part !== undefined).join(" ")] : []),
       ];
     }
   }
 }
+
+// The example that loads an export asks for 8 bits.
+const FLOAT32 = "All figures are of float32 weights.";
 
 function results(summary: Summary): string[] {
   const { evaluation, latency, trained, manifest } = summary;
@@ -248,7 +265,7 @@ function results(summary: Summary): string[] {
     const unit = loss.unit === undefined ? "" : ` ${loss.unit}`;
     return [
       "## Results",
-      `${accuracy.describe(trained.accuracy, trained.count)}; ${loss.plainName} ${trained.loss.toFixed(4)}${unit}.`,
+      `${accuracy.describe(trained.accuracy, trained.count)}; ${loss.plainName} ${trained.loss.toFixed(4)}${unit}. ${FLOAT32}`,
     ];
   }
   if (manifest.command !== "prune") return [];
@@ -265,6 +282,7 @@ function results(summary: Summary): string[] {
     evaluation &&
       `${accuracy.name} and ${loss.plainName} are those of all ${formatCount(evaluation.dense.count)} test samples.`,
     latency && `Times are first quartiles on ${code(latency.executor)}, both models in turn.`,
+    FLOAT32,
   ];
   return [
     "## Results",
@@ -278,9 +296,9 @@ function layers({ widths }: Summary): string[] {
   if (changed.length === 0) return [];
   const ranked = changed.some(({ ranks }) => ranks.length > 0);
   return [
-    "## Channels of each layer",
+    "## Width of each layer",
     [
-      "Layers that are not listed have all their channels.",
+      `The width is the number of ${unitsOf(changed)}. Layers that are not listed have their whole width.`,
       ...(ranked ? [explainImplants(changed)] : []),
     ].join(" "),
     table(
@@ -301,12 +319,13 @@ function useOnnx(summary: Summary): string[] {
   return ["## Use", codeBlock("js", onnxExample(summary))];
 }
 
-function reproduction({ run, manifest }: Summary): string[] {
+/** @param elsewhere Where to look if no command repeats the run. */
+function reproduction({ run, manifest }: Summary, elsewhere: string): string[] {
   const command = commandOf(run, manifest, sourceOf(manifest));
   const hash = manifest.sha256 ? `The source has the SHA-256 ${code(manifest.sha256)}. ` : "";
   return [
     "## How to reproduce",
-    command === undefined ? "The settings are in [run.json](run.json)." : codeBlock("sh", command),
+    command === undefined ? elsewhere : codeBlock("sh", command),
     `${hash}The same source, data and settings give the same result, but for measured times.`,
   ];
 }

@@ -1,6 +1,6 @@
 /** @file What models are judged by, and how it is written. */
 import { formatChange, formatCount, formatPercent, formatShare, signed } from "./format.ts";
-import type { ModelDescription } from "./read-run.ts";
+import { type ModelDescription, predictsNumber } from "./read-run.ts";
 
 export interface Criteria {
   readonly accuracy: {
@@ -36,7 +36,7 @@ const classification: Criteria = {
     formatLabel: (share) => formatPercent(share, 1),
     formatTick: formatShare,
     describeChange: (before, after) => `${formatChange(100 * before, 100 * after, 2)} points`,
-    standardError: (share, count) => Math.sqrt((share * (1 - share)) / count),
+    standardError: (share, count) => Math.sqrt(Math.max(0, share * (1 - share)) / count),
     describeError: (error) => `± ${(100 * error).toFixed(2)} points`,
     describe: (share, count) => `${formatPercent(share)} of ${formatCount(count)} test samples`,
   },
@@ -55,7 +55,7 @@ const regression: Criteria = {
     describeChange: (before, after) => formatChange(before, after, 4),
     // Nearly, for many samples.
     standardError: (correlation, count) =>
-      (1 - correlation ** 2) / Math.sqrt(Math.max(1, count - 1)),
+      Math.max(0, 1 - correlation ** 2) / Math.sqrt(Math.max(1, count - 1)),
     describeError: (error) => `± ${error.toFixed(4)}`,
     describe: (correlation, count) =>
       `a correlation of ${signed(correlation.toFixed(4))} on ${formatCount(count)} test samples`,
@@ -73,11 +73,5 @@ export function criteriaOf({
 }: {
   readonly model: Pick<ModelDescription, "classes" | "details"> | undefined;
 }): Criteria {
-  const predictsNumber =
-    model?.classes.length === 1 ||
-    model?.details.some(
-      ([key, value]) =>
-        (key === "problem_type" && value === "regression") || (key === "num_labels" && value === 1),
-    );
-  return predictsNumber ? regression : classification;
+  return predictsNumber(model) ? regression : classification;
 }

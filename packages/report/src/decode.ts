@@ -1,5 +1,5 @@
 /** @file Reads JSON whose shape must be checked before it is believed. */
-import { EspalierError, readJson } from "@espalier/base";
+import { EspalierError, quote, readJson, show } from "@espalier/base";
 
 /** Gives `value` its type, or throws a Mismatch that names the place `at`. */
 export type Decoder<T> = (value: unknown, at: string) => T;
@@ -7,9 +7,7 @@ export type Decoder<T> = (value: unknown, at: string) => T;
 class Mismatch extends Error {}
 
 function mismatch(expected: string, value: unknown, at: string): never {
-  const text = value === undefined ? "nothing" : JSON.stringify(value);
-  const got = text.length > 60 ? `${text.slice(0, 60)}…` : text;
-  throw new Mismatch(`${at === "" ? "" : `${at}: `}expected ${expected}, got ${got}`);
+  throw new Mismatch(`${at === "" ? "" : `${at}: `}expected ${expected}, got ${show(value)}`);
 }
 
 export const number: Decoder<number> = (value, at) =>
@@ -23,6 +21,22 @@ export const count: Decoder<number> = (value, at) =>
   Number.isSafeInteger(value) && (value as number) >= 0
     ? (value as number)
     : mismatch("a whole number", value, at);
+
+/** A count of what there is at least one of. */
+export const positive: Decoder<number> = (value, at) =>
+  value === 0 ? mismatch("a whole number above 0", value, at) : count(value, at);
+
+// Sums of floating-point numbers end a little beyond what they would be.
+const ROUNDING = 1e-9;
+
+export function between(low: number, high: number): Decoder<number> {
+  return (value, at) => {
+    const given = number(value, at);
+    return given >= low - ROUNDING && given <= high + ROUNDING
+      ? given
+      : mismatch(`a number from ${low} to ${high}`, value, at);
+  };
+}
 
 export const string: Decoder<string> = (value, at) =>
   typeof value === "string" ? value : mismatch("a string", value, at);
@@ -61,13 +75,17 @@ export const anything: Decoder<Readonly<Record<string, unknown>>> = (value, at) 
     ? (value as Record<string, unknown>)
     : mismatch("an object", value, at);
 
+function below(at: string, key: string): string {
+  return at === "" ? key : `${at}.${key}`;
+}
+
 /** An object with any keys and values of one type. */
 export function record<T>(inner: Decoder<T>): Decoder<Record<string, T>> {
   return (value, at) =>
     Object.fromEntries(
       Object.entries(anything(value, at)).map(([key, item]) => [
         key,
-        inner(item, at === "" ? key : `${at}.${key}`),
+        inner(item, below(at, /^[\w.:/#-]{1,80}$/.test(key) ? key : quote(key))),
       ]),
     );
 }
@@ -78,7 +96,7 @@ export function object<T>(fields: { readonly [K in keyof T]-?: Decoder<T[K]> }):
     const given = anything(value, at);
     return Object.fromEntries(
       Object.entries<Decoder<unknown>>(fields).flatMap(([key, inner]) => {
-        const item = inner(given[key], at === "" ? key : `${at}.${key}`);
+        const item = inner(given[key], below(at, key));
         return item === undefined ? [] : [[key, item]];
       }),
     ) as T;

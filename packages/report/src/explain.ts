@@ -1,5 +1,5 @@
 /** @file What numbers mean, in words for those who meet them for the first time. */
-import type { Budget, Decision } from "@espalier/core";
+import type { Budget, ComponentKind, Decision, Scope } from "@espalier/core";
 import type { LatencyOutcome } from "@espalier/pipeline";
 import { formatCount, formatNumber, formatPercent, formatRatio } from "./format.ts";
 import type {
@@ -75,7 +75,7 @@ export function explainStability({ rankStability, estimator, metric }: Sensitivi
       : rankStability >= 0.8
         ? "components near the border between staying and going could change sides"
         : "much of the order is chance; take more samples or draws";
-  return `Rank stability is ${value}: that is how well, from 0 (not at all) to 1 (fully), this ranking agrees with rankings of scores redrawn within their errors. Here ${meaning}.`;
+  return `Rank stability is ${value}: that is how well, from 0 (not at all) to 1 (fully), this ranking would agree with one of scores measured again, on as many other samples. Here ${meaning}.`;
 }
 
 /** What scores below zero are, where there can be any. */
@@ -97,12 +97,14 @@ export function explainPlan({ budget, reached, rankBy, scope, latency }: PlanSum
     rankBy === "score-per-cost" && budget.of !== "components"
       ? `Components were ranked by their score divided by the ${budgetNames[budget.of]} that they cost, so one with a low score may stay where it is cheap.`
       : "Components were ranked by their score.";
-  const among =
-    scope === "group"
-      ? "Every group loses the same share."
-      : "All groups compete with each other, so some lose much and others little.";
-  return `${goal} ${order} ${among}`;
+  return `${goal} ${order} ${scopeMeanings[scope]}`;
 }
+
+const scopeMeanings: Readonly<Record<Scope, string>> = {
+  global: "All groups compete with each other, so some lose much and others little.",
+  kind: "Components compete with those of their own kind, and each kind loses the same share.",
+  group: "Every group loses the same share.",
+};
 
 /** What was promised of time, and how it turned out. */
 export function explainOutcome(outcome: LatencyOutcome): string {
@@ -194,6 +196,60 @@ export function describeModel({ model }: Pick<Summary, "model">): string | undef
     .map(([key, value]) => `${spellOut(key.replace(/^(num|n)_/, ""))} ${value}`)
     .join(", ");
   return said === "" ? model.type : `${model.type} (${said})`;
+}
+
+/** Whether the run has come to the end of its training. */
+function wasTrained({ training, trained, evaluation }: Summary): boolean {
+  return (training ?? trained ?? evaluation) !== undefined;
+}
+
+/** What becomes or became of a pruned model. */
+export function explainTuning(summary: Summary): string {
+  const tuned = epochsOf(summary) > 0;
+  const epochs = describeEpochs(epochsOf(summary));
+  if (!wasTrained(summary)) {
+    return `The run is unfinished${tuned ? `: the model is to be tuned for ${epochs}` : ""}.`;
+  }
+  return tuned ? `It was then tuned for ${epochs}.` : "It was not tuned afterwards.";
+}
+
+/** "trained from scratch", or what the run is to do yet. */
+export function describeTraining(summary: Summary): string {
+  const how = summary.manifest.sha256 === undefined ? "from scratch" : "further";
+  return `${wasTrained(summary) ? "" : "to be "}trained ${how}`;
+}
+
+/** Whether what the components were scored by depends on samples. */
+export function looksAtData({ sensitivity }: Pick<Summary, "sensitivity">): boolean {
+  return sensitivity?.samples !== 0;
+}
+
+/**
+ * Whether the samples are known to be others than those of the data set that they are named after. Only
+ * CIFAR-10 is compared with published checksums; of other data, run.json says that they are not verified.
+ */
+export function isOfOtherFiles({ data, verified }: Summary["manifest"]): boolean {
+  return verified === false && /^cifar10(:|$)/.test(data);
+}
+
+/** What readers must know of the data, where there is anything. */
+export function explainData({ manifest }: Summary): string | undefined {
+  return isOfOtherFiles(manifest)
+    ? "The files are not those of the published data set."
+    : undefined;
+}
+
+const units: Readonly<Record<ComponentKind, string>> = {
+  channel: "channels",
+  head: "heads",
+  neuron: "neurons",
+};
+
+/** What widths count: "channels", "heads or neurons". */
+export function unitsOf(widths: readonly Pick<LayerWidth, "kind">[]): string {
+  return [...new Set(widths.map(({ kind }) => (kind ? units[kind] : "components")))]
+    .sort()
+    .join(" or ");
 }
 
 /** "1 epoch", "2 epochs". */

@@ -3,7 +3,7 @@ import type { Decision } from "@espalier/core";
 import type { Latency } from "@espalier/pipeline";
 import { curve, grid, linearScale, mark, percent, pixels, plot, type Scale } from "./chart.ts";
 import type { Criteria } from "./criteria.ts";
-import { describeCounts, fates } from "./explain.ts";
+import { describeCounts, describeEpochs, fates, unitsOf } from "./explain.ts";
 import { formatNumber } from "./format.ts";
 import { type Html, html } from "./html.ts";
 import type { EpochRecord } from "./read-run.ts";
@@ -46,20 +46,21 @@ export function decisionBar(name: string, counts: DecisionCounts, group: number)
 
 const WIDTHS_HEIGHT = 150;
 
-/** Every layer's number of channels before and after, as a skyline. */
+/** Every layer's width before and after, as a skyline. */
 export function widthsFigure(widths: readonly LayerWidth[]): Html {
   const base = WIDTHS_HEIGHT - 20;
   const most = Math.max(...widths.map(({ before, after }) => Math.max(before, after)));
   const y = linearScale([0, most], [base, 8], 4);
   const slot = 1 / widths.length;
-  const bars = widths.map(({ layer, before, after, implants }, i) => {
+  const bars = widths.map((width, i) => {
+    const { layer, before, after, implants } = width;
     const bar = (style: string, bottom: number, top: number) =>
       top > bottom &&
       html`<rect class="${style}" x="${percent((i + 0.12) * slot)}" width="${percent(0.76 * slot)}" y="${pixels(y(top))}" height="${pixels(y(bottom) - y(top))}"/>`;
     const made =
       implants === 0 ? "" : `, ${implants} of them ${implants === 1 ? "an implant" : "implants"}`;
     return mark(
-      `${layer}: ${before} → ${after} channels${made}`,
+      `${layer}: ${before} → ${after} ${unitsOf([width])}${made}`,
       html`<rect class="reach" x="${percent(i * slot)}" width="${percent(slot)}" height="${base}"/>${bar("prune", after, before)}${bar("keep", 0, after - implants)}${bar("implant", after - implants, after)}`,
       html` data-layer="${layer}" data-before="${before}" data-after="${after}" data-implants="${implants}"`,
     );
@@ -68,8 +69,8 @@ export function widthsFigure(widths: readonly LayerWidth[]): Html {
   const total = (of: "before" | "after") => widths.reduce((sum, width) => sum + width[of], 0);
   return html`<div class="chart marks">${plot({
     id: "widths",
-    title: "Channels of each layer before and after",
-    description: `${widths.length} layers with ${total("before")} channels before and ${total("after")} after.`,
+    title: "Width of each layer before and after",
+    description: `${widths.length} layers with ${total("before")} ${unitsOf(widths)} before and ${total("after")} after.`,
     height: WIDTHS_HEIGHT,
     body,
   })}</div>`;
@@ -102,8 +103,13 @@ interface Series {
   readonly values: readonly number[];
 }
 
-/** The course of training: loss, accuracies and learning rate, epoch by epoch. */
+/**
+ * The course of training: loss, accuracies and learning rate, epoch by epoch.
+ *
+ * @param id Unique in the page.
+ */
 export function trainingFigure(
+  id: string,
   training: readonly EpochRecord[],
   { accuracy, loss: { unit } }: Criteria,
 ): Html {
@@ -132,19 +138,30 @@ export function trainingFigure(
     "rate",
     training.map(({ learningRate }) => learningRate),
   );
+  const chart = (
+    title: string,
+    shown: readonly Series[],
+    format: (value: number) => string,
+    formatTick = format,
+  ) => epochChart(`${id}-${slug(title)}`, title, epochs, shown, format, formatTick);
   return html`<div class="curves marks">${[
-    epochChart(unit === undefined ? "Loss" : `Loss, in ${unit}`, epochs, [loss], formatNumber),
-    epochChart(accuracy.name, epochs, accuracies, accuracy.formatLabel, accuracy.formatTick),
-    epochChart("Learning rate", epochs, [rate], formatNumber),
+    chart(unit === undefined ? "Loss" : `Loss, in ${unit}`, [loss], formatNumber),
+    chart(accuracy.name, accuracies, accuracy.formatLabel, accuracy.formatTick),
+    chart("Learning rate", [rate], formatNumber),
   ]}</div>`;
 }
 
+function slug(title: string): string {
+  return title.toLowerCase().replaceAll(/\W+/g, "-");
+}
+
 function epochChart(
+  id: string,
   title: string,
   epochs: readonly number[],
   series: readonly Series[],
   format: (value: number) => string,
-  formatTick: (value: number) => string = format,
+  formatTick: (value: number) => string,
 ): Html {
   const all = series.flatMap(({ values }) => values);
   const base = CURVE_HEIGHT - 20;
@@ -181,9 +198,9 @@ function epochChart(
     ({ name, values }) => `${name} from ${format(values[0])} to ${format(values[last])}`,
   );
   return html`<div class="chart"><h3 class="small">${title}</h3>${plot({
-    id: `curve-${title.toLowerCase().replaceAll(/\W+/g, "-")}`,
+    id,
     title: `${title}, over epochs`,
-    description: `${epochs.length} epochs: ${ends.join("; ")}.`,
+    description: `${describeEpochs(epochs.length)}: ${ends.join("; ")}.`,
     height: CURVE_HEIGHT,
     body: [
       grid(y, formatTick),

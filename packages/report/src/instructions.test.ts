@@ -64,6 +64,17 @@ test("quotes what a shell would take apart", () => {
   );
 });
 
+test.each([
+  ["onnx:cpu", ""],
+  ["onnx:webgpu", " --device webgpu"],
+  ["tfjs:wasm", " --device tfjs-wasm"],
+  ["tfjs:cpu", " --device tfjs-cpu"],
+])("says the device of %s as the command calls it", (executor, option) => {
+  expect(commandOf("half", { ...manifestOf({}), executor })).toBe(
+    `espalier prune weights.pt --data cifar10 --keep-macs 0.4${option} -o half-again`,
+  );
+});
+
 test("says a temperature that is not the metric's own", () => {
   const command = (metric: string, temperature: number) =>
     commandOf(
@@ -123,14 +134,25 @@ test("names every kind of component that was asked for", () => {
   );
 });
 
-test("of a training run", () => {
-  const command = commandOf("net", {
+const trainCommand = (settings: object) =>
+  commandOf("net", {
     ...{ command: "train", source: "resnet20-cifar10", data: "cifar10", executor: "onnx:cpu" },
-    ...{ settings: { ...defaultTuning, epochs: 30 }, epochs: 30, seed: 0 },
+    ...{ settings: { ...defaultTuning, ...settings }, epochs: 30, seed: 0 },
   });
+
+test("of a training run", () => {
+  const command = trainCommand({ epochs: 30 });
   expect(command).toMatch(/^espalier train resnet20-cifar10 --data cifar10 --epochs 30 /);
   expect(command).toMatch(/ --schedule cosine --learning-rate 0.02 /);
   expect(command).toMatch(/ --hold-out 5000 --seed 0 -o net-again$/);
+});
+
+test("of a training run by AdamW, with a clipped gradient", () => {
+  const { optimizer } = defaultTextTuning;
+  const adamW = { ...optimizer, weightDecay: 5e-4 };
+  expect(trainCommand({ optimizer: adamW })).toContain(" --optimizer adamw --weight-decay 0.0005 ");
+  expect(trainCommand({ clip: 1 })).toContain(" --clip 1 ");
+  expect(trainCommand({ optimizer: { ...adamW, epsilon: 1 } })).toBeUndefined();
 });
 
 test("says how texts were tuned, before and after", () => {

@@ -65,7 +65,9 @@ const trainOptions: Readonly<Record<string, string>> = {
   "schedule.name": "--schedule",
   "schedule.warmup": "--warmup",
   batchSize: "--train-batch-size",
+  "optimizer.name": "--optimizer",
   "optimizer.weightDecay": "--weight-decay",
+  clip: "--clip",
   labelSmoothing: "--label-smoothing",
   validation: "--hold-out",
 };
@@ -99,8 +101,9 @@ export function commandOf(run: string, manifest: RunManifest, source?: string): 
     manifest.data,
     ...options,
   ];
-  // Executors are named after a runtime and a device, such as "onnx:cpu".
-  const device = manifest.executor.split(":")[1] ?? "cpu";
+  // Executors are named after a runtime and a device, such as "onnx:cpu" and "tfjs:wasm".
+  const [runtime, place = "cpu"] = manifest.executor.split(":");
+  const device = runtime === "tfjs" ? `tfjs-${place}` : place;
   if (device !== "cpu") words.push("--device", device);
   return [...words, "-o", `${run}-again`].map(quoteWord).join(" ");
 }
@@ -127,10 +130,7 @@ function pruneOptionsOf(run: string, manifest: PruneManifest): string[] | undefi
     ? ["--plan", `${run}/plan.json`]
     : [budgetOptions[of], String(keep)];
   // What is as by default need not be said.
-  // Images and texts are tuned by optimisers of their own.
-  const usual = [defaultTuning, defaultTextTuning].find(
-    ({ optimizer }) => optimizer.name === settings.get("tune.optimizer.name"),
-  );
+  const usual = tuningBy(settings.get("tune.optimizer.name"));
   const defaults = flattenSettings({
     ...defaultPruning({ of, keep }),
     ...(usual && { tune: usual }),
@@ -162,11 +162,18 @@ function pruneOptionsOf(run: string, manifest: PruneManifest): string[] | undefi
   return rest && [...begin, ...rest];
 }
 
+/** Images and texts are tuned by optimisers of their own. */
+function tuningBy(name: unknown) {
+  return [defaultTuning, defaultTextTuning].find(({ optimizer }) => optimizer.name === name);
+}
+
 function trainOptionsOf({ settings, seed }: TrainManifest): string[] | undefined {
   const given = flattenSettings(settings);
-  for (const [path, value] of flattenSettings({ ...defaultTuning })) {
+  const { optimizer } = tuningBy(given.get("optimizer.name")) ?? defaultTuning;
+  for (const [path, value] of flattenSettings({ ...defaultTuning, optimizer })) {
     // Defaults of training differ from those of tuning, so what has an option is said.
-    if (!Object.hasOwn(trainOptions, path) && given.get(path) === value) given.delete(path);
+    if (Object.hasOwn(trainOptions, path)) continue;
+    if (isDeepStrictEqual(given.get(path), value)) given.delete(path);
   }
   const options = select(given, trainOptions);
   return options && [...options, "--seed", String(seed)];

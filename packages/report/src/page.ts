@@ -9,7 +9,11 @@ import {
   describeEpochs,
   describeModel,
   describeReduction,
+  describeTraining,
   epochsOf,
+  explainData,
+  explainTuning,
+  looksAtData,
 } from "./explain.ts";
 import { formatCount, formatLarge, formatPercent, formatRatio } from "./format.ts";
 import { type Content, type Html, html } from "./html.ts";
@@ -25,6 +29,7 @@ import type { Reduction, Summary } from "./summary.ts";
 export function renderPage(summary: Summary, files: readonly RunFile[]): string {
   const sections = sectionsOf(summary, files);
   const { title, lead } = headline(summary);
+  const note = explainData(summary);
   const data = pageData(summary);
   return htmlDocument({
     title: `${title} · ${summary.run}`,
@@ -33,7 +38,7 @@ export function renderPage(summary: Summary, files: readonly RunFile[]): string 
     body: html`<header>
 <p class="overline">Espalier · run ${summary.run}</p>
 <h1>${title}</h1>
-<p class="lead">${lead}</p>
+<p class="lead">${lead}${note && ` ${note}`}</p>
 ${tiles(summary)}
 <nav aria-label="Sections"><ul>${sections.map(({ id, title }) => html`<li><a href="#${id}">${title}</a></li>`)}</ul></nav>
 </header>
@@ -46,15 +51,15 @@ ${data && embedJson("data", data)}`,
 }
 
 function headline(summary: Summary): { title: string; lead: Html } {
-  const { manifest, counts, plan, sensitivity, sizes, model, training } = summary;
+  const { manifest, counts, plan, sensitivity, sizes, model } = summary;
   const epochs = describeEpochs(epochsOf(summary));
   const network = describeModel(summary);
   if (manifest.command === "train") {
     const name = fileName(manifest.source);
-    const how = manifest.sha256 === undefined ? "from scratch" : "further";
+    const how = describeTraining(summary);
     return {
-      title: `${name}, trained ${manifest.sha256 === undefined ? "" : "further "}on ${manifest.data}`,
-      lead: html`${network ?? name}, trained ${how} for ${epochs}.`,
+      title: `${name}, ${how.replace(" from scratch", "")} on ${manifest.data}`,
+      lead: html`${network ?? name}, ${how} for ${epochs}.`,
     };
   }
   const file = fileName(manifest.source);
@@ -64,7 +69,7 @@ function headline(summary: Summary): { title: string; lead: Html } {
       ` It has ${formatCount(sensitivity.components)} removable components in ${summary.groups.length} groups.`;
     return {
       title: `Sensitivity of ${file}`,
-      lead: html`What would be lost on ${manifest.data} without each component of <code>${file}</code>?${found}`,
+      lead: html`What would be lost${looksAtData(summary) && ` on ${manifest.data}`} without each component of <code>${file}</code>?${found}`,
     };
   }
   const left =
@@ -79,15 +84,9 @@ function headline(summary: Summary): { title: string; lead: Html } {
   const done =
     counts &&
     ` Of its ${formatCount(counts.keep + counts.implant + counts.prune)} components, ${describeCounts(counts)}.`;
-  const tuned =
-    manifest.epochs === 0
-      ? "It was not tuned afterwards."
-      : training === undefined
-        ? `It is to be tuned for ${epochs}.`
-        : `It was then tuned for ${epochs}.`;
   return {
     title: model === undefined ? `Pruning of ${file}` : `${model.type}, pruned${left ?? ""}`,
-    lead: html`${network ?? "A network"} for ${manifest.data}, made from <code>${file}</code>${way}.${done} ${tuned}`,
+    lead: html`${network ?? "A network"} for ${manifest.data}, made from <code>${file}</code>${way}.${done} ${explainTuning(summary)}`,
   };
 }
 
@@ -168,15 +167,19 @@ function tilesOf(summary: Summary): Tile[] {
       {
         name: "Rank stability",
         value: rankStability.toFixed(3),
-        note: "1: measuring again changes nothing",
+        note: looksAtData(summary)
+          ? "the rank correlation to expect with as many other samples"
+          : "measured again, the ranking would be the same",
       },
       {
         name: "Scores below zero",
         value: formatCount(negative),
         note: `of ${formatCount(components)}`,
       },
-      { name: "Samples", value: formatCount(samples), note: `of ${manifest.data}` },
     );
+    if (looksAtData(summary)) {
+      shown.push({ name: "Samples", value: formatCount(samples), note: `of ${manifest.data}` });
+    }
   }
   return shown;
 }

@@ -1,7 +1,7 @@
 /** @file What a run directory says: every file that is there, checked. */
 import { existsSync } from "node:fs";
 import { basename, join, resolve } from "node:path";
-import { EspalierError } from "@espalier/base";
+import { EspalierError, quote } from "@espalier/base";
 import {
   type Budget,
   type ComponentGroup,
@@ -31,6 +31,7 @@ import {
 } from "@espalier/pipeline";
 import {
   anything,
+  between,
   boolean,
   count,
   type Decoder,
@@ -42,6 +43,7 @@ import {
   oneOf,
   optional,
   pair,
+  positive,
   readDecoded,
   record,
   string,
@@ -56,6 +58,8 @@ interface CommonManifest {
   /** Of models from the Hub: OWNER/NAME@COMMIT. */
   readonly hub?: string | undefined;
   readonly data: string;
+  /** Whether the data are those that were published, where that can be told. */
+  readonly verified?: boolean | undefined;
   readonly executor: string;
   readonly settings: Settings;
 }
@@ -140,6 +144,8 @@ export interface Run {
   readonly rounds: readonly Round[];
   /** What other budgets would do to the components of the only round. */
   readonly budgets: readonly BudgetPlan[];
+  /** Of the dense model, where it was trained for the task before it was pruned. */
+  readonly denseTraining: readonly EpochRecord[] | undefined;
   readonly training: readonly EpochRecord[] | undefined;
   /** Of a training run: the model trained. */
   readonly trained: Evaluation | undefined;
@@ -159,6 +165,7 @@ const commonManifest = object<CommonManifest & { command: RunManifest["command"]
   plugins: optional(list(string)),
   hub: optional(string),
   data: string,
+  verified: optional(boolean),
   executor: string,
   settings: anything,
 });
@@ -234,7 +241,7 @@ const manifest: Decoder<RunManifest> = (value, at) => {
 const group = object<GroupRecord>({
   name: string,
   kind: oneOf(["channel", "head", "neuron"]),
-  count,
+  count: positive,
   span: optional(count),
   rows: list(object({ parameter: string, indices: list(count) })),
   implantable: boolean,
@@ -290,7 +297,7 @@ const plan = object<PlanRecord>({
   groups: record(
     object<GroupPlan>({
       layers: list(string),
-      components: count,
+      components: positive,
       implant: list(count),
       implantRank: optional(count),
       prune: list(count),
@@ -313,25 +320,26 @@ const training = list(
   }),
 );
 
-const evaluation = object<Evaluation>({
-  count,
-  accuracy: number,
-  loss: number,
-  measures: optional(record(number)),
-});
+/** Of models judged by an accuracy or, if they predict a number, by a correlation. */
+function evaluationOf(model: ModelDescription | undefined): Decoder<Evaluation> {
+  return object<Evaluation>({
+    count: positive,
+    accuracy: predictsNumber(model) ? between(-1, 1) : between(0, 1),
+    loss: number,
+    measures: optional(record(number)),
+  });
+}
 
-const evaluations = object<EvaluationRecord>({
-  data: string,
-  dense: evaluation,
-  pruned: evaluation,
-  tuned: evaluation,
-});
+function evaluationsOf(model: ModelDescription | undefined): Decoder<EvaluationRecord> {
+  const evaluation = evaluationOf(model);
+  return object({ data: string, dense: evaluation, pruned: evaluation, tuned: evaluation });
+}
 
 const size = object<SizeRecord>({
-  parameters: count,
-  macs: count,
-  checkpointBytes: count,
-  onnxBytes: count,
+  parameters: positive,
+  macs: positive,
+  checkpointBytes: positive,
+  onnxBytes: positive,
 });
 
 const latency = object<Latency>({ median: number, quartiles: pair(number), runs: count });
@@ -389,6 +397,20 @@ const model: Decoder<ModelDescription> = (value, at) => {
   };
 };
 
+/** Whether a model predicts a number rather than classes. */
+export function predictsNumber(
+  model: Pick<ModelDescription, "classes" | "details"> | undefined,
+): boolean {
+  if (model === undefined) return false;
+  return (
+    model.classes.length === 1 ||
+    model.details.some(
+      ([key, value]) =>
+        (key === "problem_type" && value === "regression") || (key === "num_labels" && value === 1),
+    )
+  );
+}
+
 /**
  * The model of an exported directory, as the configuration in it says.
  *
@@ -432,19 +454,20 @@ export async function readRun(directory: string): Promise<Run> {
   const other = total === 1 ? await read("budgets.json", budgets) : undefined;
   if (other !== undefined) checkBudgets(other, rounds[0].groups, path("budgets.json"));
   const trains = asked.command === "train";
+  const made =
+    (await read(`${FINAL_MODEL}/config.json`, model)) ?? (await read("pruned/config.json", model));
   return {
     name: basename(resolve(directory)),
     manifest: asked,
     rounds,
     budgets: other?.budgets ?? [],
+    denseTraining: await read("dense-training.json", training),
     training: await read("training.json", training),
-    trained: trains ? await read("evaluation.json", evaluation) : undefined,
-    evaluation: trains ? undefined : await read("evaluation.json", evaluations),
+    trained: trains ? await read("evaluation.json", evaluationOf(made)) : undefined,
+    evaluation: trains ? undefined : await read("evaluation.json", evaluationsOf(made)),
     sizes: await read("sizes.json", object({ dense: size, pruned: size })),
     latency: await read("latency.json", latencies),
-    model:
-      (await read(`${FINAL_MODEL}/config.json`, model)) ??
-      (await read("pruned/config.json", model)),
+    model: made,
     dense:
       asked.command === "train"
         ? undefined
@@ -462,7 +485,7 @@ async function readRound(
   const planPath = path(`${prefix}plan.json`);
   const made = await read(`${prefix}plan.json`, plan);
   if (scored !== undefined) checkLengths(scored, path(`${prefix}sensitivity.json`));
-  const groups = scored?.groups ?? (made === undefined ? [] : groupsOf(made));
+  const groups = scored?.groups ?? (made === undefined ? [] : groupsOf(made, planPath));
   return {
     groups,
     sensitivity: scored,
@@ -478,7 +501,7 @@ function checkLengths({ groups }: SensitivityRecord, path: string): void {
     if (wrong === undefined) continue;
     throw new EspalierError(
       "invalid-file",
-      `${path}: group ${name}: expected ${count} numbers in each list, got ${wrong.length}`,
+      `${path}: group ${quote(name)}: expected ${count} numbers in each list, got ${wrong.length}`,
       { path, group: name },
     );
   }
@@ -492,25 +515,42 @@ function checkBudgets({ budgets }: BudgetsRecord, groups: readonly ComponentGrou
       if (total === count) continue;
       throw new EspalierError(
         "invalid-file",
-        `${path}: budgets[${i}]: group ${name}: expected decisions on ${count} components, got ${total}`,
+        `${path}: budgets[${i}]: group ${quote(name)}: expected decisions on ${count} components, got ${total}`,
         { path, group: name },
       );
     }
   }
 }
 
-/** The groups of a plan that was not made from scores, as far as it tells. */
-function groupsOf({ groups }: PlanRecord): ComponentGroup[] {
-  return Object.entries(groups).map(([name, { layers, components }]) => ({
-    name,
-    kind: "channel",
-    count: components,
-    rows: layers.map((parameter) => ({
-      parameter,
-      indices: Array.from({ length: components }, (_, i) => i),
-    })),
-    implantable: true,
-    implants: false,
-    emptiable: true,
-  }));
+// Large transformers have less than a tenth of it.
+const MOST_ROWS = 2 ** 22;
+
+/**
+ * The groups of a plan that was not made from scores, as far as it tells.
+ *
+ * @throws EspalierError `invalid-file` where there is more of them than any network has: such a plan says
+ *   how many components there are, but does not list them.
+ */
+function groupsOf({ groups }: PlanRecord, path: string): ComponentGroup[] {
+  let total = 0;
+  return Object.entries(groups).map(([name, { layers, components }]) => {
+    total += components * Math.max(1, layers.length);
+    if (total > MOST_ROWS) {
+      throw new EspalierError(
+        "invalid-file",
+        `${path}: group ${quote(name)}: expected at most ${MOST_ROWS} rows of layers up to here, got ${total}`,
+        { path, group: name },
+      );
+    }
+    const indices = Array.from({ length: components }, (_, i) => i);
+    return {
+      name,
+      kind: "channel",
+      count: components,
+      rows: layers.map((parameter) => ({ parameter, indices })),
+      implantable: true,
+      implants: false,
+      emptiable: true,
+    };
+  });
 }

@@ -1,4 +1,14 @@
-import { cp, mkdtemp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import {
+  cp,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { EspalierError, readJson, writeJsonAtomic } from "@espalier/base";
@@ -74,6 +84,15 @@ async function copyRun(name: string): Promise<string> {
   await cp(join(root, "half"), directory, { recursive: true });
   return directory;
 }
+
+/** Changes the JSON in a file of a run. */
+async function edit<T>(directory: string, file: string, change: (content: T) => unknown) {
+  const path = join(directory, file);
+  await writeJsonAtomic(path, change((await readJson(path)) as T));
+}
+
+/** The model card of the export of a finished run. */
+const exportCard = (name: string) => readFile(join(root, name, "export/pruned/README.md"), "utf8");
 
 describe("a finished run", () => {
   let page: Awaited<ReturnType<typeof open>>;
@@ -289,6 +308,11 @@ describe("a finished run", () => {
     expect(body).toContain("espalier prune resnet20-cifar10:weights.pt");
     expect(body).not.toContain("checkpoints/");
   });
+
+  test("says in its cards which weights the figures are of", async () => {
+    expect(page.card).toContain("All figures are of float32 weights.");
+    expect(await exportCard("half")).toContain("All figures are of float32 weights.");
+  });
 });
 
 describe("other runs", () => {
@@ -381,8 +405,113 @@ describe("other runs", () => {
     expect(data!.groups[0].decisions).toBeUndefined();
     expect(data!.budgets).toEqual([]);
     expect(text).toContain("Sensitivity of net");
+    expect(text).toContain("the rank correlation to expect with as many other samples");
+    expect(text).toContain("512  of cifar10");
     expect(text).not.toContain("What was removed");
     expect(card).not.toContain("model-index");
+  });
+
+  test.each(["magnitude", "random"])("of %s, which looks at no data", async (metric) => {
+    const directory = join(root, metric);
+    await writeJsonAtomic(join(directory, "run.json"), {
+      ...{ command: "sensitivity", source: "runs/net/", sha256: "ab", data: "cifar10" },
+      ...{ executor: "onnx:cpu", settings: { metric }, seed: 0, batchSize: 64 },
+    });
+    await cp(join(root, "half/sensitivity.json"), join(directory, "sensitivity.json"));
+    await edit<SensitivityRecord>(directory, "sensitivity.json", ({ estimator: _, ...record }) => ({
+      ...record,
+      ...{ metric, samples: 0, draws: 0, rankStability: 1 },
+    }));
+    const { text, card } = await open(metric);
+    expect(text).toContain("What would be lost without each component of");
+    expect(text).not.toContain("of cifar10");
+    expect(text).toContain("measured again, the ranking would be the same");
+    expect(card).toContain("Scores of the model's components, measured with Espalier");
+  });
+
+  test("of texts: heads and neurons, and nothing augmented", async () => {
+    const directory = await copyRun("texts");
+    await writeJsonAtomic(join(directory, "model/config.json"), {
+      ...{ model_type: "bert", vocab_size: 100, id2label: { 0: "no", 1: "yes" } },
+    });
+    await edit<SensitivityRecord>(directory, "sensitivity.json", ({ groups, ...record }) => ({
+      ...record,
+      groups: groups.map((group, i) => ({ ...group, kind: i % 2 === 0 ? "head" : "neuron" })),
+    }));
+    await edit<PlanRecord>(directory, "plan.json", ({ groups, ...plan }) => ({
+      ...plan,
+      groups: Object.fromEntries(
+        Object.entries(groups).map(([name, group]) => [name, { ...group, implantRank: 4 }]),
+      ),
+    }));
+    const { text, html, card } = await open("texts");
+    expect(text).toContain("its height is the number of its heads or neurons.");
+    expect(html).toMatch(/<title>layer1\.0\.conv1: 16 → \d+ neurons/);
+    expect(html).toMatch(/<desc [^>]*>\d+ layers with \d+ heads or neurons before and /);
+    expect(text).not.toContain("augmented");
+    expect(text).not.toContain("channel");
+    expect(card).toContain("The width is the number of heads or neurons.");
+    expect(card).not.toMatch(/channel/i);
+  });
+
+  test("of images are trained on augmented samples, for one epoch or more", async () => {
+    await writeSyntheticRun(join(root, "short-tuning"), { ...resnet20, epochs: 1 });
+    const { text, html } = await open("short-tuning");
+    expect(text).toContain("over the steps of the epoch, on augmented samples;");
+    expect(html).toContain(">1 epoch: loss from");
+  });
+
+  test("whose dense model was trained first show both trainings", async () => {
+    const directory = await copyRun("trained-first");
+    await writeJsonAtomic(join(directory, "dense-training.json"), syntheticTraining(2));
+    await writeJsonAtomic(join(directory, "dense/config.json"), { model_type: "cifar-resnet" });
+    const { elements, summary } = await open("trained-first");
+    expect(summary.denseTraining).toEqual(syntheticTraining(2));
+    expect(elements("data-epoch")).toHaveLength(3 * (2 + 3));
+    const links = elements("href").map(({ href }) => href);
+    expect(links).toEqual(expect.arrayContaining(["dense-training.json", "dense/config.json"]));
+    const ids = elements("id").map(({ id }) => id);
+    expect(new Set(ids).size).toBe(ids.length);
+  });
+
+  test.each([
+    ["cifar10:images", false, true],
+    ["cifar10:images", true, false],
+    ["cifar10", undefined, false],
+    ["imagefolder:images", false, false],
+    ["glue/sst2", false, false],
+  ])("of %s, verified: %s, have other files: %s", async (data, verified, others) => {
+    const directory = await copyRun("unverified");
+    await edit<object>(directory, "run.json", (manifest) => ({ ...manifest, data, verified }));
+    const { text, card } = await open("unverified");
+    for (const said of [text, card, await exportCard("unverified")]) {
+      expect(said.includes("The files are not those of the published data set.")).toBe(others);
+    }
+    expect(card.includes("model-index")).toBe(!others);
+  });
+
+  test("with settings that the command has no options for", async () => {
+    const directory = await copyRun("without-command");
+    await edit<{ settings: object }>(directory, "run.json", (manifest) => ({
+      ...manifest,
+      settings: { ...manifest.settings, other: 1 },
+    }));
+    const { card } = await open("without-command");
+    expect(card).toContain("The settings are in [run.json](run.json).");
+    const exported = await exportCard("without-command");
+    expect(exported).toContain("its `run.json` has them all");
+    expect(exported).not.toContain("(run.json)");
+  });
+
+  test.each(["export", "export/pruned"])("whose %s is a link: it is left alone", async (name) => {
+    const directory = await copyRun(`linked-${name.length}`);
+    const elsewhere = join(root, `elsewhere-${name.length}`);
+    await rename(join(directory, name), elsewhere);
+    await symlink(elsewhere, join(directory, name));
+    const card = join(directory, "export/pruned/README.md");
+    await writeFile(card, "mine");
+    await renderReport(directory);
+    expect(await readFile(card, "utf8")).toBe("mine");
   });
 
   test("of training", async () => {
@@ -426,10 +555,39 @@ describe("unfinished runs", () => {
   test("that have only begun have a page", async () => {
     const directory = join(root, "begun");
     await cp(join(root, "half/run.json"), join(directory, "run.json"));
-    const { text, summary } = await open("begun");
+    const { text, summary, card } = await open("begun");
     expect(text).toContain("Pruning of resnet20-cifar10:weights.pt");
-    expect(text).toContain("It is to be tuned for 3 epochs.");
+    const unfinished = "The run is unfinished: the model is to be tuned for 3 epochs.";
+    expect(text).toContain(unfinished);
+    expect(card).toContain(unfinished);
+    expect(card).toContain("\nA network for `cifar10`, made from ");
+    expect(card).not.toContain("tuned for 3 epochs with");
     expect(summary.groups).toEqual([]);
+  });
+
+  test("of training do not claim any", async () => {
+    const directory = join(root, "untrained");
+    await writeJsonAtomic(join(directory, "run.json"), {
+      ...{ command: "train", source: "resnet20-cifar10", data: "cifar10", executor: "onnx:cpu" },
+      ...{ settings: { epochs: 2, batchSize: 128 }, seed: 0 },
+    });
+    const { text, card } = await open("untrained");
+    expect(text).toContain("resnet20-cifar10, to be trained from scratch for 2 epochs.");
+    expect(card).toContain("A network to be trained from scratch on `cifar10` for 2 epochs");
+  });
+
+  test.each([true, false])("killed before the end of tuning, judged: %s", async (judged) => {
+    const name = `killed-${judged}`;
+    const directory = await copyRun(name);
+    for (const file of ["training.json", "sizes.json", "latency.json", "model", "export"]) {
+      await rm(join(directory, file), { recursive: true });
+    }
+    if (!judged) await rm(join(directory, "evaluation.json"));
+    const { text, card } = await open(name);
+    for (const said of [text, card]) {
+      expect(said.includes("It was then tuned for 3 epochs.")).toBe(judged);
+      expect(said.includes("the model is to be tuned for 3 epochs.")).toBe(!judged);
+    }
   });
 });
 
@@ -467,6 +625,11 @@ describe("malformed files", () => {
       /latency\.json: batches\.1\.dense\.median: expected a finite number/,
     ],
     [
+      "sizes.json",
+      { dense: { parameters: 1, macs: 0 } },
+      /sizes\.json: dense\.macs: expected a whole number above 0, got 0$/,
+    ],
+    [
       "model/config.json",
       { model_type: 3 },
       /model\/config\.json: model_type: expected a string, got 3$/,
@@ -493,7 +656,7 @@ describe("malformed files", () => {
     record.groups[1].scores.pop();
     await writeJsonAtomic(path, record);
     await expect(renderReport(directory)).rejects.toThrow(
-      /sensitivity\.json: group layer1\.0\.conv1: expected 16 numbers in each list, got 15$/,
+      /sensitivity\.json: group "layer1\.0\.conv1": expected 16 numbers in each list, got 15$/,
     );
   });
 
@@ -507,8 +670,94 @@ describe("malformed files", () => {
     record.budgets[1].groups["layer1.0.conv1"] = runs;
     await writeJsonAtomic(path, record);
     await expect(renderReport(directory)).rejects.toThrow(
-      /budgets\.json: budgets\[1\]: group layer1\.0\.conv1: expected decisions on 16 components, got \d+$/,
+      /budgets\.json: budgets\[1\]: group "layer1\.0\.conv1": expected decisions on 16 components, got \d+$/,
     );
+  });
+
+  test.each([
+    ["plan.json", "groups", /groups\."\\u001b\[2J": expected an object, got 1$/],
+    ["model/config.json", "id2label", /id2label\."[^"]*": expected a string, got 1$/],
+  ])("what steers a terminal in the keys of %s", async (file, field, message) => {
+    const directory = await copyRun("steered");
+    await edit<object>(directory, file, (content) => ({ ...content, [field]: { "\u001b[2J": 1 } }));
+    const error = (await renderReport(directory).catch((caught: unknown) => caught)) as Error;
+    expect(error.message).toMatch(message);
+    expect(error.message).not.toMatch(/\p{Cc}/u);
+  });
+
+  test("what steers a terminal in values and names of groups", async () => {
+    const directory = await copyRun("steered-names");
+    await edit<{ groups: { name: string; scores: number[] }[] }>(
+      directory,
+      "sensitivity.json",
+      (record) => {
+        record.groups[1].name = "\u001b[31m\u009bJ";
+        record.groups[1].scores.pop();
+        return record;
+      },
+    );
+    await expect(renderReport(directory)).rejects.toThrow(
+      /group "\\u001b\[31m\\u\{9b\}J": expected 16 numbers in each list, got 15$/,
+    );
+    await writeJsonAtomic(join(directory, "run.json"), { command: "\u009b2J" });
+    await expect(renderReport(directory)).rejects.toThrow(/, got "\\u\{9b\}2J"$/);
+  });
+
+  test("a plan of more components than any network has", async () => {
+    const directory = await copyRun("boundless");
+    await edit<object>(directory, "run.json", (manifest) => ({ ...manifest, plan: {} }));
+    await rm(join(directory, "sensitivity.json"));
+    const plan = (await readJson(join(directory, "plan.json"))) as object;
+    for (const [components, layers] of [
+      [2 ** 53 - 1, []],
+      [2 ** 20, new Array<string>(5).fill("a.weight")],
+    ] as const) {
+      const groups = { a: { layers, components, implant: [], prune: [] } };
+      await writeJsonAtomic(join(directory, "plan.json"), { ...plan, groups });
+      const error = await renderReport(directory).catch((caught: unknown) => caught);
+      expect(EspalierError.isInstance(error, "invalid-file")).toBe(true);
+      expect((error as Error).message).toMatch(/plan\.json: group "a": expected at most 4194304 /);
+    }
+  });
+
+  test("a group of no components", async () => {
+    const directory = await copyRun("nobody");
+    const none = { count: 0, rows: [], scores: [], standardErrors: [] };
+    await edit<SensitivityRecord>(directory, "sensitivity.json", ({ groups, ...record }) => ({
+      ...record,
+      groups: groups.map((group, i) => (i === 1 ? { ...group, ...none } : group)),
+    }));
+    await expect(renderReport(directory)).rejects.toThrow(
+      /sensitivity\.json: groups\[1\]\.count: expected a whole number above 0, got 0$/,
+    );
+  });
+
+  test.each([
+    [{ count: 0 }, /tuned\.count: expected a whole number above 0, got 0$/],
+    [{ accuracy: 1.9 }, /tuned\.accuracy: expected a number from 0 to 1, got 1\.9$/],
+    [{ accuracy: -0.1 }, /tuned\.accuracy: expected a number from 0 to 1, got -0\.1$/],
+  ])("an evaluation with %j", async (wrong, message) => {
+    const directory = await copyRun("misjudged");
+    const tuned = { ...evaluation.tuned, ...wrong };
+    await writeJsonAtomic(join(directory, "evaluation.json"), { ...evaluation, tuned });
+    const error = await renderReport(directory).catch((caught: unknown) => caught);
+    expect(EspalierError.isInstance(error, "invalid-file")).toBe(true);
+    expect((error as Error).message).toMatch(message);
+  });
+
+  test("correlations may be below zero", async () => {
+    const directory = await copyRun("correlated");
+    const config = { model_type: "bert", problem_type: "regression" };
+    await writeJsonAtomic(join(directory, "model/config.json"), config);
+    const judge = (accuracy: number) =>
+      writeJsonAtomic(join(directory, "evaluation.json"), {
+        ...evaluation,
+        tuned: { ...evaluation.tuned, accuracy },
+      });
+    await judge(-0.1);
+    await expect(renderReport(directory)).resolves.toBeDefined();
+    await judge(-1.1);
+    await expect(renderReport(directory)).rejects.toThrow(/a number from -1 to 1, got -1\.1$/);
   });
 
   test("a directory that is no run", async () => {

@@ -1,5 +1,6 @@
 /** @file A run directory as a page, a model card and a summary. */
-import { join } from "node:path";
+import { lstat } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import { writeFileAtomic, writeJsonAtomic } from "@espalier/base";
 import { renderCard, renderExportCard, renderPlainCard } from "./card.ts";
 import { renderPage } from "./page.ts";
@@ -24,6 +25,9 @@ const runFiles: readonly RunFile[] = [
   { path: "README.md", content: "the model card" },
   { path: "summary.json", content: "all numbers of this page" },
   { path: "run.json", content: "what was asked for" },
+  { path: "dense-training.json", content: "the epochs of the dense model's training" },
+  { path: "dense/config.json", content: "the dense model's configuration after it" },
+  { path: "dense/model.safetensors", content: "its parameters" },
   { path: "sensitivity.json", content: "scores and standard errors of all components" },
   {
     path: "plan.json",
@@ -75,7 +79,8 @@ export async function writeExportCard(
 
 /**
  * Writes `report.html`, `README.md` and `summary.json` into a run directory, from what is there; a
- * run need not be finished. An exported model in it gets a model card of its own.
+ * run need not be finished. An exported model in it gets a model card of its own, unless it is a link to
+ * elsewhere.
  *
  * @throws EspalierError `missing-file` if it is no run, `invalid-file` or `mismatched-model` naming
  *   the file that is malformed.
@@ -90,12 +95,18 @@ export async function renderReport(runDirectory: string): Promise<Report> {
   };
   await writeJsonAtomic(report.summary, summary);
   await writeFileAtomic(report.card, renderCard(summary));
-  if (run.has(EXPORTED)) {
-    const exported = join(runDirectory, EXPORTED);
+  const exported = join(runDirectory, EXPORTED);
+  if (run.has(EXPORTED) && !(await isLinked(exported))) {
     const exportCard = renderExportCard(summary, await readExportLayout(exported));
     await writeFileAtomic(join(exported, "README.md"), exportCard);
   }
   const files = runFiles.filter(({ path }) => run.has(path));
   await writeFileAtomic(report.html, renderPage(summary, files));
   return report;
+}
+
+/** Whether the directory of an export, or the one that it is in, is a symbolic link. */
+async function isLinked(exported: string): Promise<boolean> {
+  const stats = await Promise.all([dirname(exported), exported].map((path) => lstat(path)));
+  return stats.some((stat) => stat.isSymbolicLink());
 }

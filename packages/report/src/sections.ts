@@ -15,12 +15,14 @@ import {
   explainPlan,
   explainStability,
   spellOut,
+  unitsOf,
 } from "./explain.ts";
 import { decisionBar, latencyFigure, trainingFigure, widthsFigure } from "./figures.ts";
 import { formatCount, formatNumber, formatPercent } from "./format.ts";
 import { headsFigure } from "./heads-figure.ts";
 import { type Content, type Html, html } from "./html.ts";
-import { flattenSettings, onnxExample, quoteWord, sampleName } from "./instructions.ts";
+import { flattenSettings, onnxExample, quoteWord, sampleName, taskOf } from "./instructions.ts";
+import type { EpochRecord } from "./read-run.ts";
 import { breakable, scorePanels } from "./score-panels.ts";
 import type { GroupSummary, Summary } from "./summary.ts";
 import { table } from "./table.ts";
@@ -144,7 +146,7 @@ function sensitivity({ sensitivity, groups, counts, manifest }: Summary): Conten
     counts &&
       html`<ul class="key">${one("keep", "kept")}${one("implant", "replaced by implants")}${one("prune", "removed")}</ul>`,
     scorePanels(groups, sensitivity.metric),
-    html`<p class="caption">How to read it: each chart is a group and each mark one of its components, from the least sensitive on the left to the most sensitive on the right. Height is the score${sensitivity.metric === "random" ? "" : ", on a logarithmic scale"}, the same in all charts; a thin line spans one standard error up and down. Scores far below all others are put at the lower edge.${counts && " The number on the right is how many components stay."}${several && " Later rounds went by scores measured anew, so what was removed need not be what is lowest here."}${coupled && " “+ 3” stands for three more layers whose channels go together with those of the layer named."}</p>`,
+    html`<p class="caption">How to read it: each chart is a group and each mark one of its components, from the least sensitive on the left to the most sensitive on the right. Height is the score${sensitivity.metric === "random" ? "" : ", on a logarithmic scale"}, the same in all charts; a thin line spans one standard error up and down. Scores far below all others are put at the lower edge.${counts && " The number on the right is how many components stay."}${several && " Later rounds went by scores measured anew, so what was removed need not be what is lowest here."}${coupled && " “+ 3” stands for three more layers whose components go together with those of the layer named."}</p>`,
     html`<details><summary>Scores of each group as a table</summary>${scoreTable(groups)}</details>`,
   ];
 }
@@ -196,7 +198,7 @@ function decisions(summary: Summary): Content {
       html`<h3>Decisions in each group${budgets.length > 0 && ", under this and other budgets"}</h3><div class="budgets">${budgetSlider(summary)}<div class="marks">${table(["group", "", "kept", "implants", "removed", html`<span class="roomy">before → after</span>`], rows, "Decisions")}</div></div><p class="caption">How to read it: a strip is all components of a group, the least sensitive on the left. Tall and blue are kept, half as tall and orange replaced by implants, low and grey removed.<span class="scripted" hidden> The stronger the colour, the higher the score, on the scale of the charts above.${budgets.length > 0 && " Moving the slider shows the plan that another budget would have led to, from the same scores; sizes are counted on the network rebuilt for it."}</span>${rounds.length > 1 && " Other budgets are not shown, since scores of later rounds depend on what earlier ones removed."}</p>${budgetTable(summary)}`,
     rounds.length > 1 && html`<h3>Round by round</h3>${roundTable(summary)}`,
     changed.length > 0 &&
-      html`<h3>Width of each layer in this run</h3>${widthsFigure(widths)}<p class="caption">How to read it: each column is a layer, in the order of their names; its height is the number of output channels. Blue is kept, orange are implants, and grey is what was removed.</p><details><summary>Widths as a table</summary>${table(
+      html`<h3>Width of each layer in this run</h3>${widthsFigure(widths)}<p class="caption">How to read it: each column is a layer, in the order of their names; its height is the number of its ${unitsOf(widths)}. Blue is kept, orange are implants, and grey is what was removed.</p><details><summary>Widths as a table</summary>${table(
         ["layer", "before", "after", "implants", ...(ranked ? ["rank"] : [])],
         widths.map(
           ({ layer, before, after, implants, ranks }) =>
@@ -216,24 +218,36 @@ function roundTable({ rounds }: Summary): Html {
 }
 
 function training(summary: Summary): Content {
-  const { training, manifest } = summary;
-  if (manifest.command === "prune" && manifest.epochs === 0) {
-    return html`<p class="missing">The run was not to be tuned (0 epochs).</p>`;
-  }
-  if (training === undefined)
-    return missing("training.json", "the last epoch has not been reached");
+  const { denseTraining, training, manifest } = summary;
+  const tuning =
+    manifest.command === "prune" && manifest.epochs === 0
+      ? html`<p class="missing">The run was not to be tuned (0 epochs).</p>`
+      : training === undefined
+        ? missing("training.json", "the last epoch has not been reached")
+        : course("curve", training, summary);
+  if (denseTraining === undefined) return tuning;
+  return [
+    html`<h3>Of the dense model, before it was pruned</h3>`,
+    course("dense-curve", denseTraining, summary),
+    html`<h3>Of the pruned model</h3>`,
+    tuning,
+  ];
+}
+
+function course(id: string, training: readonly EpochRecord[], summary: Summary): Content {
   if (training.length === 0) return html`<p class="missing">No epoch was trained.</p>`;
   const held = training.some(({ validationAccuracy }) => validationAccuracy !== undefined);
   const criteria = criteriaOf(summary);
   const { accuracy } = criteria;
   const criterion = accuracy.plainName;
+  const images = taskOf(summary.model) === "image-classification";
   const rows = training.map(
     ({ epoch, loss, trainAccuracy, validationAccuracy, learningRate }) =>
       html`<tr><th scope="row">${epoch}</th><td data-value="${loss}">${loss.toFixed(4)}</td><td data-value="${trainAccuracy}">${accuracy.format(trainAccuracy)}</td>${held && html`<td data-value="${validationAccuracy}">${validationAccuracy === undefined ? "–" : accuracy.format(validationAccuracy)}</td>`}<td data-value="${learningRate}">${formatNumber(learningRate)}</td></tr>`,
   );
   return [
-    trainingFigure(training, criteria),
-    html`<p class="caption">How to read it: one point for each epoch. Loss and training ${criterion} are means over the steps of the epoch, on augmented samples${held && `; the dashed line is the ${criterion} on training samples that were held out`}. The learning rate is that of the epoch's last step. The model of the last epoch is the result: none was picked by its ${criterion}.</p>`,
+    trainingFigure(id, training, criteria),
+    html`<p class="caption">How to read it: one point for each epoch. Loss and training ${criterion} are means over the steps of the epoch${images && ", on augmented samples"}${held && `; the dashed line is the ${criterion} on training samples that were held out`}. The learning rate is that of the epoch's last step. The model of the last epoch is the result: none was picked by its ${criterion}.</p>`,
     html`<details><summary>Epochs as a table</summary>${table(["epoch", "loss", "training", ...(held ? ["held out"] : []), "learning rate"], rows, "Epochs")}</details>`,
   ];
 }

@@ -7,6 +7,7 @@ import type {
   Estimator,
   Metric,
   ModelSize,
+  PlanOptions,
 } from "@espalier/core";
 import {
   type BudgetPlan,
@@ -33,7 +34,7 @@ export type DecisionCounts = Readonly<Record<Decision, number>>;
 export interface GroupSummary {
   readonly name: string;
   readonly kind: ComponentKind;
-  /** Names of the layers whose channels the group's components are. */
+  /** Names of the layers that the group's components are in. */
   readonly layers: readonly string[];
   readonly components: number;
   /** One for each component, as are `standardErrors` and `decisions`. */
@@ -64,8 +65,8 @@ export interface PlanSummary {
   readonly reached: number;
   /** The dense model. */
   readonly before: ModelSize;
-  readonly rankBy: string;
-  readonly scope: string;
+  readonly rankBy: PlanOptions["rankBy"];
+  readonly scope: PlanOptions["scope"];
   /** Of budgets of latency: predicted and measured shares of the dense model's time. */
   readonly latency?: LatencyOutcome | undefined;
 }
@@ -81,9 +82,11 @@ export interface RoundSummary {
 
 export interface LayerWidth {
   readonly layer: string;
+  /** What the widths count, if scores tell. */
+  readonly kind: ComponentKind | undefined;
   readonly before: number;
   readonly after: number;
-  /** How many of the channels after pruning are implants. */
+  /** How many of those after pruning are implants. */
   readonly implants: number;
   /** Of implants of attention heads: at which ranks they attend, in ascending order. */
   readonly ranks: readonly number[];
@@ -129,6 +132,8 @@ export interface Summary {
   /** What other budgets would have done, from the smallest share kept to the largest. */
   readonly budgets: readonly BudgetPlan[];
   readonly widths: readonly LayerWidth[];
+  /** Of the dense model, where it was trained for the task before it was pruned. */
+  readonly denseTraining: readonly EpochRecord[] | undefined;
   readonly training: readonly EpochRecord[] | undefined;
   /** Of a training run: the trained model. */
   readonly trained: Judgement | undefined;
@@ -149,7 +154,7 @@ export interface Summary {
 
 /** Works out the numbers of a run. */
 export function summarize(run: Run): Summary {
-  const { manifest, rounds, training, trained, evaluation, sizes, latency } = run;
+  const { manifest, rounds, denseTraining, training, trained, evaluation, sizes, latency } = run;
   const groups = summarizeGroups(run);
   const counts = groups.flatMap((group) => group.counts ?? []);
   const model = run.model && withoutPruning(run.model);
@@ -172,6 +177,7 @@ export function summarize(run: Run): Summary {
     ),
     budgets: [...run.budgets].sort((a, b) => a.keep - b.keep),
     widths: widthsOf(run),
+    denseTraining,
     training,
     trained: trained && judge(trained),
     evaluation: evaluation && {
@@ -365,21 +371,25 @@ const byName = new Intl.Collator("en", { numeric: true });
 
 function widthsOf({ rounds, model }: Run): LayerWidth[] {
   if (model === undefined) return [];
-  const before = new Map<string, number>();
-  for (const { rows } of rounds[0].groups) {
+  const before = new Map<string, { readonly kind: ComponentKind; width: number }>();
+  for (const { kind, rows } of rounds[0].groups) {
     for (const { parameter, indices } of rows) {
       for (const layer of layerOf(parameter)) {
-        before.set(layer, (before.get(layer) ?? 0) + indices.length);
+        const own = before.get(layer) ?? { kind, width: 0 };
+        before.set(layer, own);
+        own.width += indices.length;
       }
     }
   }
   const { pruning } = model;
   const left = pruning ? undefined : layersLeft(rounds[rounds.length - 1]);
   return [...before]
-    .map(([layer, width]): LayerWidth => {
+    .map(([layer, { kind, width }]): LayerWidth => {
       const own = left?.get(layer);
       return {
         layer,
+        // Plans do not tell.
+        kind: rounds[0].sensitivity && kind,
         before: width,
         after: pruning?.channels.get(layer)?.length ?? own?.width ?? width,
         implants: pruning?.implants.get(layer) ?? own?.implants ?? 0,
