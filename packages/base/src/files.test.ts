@@ -1,11 +1,12 @@
 import { execFileSync } from "node:child_process";
-import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import {
   EspalierError,
   hashFile,
+  isPartial,
   listDirectory,
   movePath,
   openFile,
@@ -42,6 +43,46 @@ describe("writeFileAtomic", () => {
     await expect(writeFileAtomic(path, failing())).rejects.toThrow(/file\.bin.*source failed/);
     expect(await readFile(path, "utf8")).toBe("old");
     expect(await readdir(directory)).toEqual(["file.bin"]);
+  });
+
+  test("two writers of one file both succeed, and one of them is what stays", async () => {
+    const path = join(directory, "file.bin");
+    async function* slow(text: string) {
+      for (let i = 0; i < 4; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 1));
+        yield new TextEncoder().encode(text.repeat(1000));
+      }
+    }
+    for (let i = 0; i < 10; i++) {
+      await Promise.all(["A", "B"].map((text) => writeFileAtomic(path, slow(text))));
+      expect(await readFile(path, "utf8")).toMatch(/^(A{4000}|B{4000})$/);
+    }
+    expect(await readdir(directory)).toEqual(["file.bin"]);
+  });
+
+  test.skipIf(process.platform === "win32")("follows no link to another file", async () => {
+    const [path, other] = [join(directory, "file"), join(directory, "other")];
+    await writeFile(other, "precious");
+    await symlink(other, `${path}.partial`);
+    await symlink(other, path);
+    await writeFileAtomic(path, "new");
+    expect(await readFile(path, "utf8")).toBe("new");
+    expect(await readFile(other, "utf8")).toBe("precious");
+  });
+
+  test("what it may leave when it is killed can be told from other files", async () => {
+    let meanwhile: string[] = [];
+    async function* looking() {
+      meanwhile = await readdir(directory);
+      yield new Uint8Array(1);
+    }
+    await writeFileAtomic(join(directory, "file.bin"), looking());
+    expect(meanwhile.map((entry) => isPartial(entry, "file.bin"))).toEqual([true]);
+    expect(meanwhile.map((entry) => isPartial(entry, "file"))).toEqual([false]);
+    expect(isPartial("file.bin.partial", "file.bin")).toBe(true);
+    for (const entry of ["file.bin", "file.bin.backup.partial", "other.partial"]) {
+      expect(isPartial(entry, "file.bin")).toBe(false);
+    }
   });
 
   test("names a full disk", async () => {

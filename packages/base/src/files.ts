@@ -1,17 +1,27 @@
 /** @file Files that are either whole or not there. */
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import type { Stats } from "node:fs";
 import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import { EspalierError } from "./error.ts";
 import { parseJson } from "./json.ts";
 
-/** What a file is called until it is complete. A stopped program may leave one; it is safe to delete. */
+/**
+ * What the name of a file or directory ends with until it is complete. A stopped program may leave one;
+ * it is safe to delete.
+ */
 export const PARTIAL_SUFFIX = ".partial";
 
+/** Whether `entry` is what a stopped program may have left of the file or directory `name`. */
+export function isPartial(entry: string, name: string): boolean {
+  // Earlier versions have written files, too, under the name alone with the suffix.
+  return entry.startsWith(name) && /^(\.[0-9a-f]{12})?\.partial$/.test(entry.slice(name.length));
+}
+
 /**
- * Writes `chunks` to `path` so that the name `path` never stands for an incomplete file: into
- * `path.partial`, flushed to the disk, then renamed. Creates missing directories.
+ * Writes `chunks` to `path` so that the name `path` never stands for an incomplete file: into a partial
+ * file of its own, flushed to the disk, then renamed. Of several writers at once, the last to finish
+ * stays. Creates missing directories.
  *
  * @throws EspalierError `disk-full` or `invalid-argument`, naming the file; nothing is left behind.
  */
@@ -19,10 +29,11 @@ export async function writeFileAtomic(
   path: string,
   chunks: string | Uint8Array | AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
 ): Promise<void> {
-  const partial = path + PARTIAL_SUFFIX;
+  // Not of the process's number: its threads share that, and in another container it comes again.
+  const partial = `${path}.${randomBytes(6).toString("hex")}${PARTIAL_SUFFIX}`;
   try {
     await mkdir(dirname(path), { recursive: true });
-    const handle = await open(partial, "w");
+    const handle = await open(partial, "wx");
     try {
       if (typeof chunks === "string" || chunks instanceof Uint8Array) {
         await handle.writeFile(chunks);

@@ -3,6 +3,7 @@ export { type ErrorCode, type ErrorData, EspalierError, throwIfAborted } from ".
 export {
   describeFileError,
   hashFile,
+  isPartial,
   listDirectory,
   movePath,
   openFile,

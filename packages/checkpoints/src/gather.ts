@@ -33,24 +33,37 @@ export function gather(
   source: Uint8Array,
   target: Uint8Array,
   bytes: 1 | 2 | 4 | 8,
-  { offset, shape, strides }: Window,
+  window: Window,
 ): void {
+  const axes = mergeAxes(window);
   const from = integers(source, bytes);
   const to = integers(target, bytes);
   let next = 0;
   const copy = (axis: number, start: number) => {
-    if (axis === shape.length) {
-      to[next++] = from[start]!;
-      return;
-    }
-    const [size, stride] = [shape[axis]!, strides[axis]!];
-    if (axis < shape.length - 1) {
+    const { size, stride } = axes[axis]!;
+    if (axis < axes.length - 1) {
       for (let i = 0; i < size; i++) copy(axis + 1, start + i * stride);
     } else {
       for (let i = 0; i < size; i++) to[next++] = from[start + i * stride]!;
     }
   };
-  copy(0, offset);
+  copy(0, window.offset);
+}
+
+/**
+ * As few axes as walk through the same elements in the same order, one at least: axes of size 1 would
+ * cost a call for every element, and a file may have dozens of them.
+ */
+function mergeAxes({ shape, strides }: Window): { size: number; stride: number }[] {
+  const axes: { size: number; stride: number }[] = [];
+  for (const [axis, size] of shape.entries()) {
+    const stride = strides[axis]!;
+    const last = axes.at(-1);
+    if (size === 1) continue;
+    if (last?.stride === size * stride) Object.assign(last, { size: last.size * size, stride });
+    else axes.push({ size, stride });
+  }
+  return axes.length > 0 ? axes : [{ size: 1, stride: 0 }];
 }
 
 /** Integers, since copying floats may change the bits of a NaN. */

@@ -259,6 +259,30 @@ describe("hostile tensors are refused", () => {
     await expectRefusal(readUnlimited, path, content, /expected memory for 4503599627370496 bytes/);
   });
 
+  test("axes of size 1 cost no time for every element", async () => {
+    const shape = [2 ** 24, ...Array<number>(63).fill(1)];
+    const strides = shape.map(() => 0);
+    const path = inTemporary("axes.pt");
+    await writeFile(
+      path,
+      zip([
+        {
+          name: "a/data.pkl",
+          data: pickle(
+            dict(string("w"), tensor(storage("0", 1, "torch.ByteStorage"), { shape, strides })),
+          ),
+        },
+        { name: "a/data/0", data: Uint8Array.of(7) },
+      ]),
+    );
+    const start = performance.now();
+    const { data } = (await readPytorch(path)).tensors.get("w")!;
+    // It took more than ten seconds.
+    expect(performance.now() - start).toBeLessThan(5000);
+    expect(data).toHaveLength(2 ** 24);
+    expect(data.at(-1)).toBe(7);
+  }, 60_000);
+
   test("many views of one storage, copied, stay within the limit", async () => {
     const view = tensor(bytes("h", 0), { shape: [100, 100], strides: [1, 100] });
     const items = Array.from({ length: 2000 }, (_, i) => bytes(string(`w${i}`), view));

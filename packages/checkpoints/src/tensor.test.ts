@@ -60,6 +60,10 @@ describe("toFloat32", () => {
     expect([...toFloat32(tensor("U16", Uint16Array.of(65535)))]).toEqual([65535]);
   });
 
+  test("booleans of any byte", () => {
+    expect([...toFloat32(tensor("BOOL", Uint8Array.of(0, 1, 2, 255)))]).toEqual([0, 1, 1, 1]);
+  });
+
   test("gives a copy, of data that is aligned or not", () => {
     fc.assert(
       fc.property(fc.float32Array(), fc.nat({ max: 7 }), (values, shift) => {

@@ -3,7 +3,8 @@ import { type CheckpointTensor, elements } from "./tensor.ts";
 
 /**
  * A copy of the elements as 32-bit floats, rounded to nearest where the type is wider: integers are
- * exact up to 2^24, and a float64 beyond 3.4e38 becomes infinite. Booleans are 0 and 1.
+ * exact up to 2^24, and a float64 beyond 3.4e38 becomes infinite. Booleans are 0 and 1, where any byte
+ * but 0 is true.
  */
 export function toFloat32(tensor: CheckpointTensor): Float32Array {
   const values = elements(tensor);
@@ -12,5 +13,6 @@ export function toFloat32(tensor: CheckpointTensor): Float32Array {
     for (let i = 0; i < values.length; i++) floats[i] = Number(values[i]);
     return floats;
   }
-  return new Float32Array(values);
+  const floats = new Float32Array(values);
+  return tensor.dtype === "BOOL" ? floats.map((value) => Math.min(value, 1)) : floats;
 }

@@ -1,4 +1,5 @@
 /** @file Accuracy and loss of a model on samples. */
+import { EspalierError } from "@espalier/base";
 import {
   type Batch,
   bindParameters,
@@ -43,7 +44,12 @@ export interface EvaluateOptions {
   readonly onProgress?: ((done: number, total: number) => void) | undefined;
 }
 
-/** Runs `model` in evaluation mode on all of `samples`. */
+/**
+ * Runs `model` in evaluation mode on all of `samples`.
+ *
+ * @throws EspalierError `invalid-argument` if there are none, and `not-finite` naming the first whose
+ *   outputs are NaN or infinite.
+ */
 export async function evaluate(
   model: Model,
   samples: Samples,
@@ -56,6 +62,7 @@ export async function evaluate(
     onProgress,
   }: EvaluateOptions,
 ): Promise<Evaluation> {
+  expectSome(samples.count);
   const prepare = (batchSize: number, length: number | undefined) => {
     const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
     const { logits } = graph;
@@ -79,6 +86,14 @@ export async function evaluate(
   return score.result(asked, classes);
 }
 
+function expectSome(count: number): void {
+  if (count > 0) return;
+  throw new EspalierError(
+    "invalid-argument",
+    `evaluation: expected at least one sample that can be judged, got ${count}`,
+  );
+}
+
 /** Gathers predictions, and adds up the loss in float64. */
 export class Score {
   readonly #outputs: number;
@@ -86,6 +101,8 @@ export class Score {
   /** Of each sample: the class with the largest logit, or the number predicted. */
   readonly #predictions: number[] = [];
   readonly #labels: number[] = [];
+  /** Substitutes included. */
+  #rows = 0;
   #loss = 0;
 
   constructor(model: Pick<Model, "classes" | "objective">) {
@@ -93,7 +110,11 @@ export class Score {
     this.#regression = objectiveOf(model).name === "regression";
   }
 
-  /** The first `count` rows of `logits` [·, classes], but for substitutes. */
+  /**
+   * The first `count` rows of `logits` [·, classes], but for substitutes.
+   *
+   * @throws EspalierError `not-finite` naming the first row that has NaN or infinity.
+   */
   add(
     logits: Float32Array,
     { labels, substitutes }: Pick<Batch, "labels" | "substitutes">,
@@ -102,6 +123,15 @@ export class Score {
     for (let n = 0; n < count; n++) {
       if (substitutes?.has(n)) continue;
       const row = logits.subarray(n * this.#outputs, (n + 1) * this.#outputs);
+      const wrong = row.findIndex((value) => !Number.isFinite(value));
+      if (wrong >= 0) {
+        const sample = this.#rows + n;
+        throw new EspalierError(
+          "not-finite",
+          `evaluation: expected finite outputs, got ${row[wrong]} as output ${wrong} of sample ${sample}, counted from 0 in the order of evaluation`,
+          { sample, output: wrong, got: row[wrong] },
+        );
+      }
       this.#labels.push(labels[n]);
       if (this.#regression) {
         this.#loss += (row[0] - labels[n]) ** 2 / 2;
@@ -114,14 +144,18 @@ export class Score {
       this.#loss += Math.log(total) + row[best] - row[labels[n]];
       this.#predictions.push(best);
     }
+    this.#rows += count;
   }
 
   /**
    * A correlation that is not defined, since one side does not vary, counts as 0. Measures are about
    * the task's classes: see `EvaluateOptions.classes`.
+   *
+   * @throws EspalierError `invalid-argument` if nothing was added.
    */
   result(wanted: readonly Measure[] = [], classes?: readonly number[]): Evaluation {
     const count = this.#labels.length;
+    expectSome(count);
     const inTask = (values: readonly number[]) =>
       classes === undefined ? values : values.map((value) => classes.indexOf(value));
     const [predictions, labels] = [inTask(this.#predictions), inTask(this.#labels)];

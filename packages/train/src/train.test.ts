@@ -1,9 +1,9 @@
 import { EspalierError } from "@espalier/base";
 import { bindParameters, type Model, objectives, Random, type Samples } from "@espalier/core";
-import { crossEntropy, float32Data, gradient, input, mean } from "@espalier/graph";
+import { crossEntropy, float32Data, gradient, input, isDeviceTensor, mean } from "@espalier/graph";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { Score } from "./evaluate.ts";
 import {
   compileTrainingStep,
@@ -251,8 +251,8 @@ describe("training", () => {
 
   test("killed within an epoch, it goes on from a checkpoint of that epoch to the same bytes", async () => {
     const saved: TrainingCheckpoint[] = [];
-    const onCheckpoint = async ({ history, ...checkpoint }: TrainingCheckpoint) => {
-      saved.push({ ...checkpoint, history: [...history] });
+    const onCheckpoint = async (checkpoint: TrainingCheckpoint) => {
+      saved.push(checkpoint);
     };
     const whole = await train(model, options({ checkpointInterval: 0, onCheckpoint }));
     const steps = saved.map(({ step }) => step);
@@ -265,6 +265,35 @@ describe("training", () => {
     saved.length = 0;
     await train(model, options({ onCheckpoint }));
     expect(saved).toHaveLength(whole.history.length);
+  });
+
+  test("reads every tensor of the state once an epoch, and not again at the end", async () => {
+    const reads = new Map<string, number>();
+    const compile = executor.compile.bind(executor);
+    const compiling = vi.spyOn(executor, "compile").mockImplementation(async (source) => {
+      const program = await compile(source);
+      const run = program.run.bind(program);
+      vi.spyOn(program, "run").mockImplementation(async (feeds) => {
+        const results = await run(feeds);
+        for (const [name, tensor] of Object.entries(results)) {
+          if (!isDeviceTensor(tensor)) continue;
+          const read = tensor.read.bind(tensor);
+          vi.spyOn(tensor, "read").mockImplementation(() => {
+            reads.set(name, (reads.get(name) ?? 0) + 1);
+            return read();
+          });
+        }
+        return results;
+      });
+      return program;
+    });
+    try {
+      await train(model, options());
+    } finally {
+      compiling.mockRestore();
+    }
+    expect(reads.size).toBeGreaterThan(model.parameters.size);
+    expect(new Set(reads.values())).toEqual(new Set([3]));
   });
 
   test("too few samples and a loss that is not finite are errors that say so", async () => {
@@ -309,6 +338,40 @@ describe("evaluation", () => {
       expect(result.accuracy).toBe(results[0].accuracy);
       expect(result.loss).toBeCloseTo(results[0].loss, 5);
     }
+  });
+
+  test("outputs that are not finite are an error that names the first such sample", async () => {
+    const name = "bn1.weight";
+    const bad = model.parameters.get(name)!;
+    const broken = model.withParameters(
+      new Map([...model.parameters, [name, { ...bad, data: bad.data.map(() => Number.NaN) }]]),
+    );
+    await expect(evaluate(broken, samples, { executor, batchSize: 8 })).rejects.toMatchObject({
+      code: "not-finite",
+      message:
+        "evaluation: expected finite outputs, got NaN as output 0 of sample 0, counted from 0 in the order of evaluation",
+    });
+    const score = new Score({ classes: ["yes", "no"], objective: undefined });
+    const labels = [0, 1, 0];
+    const substitutes = new Set([1]);
+    score.add(Float32Array.of(1, 2, NaN, NaN, 1, 2), { labels, substitutes }, 3);
+    // The last row only fills the batch.
+    score.add(Float32Array.of(1, 2, 3, 4, NaN, NaN), { labels }, 2);
+    expect(score.result().count).toBe(4);
+    expect(() => score.add(Float32Array.of(1, 2, 1, -Infinity), { labels }, 2)).toThrow(
+      /got -Infinity as output 1 of sample 6/,
+    );
+  });
+
+  test("no samples are an error", async () => {
+    const none = { ...samples, count: 0 };
+    await expect(evaluate(model, none, { executor, batchSize: 8 })).rejects.toMatchObject({
+      code: "invalid-argument",
+      message: "evaluation: expected at least one sample that can be judged, got 0",
+    });
+    const score = new Score(model);
+    score.add(new Float32Array(3), { labels: [0], substitutes: new Set([0]) }, 1);
+    expect(() => score.result()).toThrow("expected at least one sample that can be judged, got 0");
   });
 });
 

@@ -115,7 +115,7 @@ export interface TrainResult {
  * @throws EspalierError `invalid-argument` if there are fewer samples than a batch holds, for label
  *   smoothing of regression, for a checkpoint of more steps than these or of another model, and for
  *   tokens that the samples have not named; `aborted` after
- *   `onCheckpoint` was called; `not-finite` when the loss, or what would be
+ *   `onCheckpoint` was called; `not-finite` when the loss, an output, or what would be
  *   given to `onCheckpoint` or returned, is NaN or infinite.
  */
 export async function train(model: Model, options: TrainOptions): Promise<TrainResult> {
@@ -173,7 +173,7 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
   let lastCheckpoint = performance.now();
   const checkpoint = async (whole: TrainingState | undefined) => {
     if (whole === undefined) return;
-    await options.onCheckpoint?.({ step: done, state: whole, history, partial });
+    await options.onCheckpoint?.({ step: done, state: whole, history: [...history], partial });
     lastCheckpoint = performance.now();
   };
   const modelOf = (whole: TrainingState | undefined) =>
@@ -253,7 +253,9 @@ export async function train(model: Model, options: TrainOptions): Promise<TrainR
       partial = { loss: 0, correct: 0, count: 0 };
       await checkpoint(whole);
       onEvent?.({ type: "epoch-end", epochs, ...record });
+      if (done === steps) return { model: judged, history };
     }
+    // Nothing was left to do.
     return { model: modelOf(await reached()), history };
   } finally {
     if (state !== undefined) disposeState(state);
