@@ -1,6 +1,6 @@
 /** @file The contract between graphs and what runs them. */
 import { EspalierError } from "@espalier/base";
-import type { DType, Shape, TensorData, Value } from "./value.ts";
+import { type DType, type Shape, sameShape, sizeOf, type TensorData, type Value } from "./value.ts";
 
 /** A tensor in memory. `data` belongs to the receiver. */
 export interface Tensor {
@@ -42,8 +42,9 @@ export interface Program<Output extends string = string, Kept extends string = n
    * Runs once. Feeds are read before the promise resolves and may be reused afterwards; results are
    * new tensors.
    *
-   * @throws EspalierError `invalid-argument` for a missing feed or one of the wrong length;
-   *   `runtime` if the executor fails.
+   * @throws EspalierError `invalid-argument` for a missing feed, data of the wrong length, or a tensor
+   *   of a device of another shape or type; `runtime` if the executor fails, and for a program or a
+   *   tensor that was disposed of.
    */
   run(
     feeds: Readonly<Record<string, Feed>>,
@@ -74,6 +75,34 @@ export function isDeviceTensor(feed: Feed | undefined): feed is DeviceTensor {
 /** A tensor of a device that computes in the machine's own memory: it is only handed on. */
 export function memoryTensor({ dtype, shape, data }: Tensor): DeviceTensor {
   return { dtype, shape, read: async () => data, dispose: () => {} };
+}
+
+/** @throws EspalierError `invalid-argument` for a feed that is missing or does not fit the input. */
+export function expectFeed<F extends Feed>(
+  { name, dtype, shape }: { readonly name: string; readonly dtype: DType; readonly shape: Shape },
+  feed: F | undefined,
+): F {
+  const refuse = (expected: string, actual: string | number) =>
+    new EspalierError("invalid-argument", `input ${name}: expected ${expected}, got ${actual}`, {
+      name,
+      dtype,
+      shape,
+    });
+  if (isDeviceTensor(feed)) {
+    if (feed.dtype === dtype && sameShape(feed.shape, shape)) return feed;
+    throw refuse(`${dtype}[${shape}]`, `${feed.dtype}[${feed.shape}]`);
+  }
+  if (feed?.length === sizeOf(shape)) return feed;
+  throw refuse(`${sizeOf(shape)} elements`, feed?.length ?? "none");
+}
+
+/** @throws EspalierError `invalid-argument` for a limit that is no positive number of bytes. */
+export function expectMemoryLimit(limit: number | undefined): void {
+  if (limit === undefined || limit > 0) return;
+  throw new EspalierError(
+    "invalid-argument",
+    `memoryLimit: expected a positive number of bytes, got ${limit}`,
+  );
 }
 
 /** @throws EspalierError `out-of-memory` if a program needs more than it may take. */

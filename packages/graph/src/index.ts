@@ -19,7 +19,9 @@ export {
 export {
   type DeviceTensor,
   type Executor,
+  expectFeed,
   expectMemory,
+  expectMemoryLimit,
   type Feed,
   float32Data,
   isDeviceTensor,

@@ -188,3 +188,14 @@ export function normalizeAxis(axis: number, rank: number, operation: string): nu
   }
   return normalized;
 }
+
+/** Distinct axes in ascending order (default: all), counted from the end when negative. */
+export function normalizeAxes(
+  axes: readonly number[] | undefined,
+  rank: number,
+  operation: string,
+): number[] {
+  if (axes === undefined) return [...Array(rank).keys()];
+  const distinct = new Set(axes.map((axis) => normalizeAxis(axis, rank, operation)));
+  return [...distinct].sort((a, b) => a - b);
+}

@@ -8,7 +8,9 @@ import {
   type DeviceTensor,
   type Executor,
   encodeOnnx,
+  expectFeed,
   expectMemory,
+  expectMemoryLimit,
   input,
   isDeviceTensor,
   lowerToOnnx,
@@ -17,7 +19,6 @@ import {
   type Program,
   type ProgramSource,
   simplify,
-  sizeOf,
   type Tensor,
   type TensorData,
   type Value,
@@ -83,12 +84,7 @@ export function createOnnxExecutor(options: OnnxExecutorOptions = {}): Executor 
       `threads: expected a positive whole number, got ${threads}`,
     );
   }
-  if (memoryLimit !== undefined && !(memoryLimit > 0)) {
-    throw new EspalierError(
-      "invalid-argument",
-      `memoryLimit: expected a positive number of bytes, got ${memoryLimit}`,
-    );
-  }
+  expectMemoryLimit(memoryLimit);
   return {
     name: `onnx:${device}`,
     memoryLimit,
@@ -244,14 +240,15 @@ async function openProgram(
     inputs,
     run: async (feeds) => {
       const given: Record<string, Tensor | HeldTensor> = {};
-      for (const { name, dtype, shape } of inputs) {
-        const feed = feeds[name];
+      for (const expected of inputs) {
+        const { name, dtype, shape } = expected;
+        const feed = expectFeed(expected, feeds[name]);
         if (feed instanceof KeptTensor && feed.sessions === sessions) {
           given[name] = feed.held;
           continue;
         }
         const data = isDeviceTensor(feed) ? await feed.read() : feed;
-        given[name] = { dtype, shape, data: checkFeed(name, data, sizeOf(shape)) };
+        given[name] = { dtype, shape, data };
       }
       const results = await sessions.run(session, given);
       return Object.fromEntries(
@@ -266,13 +263,4 @@ async function openProgram(
       await sessions.close(session);
     },
   };
-}
-
-function checkFeed(name: string, data: TensorData | undefined, size: number): TensorData {
-  if (data?.length === size) return data;
-  throw new EspalierError(
-    "invalid-argument",
-    `input ${name}: expected ${size} elements, got ${data?.length ?? "none"}`,
-    { name, expected: size, actual: data?.length },
-  );
 }

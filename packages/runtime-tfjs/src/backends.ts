@@ -17,6 +17,8 @@ export interface TfjsBackend extends Capabilities {
   readonly optional: boolean;
   /** Bytes that it can address at most. */
   readonly mostBytes?: number;
+  /** Axes that a tensor has at most. */
+  readonly mostAxes?: number;
 }
 
 const contractions = ["BatchMatMul", "Conv2DBackpropInput", "Conv2DBackpropFilter"];
@@ -46,6 +48,8 @@ export const tfjsBackends: readonly TfjsBackend[] = [
     fast: new Set(),
     // WebAssembly's memory ends at 4 GiB, and where it does results are wrong without an error.
     mostBytes: 3e9,
+    // XNNPACK's limit; past it, results are wrong without an error.
+    mostAxes: 6,
   },
   {
     device: "tfjs-cpu",

@@ -1,4 +1,15 @@
-import { conv, gradient, input, mean, multiply, operations, square, sum } from "@espalier/graph";
+import {
+  add,
+  conv,
+  gradient,
+  input,
+  integers,
+  mean,
+  multiply,
+  operations,
+  square,
+  sum,
+} from "@espalier/graph";
 import { randomArray } from "@espalier/graph/testing";
 import { memory } from "@tensorflow/tfjs-core";
 import { describe, expect, test } from "vitest";
@@ -41,6 +52,18 @@ describe.each(["tfjs-wasm", "tfjs-cpu"])("%s", (device) => {
     expect(memory().numTensors).toBe(before);
   });
 
+  test("a program that is refused leaves no tensors", async () => {
+    const executor = await createTfjsExecutor({ device });
+    const before = memory().numTensors;
+    const w = input("w", [3]);
+    const compiling = executor.compile({
+      outputs: { a: sum(w), b: add(input("i", [1], "int64"), integers([1], [2 ** 40])) },
+      constants: new Map([[w, new Float32Array(3)]]),
+    });
+    await expect(compiling).rejects.toThrow("expected an integer of 32 bits, got 1099511627776");
+    expect(memory().numTensors).toBe(before);
+  });
+
   test("a loop of runs lets timers have their turn", async () => {
     const executor = await createTfjsExecutor({ device });
     const program = await executor.compile({ outputs: { total: sum(input("a", [2])) } });
@@ -51,5 +74,15 @@ describe.each(["tfjs-wasm", "tfjs-cpu"])("%s", (device) => {
     for (let run = 0; run < 10_000 && !late; run++) await program.run({ a: new Float32Array(2) });
     expect(late).toBe(true);
     await program.dispose();
+  });
+});
+
+test("tensors of more axes than WebAssembly's kernels have are refused", async () => {
+  const shape = [1, 2, 1, 3, 2, 2, 2];
+  const outputs = { y: add(input("x", shape), input("z", shape)) };
+  const executor = await createTfjsExecutor({ device: "tfjs-wasm" });
+  await expect(executor.compile({ outputs })).rejects.toMatchObject({
+    code: "runtime",
+    message: "input: expected at most 6 axes on tfjs-wasm, got [1,2,1,3,2,2,2]",
   });
 });

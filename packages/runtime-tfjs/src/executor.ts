@@ -5,7 +5,9 @@ import {
   cost,
   type DeviceTensor,
   type Executor,
+  expectFeed,
   expectMemory,
+  expectMemoryLimit,
   isConstant,
   isDeviceTensor,
   isInput,
@@ -13,7 +15,6 @@ import {
   type Program,
   type ProgramSource,
   simplify,
-  sizeOf,
   type Tensor,
   type TensorData,
   topologicalOrder,
@@ -47,12 +48,7 @@ export interface TfjsExecutorOptions {
  */
 export async function createTfjsExecutor(options: TfjsExecutorOptions = {}): Promise<Executor> {
   const { device = "tfjs", threads, memoryLimit } = options;
-  if (memoryLimit !== undefined && !(memoryLimit > 0)) {
-    throw new EspalierError(
-      "invalid-argument",
-      `memoryLimit: expected a positive number of bytes, got ${memoryLimit}`,
-    );
-  }
+  expectMemoryLimit(memoryLimit);
   const chosen = tfjsBackends.find((backend) =>
     device === "tfjs" ? installedVersion(backend.package) !== undefined : backend.device === device,
   );
@@ -108,15 +104,28 @@ class BackendTensor implements DeviceTensor {
     this.shape = shape;
   }
 
+  /** The tensor, unless it was disposed of. */
+  get live(): TfTensor {
+    if (this.tensor.isDisposed) throw gone("tensor");
+    return this.tensor;
+  }
+
   async read(): Promise<TensorData> {
     activate(this.backend);
-    return fromTfjs(this.tensor, this).data;
+    return fromTfjs(this.live, this).data;
   }
 
   dispose(): void {
     activate(this.backend);
     this.tensor.dispose();
   }
+}
+
+function gone(what: "program" | "tensor"): EspalierError {
+  return new EspalierError(
+    "runtime",
+    `${what}: expected one that is still there, got one that was disposed of`,
+  );
 }
 
 function compile(
@@ -131,13 +140,31 @@ function compile(
   const inputs = order.flatMap((value, slot) =>
     isInput(value) && !constants.has(value) ? [{ ...value.attributes, slot }] : [],
   );
+  const { device, mostAxes = Number.POSITIVE_INFINITY } = backend;
+  const wide = order.find(({ shape }) => shape.length > mostAxes);
+  if (wide !== undefined) {
+    throw new EspalierError(
+      "runtime",
+      `${wide.operation.name}: expected at most ${mostAxes} axes on ${device}, got [${wide.shape}]`,
+      { device, operation: wide.operation.name, shape: wide.shape },
+    );
+  }
   activate(backend);
   // Constants stay with the backend from run to run.
   const bound = new Map<number, TfTensor>();
-  order.forEach((value, slot) => {
-    const data = isConstant(value) ? value.attributes.data : constants.get(value);
-    if (data !== undefined) bound.set(slot, toTfjs(data, value.shape));
-  });
+  const unbind = () => {
+    for (const constant of bound.values()) constant.dispose();
+    bound.clear();
+  };
+  try {
+    order.forEach((value, slot) => {
+      const data = isConstant(value) ? value.attributes.data : constants.get(value);
+      if (data !== undefined) bound.set(slot, toTfjs(data, value.shape));
+    });
+  } catch (error) {
+    unbind();
+    throw error;
+  }
   const lastUse = new Map<number, number>();
   order.forEach((value, slot) => {
     for (const operand of value.inputs) lastUse.set(slots.get(operand)!, slot);
@@ -153,22 +180,19 @@ function compile(
     ];
   });
 
+  let disposed = false;
   const run = (feeds: Readonly<Record<string, TensorData | BackendTensor>>) => {
     const alive = new Map(bound);
     const release = (slot: number) => {
       alive.get(slot)!.dispose();
       alive.delete(slot);
     };
+    if (disposed) throw gone("program");
     activate(backend);
     try {
       for (const { name, shape, slot } of inputs) {
         const feed = feeds[name];
-        alive.set(
-          slot,
-          feed instanceof BackendTensor
-            ? feed.tensor.clone()
-            : toTfjs(checkFeed(name, feed, sizeOf(shape)), shape),
-        );
+        alive.set(slot, feed instanceof BackendTensor ? feed.live.clone() : toTfjs(feed, shape));
       }
       for (const { slot, value, kernel, operands, released } of steps) {
         const given = operands.map((operand) => alive.get(operand)!);
@@ -202,8 +226,9 @@ function compile(
     inputs: inputs.map(({ name, dtype, shape }) => ({ name, dtype, shape })),
     run: async (feeds) => {
       const near: Record<string, TensorData | BackendTensor> = {};
-      for (const { name } of inputs) {
-        const feed = feeds[name];
+      for (const expected of inputs) {
+        const { name } = expected;
+        const feed = expectFeed(expected, feeds[name]);
         const own = feed instanceof BackendTensor && feed.backend === backend;
         near[name] = isDeviceTensor(feed) && !own ? await feed.read() : feed;
       }
@@ -212,8 +237,8 @@ function compile(
       return attempt("run", () => run(near));
     },
     dispose: async () => {
-      for (const constant of bound.values()) constant.dispose();
-      bound.clear();
+      disposed = true;
+      unbind();
     },
   };
 }
@@ -233,8 +258,9 @@ function activate({ engine }: TfjsBackend): void {
 const INTEGERS = 2n ** 31n;
 
 function toTfjs(data: TensorData, shape: readonly number[]): TfTensor {
-  if (data instanceof Float32Array) return tensor(data, [...shape], "float32");
-  if (data instanceof Uint8Array) return tensor(data, [...shape], "bool");
+  // Some backends keep the very array that they are given, which the giver may change afterwards.
+  if (data instanceof Float32Array) return tensor(data.slice(), [...shape], "float32");
+  if (data instanceof Uint8Array) return tensor(data.slice(), [...shape], "bool");
   const narrow = Int32Array.from(data, (element) => {
     if (element >= -INTEGERS && element < INTEGERS) return Number(element);
     throw new EspalierError("runtime", `expected an integer of 32 bits, got ${element}`);
@@ -244,19 +270,10 @@ function toTfjs(data: TensorData, shape: readonly number[]): TfTensor {
 
 function fromTfjs(result: TfTensor, { dtype, shape }: Pick<Value, "dtype" | "shape">): Tensor {
   const data = result.dataSync();
-  // On the cpu backend, the memory may be that of a feed.
+  // On the cpu backend, the memory may be that of a tensor that stays.
   if (dtype === "float32") return { dtype, shape, data: Float32Array.from(data) };
   if (dtype === "bool") return { dtype, shape, data: Uint8Array.from(data) };
   return { dtype, shape, data: BigInt64Array.from(data as Int32Array, BigInt) };
-}
-
-function checkFeed(name: string, data: TensorData | undefined, size: number): TensorData {
-  if (data?.length === size) return data;
-  throw new EspalierError(
-    "invalid-argument",
-    `input ${name}: expected ${size} elements, got ${data?.length ?? "none"}`,
-    { name, expected: size, actual: data?.length },
-  );
 }
 
 function attempt<T>(action: "compile" | "run", work: () => T): T {

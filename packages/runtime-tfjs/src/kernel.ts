@@ -1,9 +1,11 @@
 /** @file What the entries of the table of kernels share. */
-import type { Shape, Value } from "@espalier/graph";
+import { type Shape, sameShape, sizeOf, type Value } from "@espalier/graph";
 import {
   concat,
+  gather,
   matMul,
   pad,
+  range,
   reshape,
   slice,
   stridedSlice,
@@ -24,14 +26,6 @@ export type Kernel = (
   value: Value,
   capabilities: Capabilities,
 ) => Tensor;
-
-export function sizeOf(shape: Shape): number {
-  return shape.reduce((product, n) => product * n, 1);
-}
-
-export function sameShape(a: Shape, b: Shape): boolean {
-  return a.length === b.length && a.every((n, axis) => n === b[axis]);
-}
 
 export function shapeOf(x: Tensor): number[] {
   return x.shape;
@@ -54,13 +48,19 @@ export function strided(
   ends: readonly number[],
   steps: readonly number[],
 ): Tensor {
-  if (steps.some((step) => step > 1)) {
+  if (x.dtype === "float32" && steps.some((step) => step > 1)) {
     return stridedSlice(x, [...starts], [...ends], [...steps]);
   }
-  return slice(
+  const whole = slice(
     x,
     [...starts],
     ends.map((end, axis) => end - starts[axis]),
+  );
+  // WebAssembly's strided slices are of floats alone.
+  return steps.reduce(
+    (rest, step, axis) =>
+      step > 1 ? gather(rest, range(0, rest.shape[axis], step, "int32"), axis) : rest,
+    whole,
   );
 }
 

@@ -1,4 +1,6 @@
 /** @file How each operation of a graph is computed with TensorFlow.js. */
+
+import { sizeOf } from "@espalier/graph";
 import {
   abs,
   add,
@@ -18,6 +20,7 @@ import {
   minimum,
   mul,
   neg,
+  notEqual,
   oneHot,
   range,
   reciprocal,
@@ -39,7 +42,7 @@ import {
   where,
 } from "@tensorflow/tfjs-core";
 import { conv, convInputGradient, convWeightGradient } from "./convolution.ts";
-import { type Kernel, padded, product, sizeOf, strided } from "./kernel.ts";
+import { type Kernel, padded, product, strided } from "./kernel.ts";
 import { averagePool, maxPool } from "./pool.ts";
 
 type Unary = (x: Tensor) => Tensor;
@@ -96,7 +99,11 @@ export const kernels: Readonly<Record<string, Kernel>> = {
   clip: ([x], { attributes: { low, high } }) => clipByValue(x, low, high),
   gelu: ([x]) => mul(mul(x, 0.5), add(erf(mul(x, Math.SQRT1_2)), 1)),
   where: ([condition, a, b]) => where(condition, a, b),
-  cast: ([x], { attributes: { to } }) => cast(x, to === "int64" ? "int32" : to),
+  cast: ([x], { attributes: { to } }) => {
+    // WebAssembly's cast keeps the lowest byte.
+    if (to === "bool") return notEqual(x, 0);
+    return cast(x, to === "int64" ? "int32" : to);
+  },
 
   reshape: ([x], { shape }) => reshape(x, [...shape]),
   broadcastTo: ([x], { shape }) => broadcastTo(x, [...shape]),
@@ -137,7 +144,9 @@ export const kernels: Readonly<Record<string, Kernel>> = {
     const deviations = square(sub(x, perChannel(average, x.rank)));
     return reshape(meanOver(deviations, axes), average.shape);
   },
-  oneHot: ([indices], { attributes: { depth } }) => oneHot(indices, depth, 1, 0, "float32"),
+  // WebAssembly writes the bits of integers, whatever type is asked for.
+  oneHot: ([indices], { attributes: { depth } }) =>
+    cast(oneHot(indices, depth, 1, 0, "int32"), "float32"),
 
   matmul: ([a, b], { shape }, capabilities) => product(a, b, shape, capabilities),
   linear: ([x, w], { shape }, capabilities) => product(x, transpose(w), shape, capabilities),

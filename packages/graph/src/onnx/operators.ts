@@ -268,7 +268,7 @@ function reduction(
   return (node) => {
     node.only("noop_with_empty_axes", 0);
     const axes = axesOf(node, 1);
-    const chosen = axes === undefined || axes.length === 0 ? undefined : [...new Set(axes)];
+    const chosen = axes?.length === 0 ? undefined : axes;
     return build(node.floats(0), chosen, node.number("keepdims", 1) !== 0);
   };
 }

@@ -1,8 +1,14 @@
 import { expect, test } from "vitest";
-import { cast } from "../ops/elementwise.ts";
-import { input } from "../ops/leaf.ts";
+import { cast, where } from "../ops/elementwise.ts";
+import { input, isInput } from "../ops/leaf.ts";
 import { positions } from "../ops/shape.ts";
-import { conformanceCases, conformanceProblem, interpret } from "../testing/index.ts";
+import {
+  conformanceCases,
+  conformanceProblem,
+  discreteCases,
+  interpret,
+} from "../testing/index.ts";
+import { topologicalOrder, type Value } from "../value.ts";
 import { encodeOnnx } from "./encode.ts";
 import { inferenceOnnx } from "./export.ts";
 import { lowerToOnnx } from "./lower.ts";
@@ -40,6 +46,35 @@ test.each(conformanceCases.map((entry) => [entry.name, entry] as const))(
     });
   },
 );
+
+test.each(discreteCases.map((entry) => [entry.name, entry] as const))(
+  "%s are read back",
+  (_name, { feeds, outputs }) => {
+    const read = readOnnx(encodeOnnx(lowerToOnnx(outputs)), "model.onnx");
+    const evaluate = (values: Value[]) =>
+      interpret(
+        values,
+        new Map(
+          topologicalOrder(values)
+            .filter(isInput)
+            .map((value) => [value, Array.from(feeds[value.attributes.name], Number)]),
+        ),
+      );
+    expect(evaluate(Object.values(read.outputs))).toEqual(evaluate(Object.values(outputs)));
+  },
+);
+
+test("a choice between booleans is refused under the name of its node", () => {
+  const [a, b] = [input("a", [2]), input("b", [2])];
+  const graph = lowerToOnnx({ y: cast(where(cast(a, "bool"), a, b), "bool") });
+  const booleans = {
+    ...graph,
+    inputs: graph.inputs.map((port) => ({ ...port, dtype: "bool" as const })),
+  };
+  expect(() => readOnnx(encodeOnnx(booleans), "model.onnx")).toThrow(
+    /node ".*" \("Where"\): where: expected a bool and two values of its shape, both float32 or both int64, got bool\[2\], bool\[2\], bool\[2\]/,
+  );
+});
 
 test("the length of sequences stays open and is given a size by the reader", () => {
   const graph = inferenceOnnx((batch, length) => {

@@ -122,7 +122,10 @@ function erfReference(x: number): number {
 export const reluOperation: Operation<NoAttributes> = {
   name: "relu",
   semantics: "max(x, 0); derivative 0 at 0",
-  infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),
+  infer: ([x]) => {
+    expectInputs(x.dtype === "float32", "relu", "float32", [x]);
+    return { shape: x.shape, dtype: x.dtype };
+  },
   evaluate: ([x]) => x.data.map((element) => Math.max(element, 0)),
   vjp: (value, cotangent) => [reluGradient(cotangent, value)],
   jvp: (value, [tangent]) => tangent && reluGradient(tangent, value),
@@ -144,7 +147,12 @@ export const reluGradientOperation: Operation<NoAttributes> = {
   name: "reluGradient",
   semantics: "x where the second input is positive, else 0; linear in x, constant in the second",
   infer: ([x, gate]) => {
-    expectInputs(sameShape(x.shape, gate.shape), "reluGradient", "equal shapes", [x, gate]);
+    expectInputs(
+      sameShape(x.shape, gate.shape) && x.dtype === "float32" && gate.dtype === "float32",
+      "reluGradient",
+      "float32 of equal shapes",
+      [x, gate],
+    );
     return { shape: x.shape, dtype: x.dtype };
   },
   evaluate: ([x, gate]) => x.data.map((element, i) => (gate.data[i] > 0 ? element : 0)),
@@ -169,6 +177,7 @@ const clipOperation: Operation<ClipAttributes> = {
   name: "clip",
   semantics: "min(max(x, low), high); derivative 0 at both and beyond",
   infer: ([x], { low, high }) => {
+    expectInputs(x.dtype === "float32", "clip", "float32", [x]);
     expectInputs(low < high, "clip", `a low bound below the high one, not ${low} and ${high}`, [x]);
     return { shape: x.shape, dtype: x.dtype };
   },
@@ -184,7 +193,7 @@ const clipOperation: Operation<ClipAttributes> = {
 /** Positive exactly where a clipped value lies between its bounds. */
 function clipGate(y: Value<ClipAttributes>): Value {
   const { low, high } = y.attributes;
-  return multiply(subtract(y, scalar(low)), subtract(scalar(high), y));
+  return minimum(subtract(y, scalar(low)), subtract(scalar(high), y));
 }
 
 /** `x` between two numbers, such as ReLU6's 0 and 6. */
@@ -407,9 +416,12 @@ const whereOperation: Operation<NoAttributes> = {
     expectInputs(
       condition.dtype === "bool" &&
         sameShape(condition.shape, a.shape) &&
-        sameShape(a.shape, b.shape),
+        sameShape(a.shape, b.shape) &&
+        a.dtype === b.dtype &&
+        // Neither ONNX Runtime nor TensorFlow.js on WebAssembly chooses between booleans.
+        a.dtype !== "bool",
       "where",
-      "a bool and two values of its shape",
+      "a bool and two values of its shape, both float32 or both int64",
       [condition, a, b],
     );
     return { shape: a.shape, dtype: a.dtype };
@@ -437,11 +449,11 @@ const onnxTypes: Record<DType, number> = { float32: 1, int64: 7, bool: 9 };
 
 const castOperation: Operation<{ to: DType }> = {
   name: "cast",
-  semantics: "another type; booleans become 0 and 1, floats are truncated",
+  semantics: "another type; booleans become 0 and 1, all but 0 true, floats are truncated",
   infer: ([x], { to }) => ({ shape: x.shape, dtype: to }),
   evaluate: ([x], { attributes: { to } }) =>
     to === "bool"
-      ? x.data.map((v) => (v ? 1 : 0))
+      ? x.data.map((v) => (v === 0 ? 0 : 1))
       : to === "int64"
         ? x.data.map(Math.trunc)
         : x.data,

@@ -2,7 +2,7 @@
 import {
   apply,
   expectInputs,
-  normalizeAxis,
+  normalizeAxes,
   type Operation,
   sameShape,
   sizeOf,
@@ -63,10 +63,10 @@ const meanOperation: Operation<MeanAttributes> = {
 
 /** Average over `axes` (default: all). */
 export function mean(x: Value, axes?: readonly number[], keepDimensions = false): Value {
-  const normalized = (axes ?? [...x.shape.keys()]).map((a) =>
-    normalizeAxis(a, x.shape.length, "mean"),
-  );
-  return apply(meanOperation, [x], { axes: normalized.sort((a, b) => a - b), keepDimensions });
+  const normalized = normalizeAxes(axes, x.shape.length, "mean");
+  // To ReduceMean, no axes are all.
+  if (normalized.length === 0) return x;
+  return apply(meanOperation, [x], { axes: normalized, keepDimensions });
 }
 
 // --- softmax and its logarithm ---
@@ -196,7 +196,9 @@ const layerNormOperation: Operation<{ epsilon: number }> = {
 
 /** Layer normalisation of the last axis. `scale` and `bias`: one number for each of its elements. */
 export function layerNorm(x: Value, scale: Value, bias: Value, epsilon: number): Value {
-  return apply(layerNormOperation, [x, scale, bias], { epsilon });
+  // Its derivatives are products of matrices.
+  const rows = x.shape.length === 1 ? reshape(x, [1, ...x.shape]) : x;
+  return reshape(apply(layerNormOperation, [rows, scale, bias], { epsilon }), x.shape);
 }
 
 // --- batch normalisation; channels are axis 1 ---

@@ -4,6 +4,7 @@ import { type AxisChannels, type Coupling, ZERO } from "../coupling.ts";
 import {
   apply,
   expectInputs,
+  normalizeAxes,
   normalizeAxis,
   type Operation,
   type Shape,
@@ -204,9 +205,7 @@ export const sumOperation: Operation<ReduceAttributes> = {
 
 /** Sum over `axes` (default: all). */
 export function sum(x: Value, axes?: readonly number[], keepDimensions = false): Value {
-  const normalized = [...new Set((axes ?? x.shape.keys()) as Iterable<number>)]
-    .map((axis) => normalizeAxis(axis, x.shape.length, "sum"))
-    .sort((a, b) => a - b);
+  const normalized = normalizeAxes(axes, x.shape.length, "sum");
   if (normalized.length === 0) return x;
   return apply(sumOperation, [x], { axes: normalized, keepDimensions });
 }

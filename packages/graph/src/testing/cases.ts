@@ -42,7 +42,7 @@ import {
 } from "../ops/normalize.ts";
 import { averagePool, maxPool } from "../ops/pool.ts";
 import * as shapes from "../ops/shape.ts";
-import { type Shape, sizeOf, type Value } from "../value.ts";
+import { type Shape, sizeOf, type TensorData, type Value } from "../value.ts";
 import { randomArray } from "./random.ts";
 
 export interface ConformanceCase {
@@ -161,11 +161,16 @@ export const conformanceCases: readonly ConformanceCase[] = [
   entry("cast of equal", [[3, 4]], (a) => cast(equal(a, a), "float32")),
   entry("clip", [[4, 5]], (x) => clip(x, -0.4, 0.5)),
   entry("clip, as ReLU6", [{ shape: [4, 5], low: -3, high: 9 }], (x) => clip(x, 0, 6)),
+  entry("clip, of one side", [[4, 5]], (x) => clip(x, 0, Number.POSITIVE_INFINITY)),
   entry("reshape", [[2, 6]], (x) => shapes.reshape(x, [3, 4])),
   entry("broadcastTo", [[3, 1]], (x) => shapes.broadcastTo(x, [2, 3, 4])),
   entry("sum, all", [[2, 3, 4]], (x) => shapes.sum(x)),
   entry("sum, kept axes", [[2, 3, 4]], (x) => shapes.sum(x, [0, 2], true)),
   entry("mean over an image", [image], (x) => mean(x, [2, 3])),
+  entry("sum and mean over an axis that is named twice", [[2, 3]], (x) =>
+    add(shapes.sum(x, [1, -1]), mean(x, [-1, 1])),
+  ),
+  entry("sum and mean over no axes", [[2, 3]], (x) => multiply(shapes.sum(x, []), mean(x, []))),
   entry("mean over channels", [image], (x) => mean(x, [0, 2, 3], true)),
   entry("transpose", [[2, 3, 4]], (x) => shapes.transpose(x, [2, 0, 1])),
   entry("slice with steps", [[4, 7]], (x) => shapes.slice(shapes.slice(x, 1, 1, 6, 2), 0, 1, 3)),
@@ -190,6 +195,9 @@ export const conformanceCases: readonly ConformanceCase[] = [
   entry("logSoftmax", [[3, 5]], logSoftmax),
   entry("crossEntropy", [[3, 5]], (x) => crossEntropy(x, oneHot(integers([3], [4, 0, 2]), 5))),
   entry("layerNorm", [[2, 3, 6], positive(6), [6]], (x, scale, bias) =>
+    layerNorm(x, scale, bias, 1e-5),
+  ),
+  entry("layerNorm of a vector", [[6], positive(6), [6]], (x, scale, bias) =>
     layerNorm(x, scale, bias, 1e-5),
   ),
   entry("addChannels", [image, [4]], addChannels),
@@ -281,6 +289,86 @@ export const conformanceCases: readonly ConformanceCase[] = [
     },
   ),
 ];
+
+/** A graph of integers and booleans, which are fed: executors fold those that are constant. */
+export interface DiscreteCase {
+  readonly name: string;
+  readonly feeds: Readonly<Record<string, TensorData>>;
+  readonly outputs: Readonly<Record<string, Value>>;
+}
+
+const indices = input("indices", [2, 3], "int64");
+const others = input("others", [2, 3], "int64");
+const picked = input("picked", [3], "int64");
+const mask = input("mask", [2, 3], "bool");
+const marks = input("marks", [2, 3], "bool");
+const numbers = input("numbers", [2, 3]);
+const discreteFeeds = {
+  indices: BigInt64Array.of(0n, 2n, 1n, 2n, 0n, 1n),
+  // 2^24 + 1 is no float32.
+  others: BigInt64Array.of(1n, 2n, 16_777_217n, -256n, 0n, 3n),
+  picked: BigInt64Array.of(1n, 2n, 0n),
+  mask: Uint8Array.of(1, 0, 1, 0, 0, 1),
+  marks: Uint8Array.of(1, 1, 0, 0, 1, 1),
+  numbers: Float32Array.of(0.5, -0.25, 1, 256, 0, -3),
+};
+
+/** The same rearrangements of every type, each under its name. */
+const rearranged = (x: Value): Record<string, Value> => ({
+  same: x,
+  reshaped: shapes.reshape(x, [3, 2]),
+  transposed: shapes.transpose(x),
+  repeated: shapes.broadcastTo(shapes.reshape(x, [2, 3, 1]), [2, 3, 2]),
+  sliced: shapes.slice(x, 1, 1, 3),
+  stepped: shapes.slice(x, 1, 0, 3, 2),
+  padded: shapes.pad(x, [0, 1], [1, 0], [1, 1]),
+  joined: shapes.concat([x, x], 1),
+  gathered: shapes.gather(x, picked, 1),
+  placed: shapes.place(x, [3, 0, 2], 5, 1),
+  counted: shapes.positions(x),
+});
+
+const discreteOutputs: Readonly<Record<string, Readonly<Record<string, Value>>>> = {
+  "integers, rearranged": rearranged(others),
+  "booleans, rearranged": rearranged(mask),
+  "numbers, rearranged by integers": rearranged(numbers),
+  "integers, computed": {
+    sum: add(indices, picked),
+    difference: subtract(indices, others),
+    product: multiply(indices, others),
+    larger: maximum(indices, others),
+    smaller: minimum(others, picked),
+    chosen: where(mask, indices, others),
+  },
+  comparisons: {
+    greater: greater(indices, picked),
+    equal: equal(indices, others),
+    greaterNumber: greater(numbers, scalar(0)),
+    equalBoolean: equal(mask, marks),
+    chosen: where(marks, numbers, shapes.full(numbers.shape, -1)),
+  },
+  casts: {
+    numberOfInteger: cast(indices, "float32"),
+    numberOfBoolean: cast(mask, "float32"),
+    integerOfNumber: cast(numbers, "int64"),
+    integerOfBoolean: cast(mask, "int64"),
+    booleanOfNumber: cast(numbers, "bool"),
+    booleanOfInteger: cast(others, "bool"),
+    chosen: where(cast(numbers, "bool"), indices, others),
+  },
+  oneHot: { rows: oneHot(indices, 3), scaled: multiply(oneHot(picked, 4), scalar(0.5)) },
+  "gather by integers and its adjoint": gathered(),
+};
+
+function gathered(): Record<string, Value> {
+  const rows = shapes.gather(numbers, indices, 1);
+  const [adjoint] = vjp([rows], [square(rows)], [numbers]);
+  return { rows, adjoint };
+}
+
+export const discreteCases: readonly DiscreteCase[] = Object.entries(discreteOutputs).map(
+  ([name, outputs]) => ({ name, feeds: discreteFeeds, outputs }),
+);
 
 export interface ConformanceProblem {
   readonly inputs: readonly Value[];

@@ -1,12 +1,19 @@
 /** @file What must hold of every executor, as comparisons with float64. */
-import { EspalierError } from "@espalier/base";
+import { type ErrorCode, EspalierError } from "@espalier/base";
 import type { DeviceTensor, Executor, Tensor } from "../executor.ts";
 import { interpret } from "../interpret.ts";
 import { add, multiply } from "../ops/elementwise.ts";
-import { input, scalar } from "../ops/leaf.ts";
-import { sum } from "../ops/shape.ts";
-import { type DType, type NdArray, sameShape } from "../value.ts";
-import { conformanceCases, conformanceProblem } from "./cases.ts";
+import { input, isInput, scalar } from "../ops/leaf.ts";
+import { reshape, sum } from "../ops/shape.ts";
+import {
+  type DType,
+  type NdArray,
+  sameShape,
+  type TensorData,
+  topologicalOrder,
+  type Value,
+} from "../value.ts";
+import { conformanceCases, conformanceProblem, discreteCases } from "./cases.ts";
 
 /** How far one result is from the reference. */
 export interface Deviation {
@@ -48,24 +55,41 @@ export function deviationOf(
   return { output, dtype, error };
 }
 
-const operationChecks: readonly ConformanceCheck[] = conformanceCases.map((entry) => ({
-  name: entry.name,
-  tolerance,
-  run: async (executor) => {
-    const { inputs, feeds, outputs } = conformanceProblem(entry);
-    const values = Object.values(outputs);
-    const expected = interpret(values, new Map(inputs.map((value, i) => [value, feeds[i]])));
-    const program = await executor.compile({ outputs });
-    try {
-      const results = await program.run(
-        Object.fromEntries(feeds.map((data, i) => [`x${i}`, data])),
-      );
-      return Object.keys(outputs).map((name, i) => deviationOf(name, results[name], expected[i]));
-    } finally {
-      await program.dispose();
-    }
-  },
-}));
+async function deviations(
+  executor: Executor,
+  outputs: Readonly<Record<string, Value>>,
+  feeds: Readonly<Record<string, TensorData>>,
+): Promise<readonly Deviation[]> {
+  const values = Object.values(outputs);
+  const given = topologicalOrder(values)
+    .filter(isInput)
+    .map((value) => [value, Array.from(feeds[value.attributes.name], Number)] as const);
+  const expected = interpret(values, new Map(given));
+  const program = await executor.compile({ outputs });
+  try {
+    const results = await program.run(feeds);
+    return Object.keys(outputs).map((name, i) => deviationOf(name, results[name], expected[i]));
+  } finally {
+    await program.dispose();
+  }
+}
+
+const operationChecks: readonly ConformanceCheck[] = [
+  ...conformanceCases.map((entry) => ({
+    name: entry.name,
+    tolerance,
+    run: async (executor: Executor) => {
+      const { feeds, outputs } = conformanceProblem(entry);
+      const named = Object.fromEntries(feeds.map((data, i) => [`x${i}`, data]));
+      return deviations(executor, outputs, named);
+    },
+  })),
+  ...discreteCases.map(({ name, feeds, outputs }) => ({
+    name,
+    tolerance,
+    run: async (executor: Executor) => deviations(executor, outputs, feeds),
+  })),
+];
 
 /** What programs are bound to do with what they are given. */
 const contractChecks: readonly ConformanceCheck[] = [
@@ -99,6 +123,58 @@ const contractChecks: readonly ConformanceCheck[] = [
         deviationOf("first", same, { shape: [2], data: Float64Array.of(1, 2) }),
         deviationOf("second", again.twice, { shape: [2], data: Float64Array.of(6, 8) }),
       ];
+    },
+  },
+  {
+    name: "constants and what is kept do not change with what was given",
+    tolerance,
+    run: async (executor) => {
+      const [a, b] = [input("a", [2]), input("b", [2])];
+      const constant = Float32Array.of(10, 20);
+      const program = await executor.compile({
+        outputs: { total: add(a, b) },
+        kept: { same: a, reshaped: reshape(a, [2, 1]) },
+        constants: new Map([[b, constant]]),
+      });
+      constant.fill(7);
+      const feed = Float32Array.of(1, 2);
+      const { total, same, reshaped } = await program.run({ a: feed });
+      feed.fill(7);
+      const found: readonly [string, Tensor, readonly number[]][] = [
+        ["constant", total, [11, 22]],
+        ["kept", await inMemory(same), [1, 2]],
+        ["kept and reshaped", await inMemory(reshaped), [1, 2]],
+      ];
+      for (const tensor of [same, reshaped]) tensor.dispose();
+      await program.dispose();
+      return found.map(([what, tensor, data]) =>
+        deviationOf(what, tensor, { shape: tensor.shape, data: Float64Array.from(data) }),
+      );
+    },
+  },
+  {
+    name: "tensors of another shape and what was disposed of are refused",
+    tolerance,
+    run: async (executor) => {
+      const a = input("a", [2]);
+      const feed = Float32Array.of(1, 2);
+      const program = await executor.compile({ outputs: {}, kept: { column: reshape(a, [2, 1]) } });
+      const { column } = await program.run({ a: feed });
+      const message = (code: ErrorCode, promise: Promise<unknown>) =>
+        promise.then(
+          () => "no error",
+          (error) => (EspalierError.isInstance(error, code) ? error.message : error),
+        );
+      const refused = await message("invalid-argument", program.run({ a: column }));
+      column.dispose();
+      const read = await message("runtime", column.read());
+      await program.dispose();
+      const run = await message("runtime", program.run({ a: feed }));
+      expectEqual("shape", refused, "input a: expected float32[2], got float32[2,1]");
+      const gone = "expected one that is still there, got one that was disposed of";
+      expectEqual("tensor", read, `tensor: ${gone}`);
+      expectEqual("program", run, `program: ${gone}`);
+      return [];
     },
   },
   {

@@ -4,6 +4,8 @@ export {
   type ConformanceProblem,
   conformanceCases,
   conformanceProblem,
+  type DiscreteCase,
+  discreteCases,
 } from "./cases.ts";
 export {
   type ConformanceCheck,

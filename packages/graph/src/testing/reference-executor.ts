@@ -1,7 +1,7 @@
 /** @file An executor that interprets in float64: slow, exact, without any runtime. */
-import { EspalierError } from "@espalier/base";
 import {
   type Executor,
+  expectFeed,
   type Feed,
   isDeviceTensor,
   memoryTensor,
@@ -9,7 +9,7 @@ import {
 } from "../executor.ts";
 import { interpret } from "../interpret.ts";
 import { isInput } from "../ops/leaf.ts";
-import { sizeOf, type TensorData, topologicalOrder, type Value } from "../value.ts";
+import { type TensorData, topologicalOrder, type Value } from "../value.ts";
 
 /** Results are rounded to float32 at the end alone. */
 export function createReferenceExecutor(): Executor {
@@ -32,14 +32,8 @@ export function createReferenceExecutor(): Executor {
         inputs: inputs.map(({ attributes }) => attributes),
         run: async (feeds: Readonly<Record<string, Feed>>) => {
           const read = inputs.map(async (value) => {
-            const feed = feeds[value.attributes.name];
+            const feed = expectFeed(value.attributes, feeds[value.attributes.name]);
             const data = isDeviceTensor(feed) ? await feed.read() : feed;
-            if (data?.length !== sizeOf(value.shape)) {
-              throw new EspalierError(
-                "invalid-argument",
-                `input ${value.attributes.name}: wrong length`,
-              );
-            }
             return [value, Array.from(data, Number)] as const;
           });
           const given = await Promise.all(read);
