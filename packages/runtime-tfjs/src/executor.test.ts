@@ -1,5 +1,6 @@
 import {
   add,
+  clip,
   conv,
   gradient,
   input,
@@ -62,6 +63,21 @@ describe.each(["tfjs-wasm", "tfjs-cpu"])("%s", (device) => {
     });
     await expect(compiling).rejects.toThrow("expected an integer of 32 bits, got 1099511627776");
     expect(memory().numTensors).toBe(before);
+  });
+
+  test.each([
+    [0, Number.POSITIVE_INFINITY, [0, 0, 1, 1, 1]],
+    [Number.NEGATIVE_INFINITY, 0, [1, 0, 0, 0, 0]],
+    [-1e30, 1e30, [1, 1, 1, 1, 1]],
+    [0, 1e-25, [0, 0, 1, 0, 0]],
+  ])("the derivative of clip is 1 between %d and %d alone", async (low, high, expected) => {
+    const executor = await createTfjsExecutor({ device });
+    const x = input("x", [5]);
+    const [slope] = gradient(sum(clip(x, low, high)), [x]);
+    const program = await executor.compile({ outputs: { slope } });
+    const { data } = (await program.run({ x: Float32Array.of(-1, 0, 5e-26, 1, 1e20) })).slope;
+    await program.dispose();
+    expect([...data]).toEqual(expected);
   });
 
   test("a loop of runs lets timers have their turn", async () => {

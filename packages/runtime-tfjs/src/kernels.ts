@@ -1,5 +1,4 @@
 /** @file How each operation of a graph is computed with TensorFlow.js. */
-
 import { sizeOf } from "@espalier/graph";
 import {
   abs,
