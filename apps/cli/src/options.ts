@@ -373,7 +373,7 @@ const planning = [
 // Options that only a training reads.
 const tuning = [
   ...["learningRate", "tuneBatchSize", "weightDecay", "labelSmoothing"],
-  ...["distill", "distillHidden", "holdOut"],
+  ...["distill", "distillHidden"],
 ];
 
 /** @throws EspalierError `invalid-argument` naming an option of tuning where there is none. */

@@ -121,7 +121,7 @@ describe("help and usage", () => {
 
   test.each([
     ["--distill", "0.5"],
-    ["--hold-out", "10"],
+    ["--tune-batch-size", "10"],
     ["--learning-rate", "0.1"],
   ])("%s is refused where nothing is tuned", async (option, value) => {
     expectOneLine(
@@ -617,12 +617,6 @@ describe("prune", () => {
     expect(JSON.parse(resumed.stdout).evaluation).toEqual(JSON.parse(finished.stdout).evaluation);
   });
 
-  test("an unreachable budget says what is reachable and writes no model", async () => {
-    const result = await espalier(...pruning(at("unreachable"), "--keep-macs", "0.01"));
-    expectOneLine(result, 1, /keep-macs 0.01: at least 0\.\d+ has to be kept/);
-    expect(await readdir(at("unreachable"))).not.toContain("pruned");
-  });
-
   test("an edited plan is followed; one that does not fit is refused by name", async () => {
     const plan = JSON.parse(await readFile(at("run", "plan.json"), "utf8"));
     const [name] = Object.keys(plan.groups);
@@ -642,7 +636,7 @@ describe("prune", () => {
 
   test("in several rounds", async () => {
     const rounds = await espalier(
-      ...pruning(at("rounds"), "--rounds", "3", "--tune", "0", "--format", "json"),
+      ...pruning(at("rounds"), "--rounds", "3", "--tune", "1", "--format", "json"),
     );
     expect(rounds.code).toBe(0);
     const { plan } = JSON.parse(rounds.stdout);
