@@ -244,9 +244,17 @@ export interface PruneOptions extends SensitivityOptions {
 
 const defaults = defaultPruning({ of: "macs", keep: 0.5 });
 
+export function addHoldOutOption(command: Command): Command {
+  return command.option(
+    "--hold-out <n>",
+    "training samples held out to watch tuning, at most half of them (default: 5000; texts: 500)",
+    integer(0),
+  );
+}
+
 export function addPruneOptions(command: Command): Command {
   const { plan, rounds, implantStart, compensation, calibration, tune } = defaults;
-  return addSensitivityOptions(
+  const planned = addSensitivityOptions(
     command
       .option("--keep-params <share>", "share of the parameters to keep", share)
       .option("--keep-macs <share>", "share of the multiply-accumulates to keep", share)
@@ -300,7 +308,11 @@ export function addPruneOptions(command: Command): Command {
         integer(0),
         calibration,
       )
-      .option("--plan <file>", "follow this plan instead of making one"),
+      .option("--plan <file>", "follow this plan instead of making one")
+      .option(
+        "--scores <run>",
+        "take the scores of this run of prune or sensitivity, of the same model, data and settings",
+      ),
   )
     .option("--tune <epochs>", "epochs of tuning", integer(0), tune.epochs)
     .option(
@@ -335,12 +347,8 @@ export function addPruneOptions(command: Command): Command {
       "share of the loss that asks for what the dense layers put out (texts)",
       share,
       0,
-    )
-    .option(
-      "--hold-out <n>",
-      "training samples held out to watch tuning, at most half of them (default: 5000; texts: 500)",
-      integer(0),
     );
+  return addHoldOutOption(planned);
 }
 
 /**
@@ -367,7 +375,7 @@ export function expectBudget(options: PruneOptions): void {
 const planning = [
   ...["keepParams", "keepMacs", "keepComponents", "keepLatency", "latencyBatch", "rounds"],
   ...["implant", "implantRank", "rank", "scope", "floor", "wholeBranches", "roundTo"],
-  ...["metric", "estimator", "draws", "temperature", "samples", "kind"],
+  ...["metric", "estimator", "draws", "temperature", "samples", "kind", "scores"],
 ];
 
 // Options that only a training reads.

@@ -173,6 +173,7 @@ describe("help and usage", () => {
       [["--keep-macs", "0.5"], "keep-macs"],
       [["--rounds", "2"], "rounds"],
       [["--no-whole-branches"], "no-whole-branches"],
+      [["--scores", "runs/half"], "scores"],
     ] as const) {
       expectOneLine(
         await espalier(...common, "--plan", "plan.json", ...more),
@@ -306,6 +307,26 @@ describe("reading models and data", () => {
       expect(scores).toHaveLength(count);
       expect(standardErrors).toHaveLength(count);
     }
+  });
+
+  test("a run takes the scores of another, and those alone that it would measure", async () => {
+    const scoring = ["--data", data, "--samples", "16", "--hold-out", "40", "--no-bars"];
+    const scored = await espalier("sensitivity", model, ...scoring, "-o", at("given"));
+    expect(scored.code).toBe(0);
+    const prune = (name: string, ...more: string[]) =>
+      espalier(
+        ...["prune", model, ...scoring, "--keep-macs", "0.5", "--round-to", "1"],
+        ...["--scores", at("given"), "-o", at(name), ...more],
+      );
+    const { code, stderr } = await prune("taken");
+    expect({ code, stderr }).toMatchObject({ code: 0 });
+    const scores = (run: string) => readFile(at(run, "sensitivity.json"), "utf8");
+    expect(await scores("taken")).toBe(await scores("given"));
+    expectOneLine(
+      await prune("other", "--seed", "1"),
+      2,
+      /given.run\.json: the run to take scores from had seed 0, now it is 1$/,
+    );
   });
 
   test("scores are those of the checkpoint, the seed and the options asked for, or none", async () => {

@@ -47,9 +47,7 @@ export {
   type PruneRequest,
   type PruneResult,
   prune,
-  type RunContext,
   type SizeRecord,
-  sensitivityOf,
 } from "./prune.ts";
 export {
   type PrunedGroup,
@@ -71,6 +69,7 @@ export {
   type PlanRecord,
   type SensitivityRecord,
 } from "./records.ts";
+export type { RunContext } from "./run-context.ts";
 export {
   FINAL_MODEL,
   MANIFEST,
@@ -79,6 +78,7 @@ export {
   RunDirectory,
 } from "./run-directory.ts";
 export { saveModel } from "./save-model.ts";
+export { type ScoreRequest, scoreModel } from "./score.ts";
 export {
   budgetShares,
   type Compensation,
@@ -95,7 +95,7 @@ export {
   type SensitivitySettings,
   type TuneSettings,
 } from "./settings.ts";
-export { type LoadedSource, loadSource, readModelConfig } from "./source.ts";
+export { freshNetwork, type LoadedSource, loadSource, readModelConfig } from "./source.ts";
 export { type OpenTaskOptions, openTask, type Task } from "./task.ts";
 export { type TrainModelResult, type TrainRequest, trainModel } from "./train-model.ts";
 export { COMPACT, OWN_CONFIG } from "./transformers-files.ts";

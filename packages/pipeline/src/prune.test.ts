@@ -8,7 +8,8 @@ import { cifarResNet } from "@espalier/vision";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { PipelineEvent } from "./events.ts";
-import { type PruneRequest, type PruneResult, prune, type RunContext } from "./prune.ts";
+import { type PruneRequest, type PruneResult, prune } from "./prune.ts";
+import type { RunContext } from "./run-context.ts";
 import { defaultPruning, type PruneSettings } from "./settings.ts";
 import type { Task } from "./task.ts";
 

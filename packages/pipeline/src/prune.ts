@@ -4,6 +4,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { EspalierError, readBytes, readJson } from "@espalier/base";
 import {
+  type ComponentGroup,
   componentGroups,
   costOf,
   countComponents,
@@ -12,17 +13,14 @@ import {
   expectImplantRank,
   expectReachable,
   type Model,
-  type ModelFamily,
   type ModelSize,
   makePlan,
   makePlans,
-  measureSensitivity,
   type Plan,
   Random,
   type Samples,
   sizeOfModel,
 } from "@espalier/core";
-import type { Executor } from "@espalier/graph";
 import {
   type EpochRecord,
   type Evaluation,
@@ -32,7 +30,7 @@ import {
   expectSmoothing,
 } from "@espalier/train";
 import { applyPlan } from "./apply-plan.ts";
-import type { OnPipelineEvent, Stage } from "./events.ts";
+import type { Stage } from "./events.ts";
 import { CALIBRATION_SAMPLES, exportModel, fileName, onnxFiles } from "./export.ts";
 import { type Latency, type Machine, type Timing, timedBatches } from "./latency.ts";
 import {
@@ -48,26 +46,17 @@ import {
   decodeSensitivity,
   encodeBudgets,
   encodePlan,
-  encodeSensitivity,
   type PlanRecord,
   type SensitivityRecord,
 } from "./records.ts";
+import type { RunContext } from "./run-context.ts";
 import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
 import { modelFiles, saveModel } from "./save-model.ts";
-import { budgetShares, type PruneSettings, type SensitivitySettings } from "./settings.ts";
+import { roundStream, sensitivityOf, takeScores } from "./score.ts";
+import { budgetShares, type PruneSettings } from "./settings.ts";
 import { type LoadedSource, loadSource, ownDirectory } from "./source.ts";
 import type { Task } from "./task.ts";
 import { CURVE, forTask, holdOut, trainInRun } from "./train-in-run.ts";
-
-export interface RunContext {
-  readonly families: readonly ModelFamily[];
-  /** Where families beyond the usual ones come from, as `loadPlugins` takes them; default: none. */
-  readonly plugins?: readonly string[] | undefined;
-  readonly executor: Executor;
-  readonly task: Task;
-  readonly signal?: AbortSignal | undefined;
-  readonly onEvent?: OnPipelineEvent;
-}
 
 export interface PruneRequest extends OpenRunOptions {
   readonly source: LoadedSource;
@@ -77,6 +66,8 @@ export interface PruneRequest extends OpenRunOptions {
   readonly directory: string;
   /** A plan to follow instead of making one. */
   readonly plan?: { readonly record: PlanRecord; readonly path: string } | undefined;
+  /** A run, as `takeScores` takes it, whose scores are not measured again. */
+  readonly scores?: string | undefined;
   /** Without it nothing is timed, and budgets of latency cannot be met. */
   readonly timing?: Timing | undefined;
   /** Where tables of layer times are kept for other runs; none is kept without it. */
@@ -122,38 +113,6 @@ const PRUNED_MODEL = "pruned";
 
 const exportedOnnx = (name: string) => `export/${name}/${onnxFiles.fp32}`;
 
-/** Scores the components of a model. */
-export async function sensitivityOf(
-  model: Model,
-  train: Samples,
-  settings: SensitivitySettings,
-  batchSize: number,
-  random: Random,
-  { executor, signal, onEvent }: Pick<RunContext, "executor" | "signal" | "onEvent">,
-): Promise<SensitivityRecord> {
-  const samples = drawSamples(train, settings.samples, random.stream("sensitivity samples"));
-  const sensitivity = await measureSensitivity(model, {
-    ...settings,
-    samples,
-    executor,
-    batchSize,
-    random,
-    signal,
-    onEvent: ({ pass, passes }) => {
-      const subject = settings.metric;
-      onEvent?.({
-        type: "progress",
-        stage: "sensitivity",
-        unit: "passes",
-        done: pass,
-        total: passes,
-        subject,
-      });
-    },
-  });
-  return encodeSensitivity(sensitivity);
-}
-
 /**
  * Runs all stages in `directory`, skipping those whose files are there. Interrupted at any moment
  * and resumed, it ends in the same files, but for measured times.
@@ -161,37 +120,38 @@ export async function sensitivityOf(
 export async function prune(request: PruneRequest, context: RunContext): Promise<PruneResult> {
   const { source, settings } = request;
   const { executor, task } = context;
-  const byLatency = isByLatency(request);
-  expectPossible(request, task);
   const random = new Random(settings.seed);
   const start = startOf(request, context, random);
-  expectBudget(request, start.model);
-  for (const { epochs, batchSize } of [settings.tune, settings.tuneDense ?? settings.tune]) {
-    if (epochs > 0) expectBatch(start.training, batchSize);
-  }
+  expectPossible(request, task, start);
+  const manifest = {
+    command: "prune",
+    plugins: context.plugins,
+    source: request.sourceName,
+    sha256: source.sha256,
+    hub: source.hub,
+    model: source.model.config,
+    data: task.spec,
+    verified: task.verified,
+    dataDigest: await task.digest(),
+    executor: executor.name,
+    settings,
+    plan: request.plan?.record,
+    // A promise of time is about one machine.
+    machine: isByLatency(request) ? request.timing?.machine : undefined,
+  };
+  const scores =
+    request.scores === undefined
+      ? undefined
+      : await takeScores(request.scores, manifest, start.groups);
+  const inputs = [source.path, request.plan?.path, request.scores, task.directory];
   const run = await RunDirectory.open(
     request.directory,
-    {
-      command: "prune",
-      plugins: context.plugins,
-      source: request.sourceName,
-      sha256: source.sha256,
-      hub: source.hub,
-      model: source.model.config,
-      data: task.spec,
-      verified: task.verified,
-      dataDigest: await task.digest(),
-      executor: executor.name,
-      settings,
-      plan: request.plan?.record,
-      // A promise of time is about one machine.
-      machine: byLatency ? request.timing?.machine : undefined,
-    },
+    manifest,
     request,
-    [source.path, request.plan?.path, task.directory].filter((path) => path !== undefined),
+    inputs.filter((path) => path !== undefined),
   );
   try {
-    return await runStages(run, request, context, start, random);
+    return await runStages(run, request, context, { ...start, scores }, random);
   } finally {
     await run.close();
   }
@@ -209,7 +169,7 @@ async function runStages(
   const { training, validation } = start;
   const dense = await prepareDense(run, request, context, start, random);
 
-  const plan = await reduce(run, request, context, dense, training, random);
+  const plan = await reduce(run, request, context, dense, start, random);
   const pruned = (await loadSource(run.file(PRUNED_MODEL), context.families)).model;
   const history = await tune(run, request, context, dense, pruned, training, validation, random);
   const tuned = (await loadSource(run.file(FINAL_MODEL), context.families)).model;
@@ -284,17 +244,36 @@ async function runStages(
             exported,
           ),
         );
-  const { coupling, kinds } = settings.sensitivity;
-  const components = countComponents(componentGroups(dense, coupling, kinds));
+  const components = countComponents(start.groups);
   return { directory: run.path, plan, components, evaluation, sizes, history, latency };
 }
 
-/** What can be said before anything is begun. */
-function expectPossible(request: PruneRequest, task: Task): void {
-  const { source, settings, timing } = request;
-  const { implantRank } = settings.plan;
+interface Start {
+  readonly model: Model;
+  readonly groups: readonly ComponentGroup[];
+  readonly training: Samples;
+  readonly validation: Samples | undefined;
+  /** Those of the first round, if they are not to be measured. */
+  readonly scores?: SensitivityRecord | undefined;
+}
+
+/** What the run begins with. @throws EspalierError as `Task.train`. */
+function startOf({ source, settings }: PruneRequest, { task }: RunContext, random: Random): Start {
+  const model = settings.tuneDense ? forTask(source.model, task, random) : source.model;
   const { coupling, kinds } = settings.sensitivity;
-  expectImplantRank(componentGroups(source.model, coupling, kinds), implantRank);
+  return {
+    model,
+    groups: componentGroups(model, coupling, kinds),
+    ...holdOut(task.train(model), settings.tune.validation, random),
+  };
+}
+
+/** What can be said before anything is begun, and would otherwise be found out after scoring. */
+function expectPossible(request: PruneRequest, task: Task, start: Start): void {
+  const { settings, timing } = request;
+  const { model, groups, training } = start;
+  const { budget, floor, roundTo, implantRank } = settings.plan;
+  expectImplantRank(groups, implantRank);
   const { epochs, distillation, hiddenDistillation = 0, labelSmoothing } = settings.tune;
   expectSmoothing({ name: task.objective }, labelSmoothing);
   if (distillation + hiddenDistillation > 1) {
@@ -304,42 +283,27 @@ function expectPossible(request: PruneRequest, task: Task): void {
     );
   }
   if (epochs > 0 && hiddenDistillation > 0) {
-    expectHidden(source.model, source.model.build(1, "evaluation"));
+    expectHidden(model, model.build(1, "evaluation"));
   }
-  if (!isByLatency(request)) return;
-  if (timing === undefined) {
-    throw new EspalierError("invalid-argument", "keep-latency: expected a way to time models");
+  for (const { epochs, batchSize } of [settings.tune, settings.tuneDense ?? settings.tune]) {
+    if (epochs > 0) expectBatch(training, batchSize);
   }
-  const { kind } = source.model.preprocessing;
-  if (kind !== "image") {
-    throw new EspalierError(
-      "invalid-argument",
-      `keep-latency: expected a model of images, whose times do not depend on the lengths of samples, got one of ${kind}s; --keep-macs is for both`,
-    );
+  if (isByLatency(request)) {
+    if (timing === undefined) {
+      throw new EspalierError("invalid-argument", "keep-latency: expected a way to time models");
+    }
+    const { kind } = model.preprocessing;
+    if (kind !== "image") {
+      throw new EspalierError(
+        "invalid-argument",
+        `keep-latency: expected a model of images, whose times do not depend on the lengths of samples, got one of ${kind}s; --keep-macs is for both`,
+      );
+    }
+  } else if (request.plan === undefined && roundTo !== "measured") {
+    // Floors of later rounds are shares of what the ones before have left.
+    const known = settings.rounds === 1 || floor === 0;
+    if (known) expectReachable(model, groups, { ...settings.plan, budget, roundTo });
   }
-}
-
-/** What would otherwise be found out after scoring. @throws EspalierError `unreachable-budget`. */
-function expectBudget({ plan, settings }: PruneRequest, model: Model): void {
-  const { budget, floor, roundTo } = settings.plan;
-  // Floors of later rounds are shares of what the ones before have left.
-  const known = settings.rounds === 1 || floor === 0;
-  if (plan !== undefined || budget.of === "latency" || roundTo === "measured" || !known) return;
-  const { coupling, kinds } = settings.sensitivity;
-  const groups = componentGroups(model, coupling, kinds);
-  expectReachable(model, groups, { ...settings.plan, roundTo });
-}
-
-interface Start {
-  readonly model: Model;
-  readonly training: Samples;
-  readonly validation: Samples | undefined;
-}
-
-/** What the run begins with. @throws EspalierError as `Task.train`. */
-function startOf({ source, settings }: PruneRequest, { task }: RunContext, random: Random): Start {
-  const model = settings.tuneDense ? forTask(source.model, task, random) : source.model;
-  return { model, ...holdOut(task.train(model), settings.tune.validation, random) };
 }
 
 /** The model to be pruned, trained for the task first if that was asked for. */
@@ -436,7 +400,7 @@ async function reduce(
   request: PruneRequest,
   context: RunContext,
   dense: Model,
-  training: Samples,
+  { training, scores: taken }: Start,
   random: Random,
 ): Promise<PlanRecord> {
   const { settings } = request;
@@ -453,9 +417,11 @@ async function reduce(
     const prefix = prefixes[round - 1];
     const scoresFile = `${prefix}sensitivity.json`;
     const planFile = `${prefix}plan.json`;
-    const stream = random.stream("round", round);
-    const score = () =>
-      sensitivityOf(model, training, settings.sensitivity, settings.batchSize, stream, context);
+    const stream = roundStream(random, round);
+    const score = async () =>
+      round === 1 && taken !== undefined
+        ? taken
+        : sensitivityOf(model, training, settings.sensitivity, settings.batchSize, stream, context);
     const sensitivity =
       request.plan === undefined
         ? await stage("sensitivity", run, scoresFile, context, () =>

@@ -209,7 +209,16 @@ export class RunDirectory {
   }
 }
 
-function expectSame(path: string, before: Manifest, now: Manifest): void {
+/**
+ * @param subject Whose manifest `before` is.
+ * @throws EspalierError `invalid-argument` naming the first key in which the manifests differ.
+ */
+export function expectSame(
+  path: string,
+  before: Manifest,
+  now: Manifest,
+  subject = "the run to be resumed",
+): void {
   if (typeof before !== "object" || before === null) {
     throw new EspalierError("invalid-file", `${path}: expected an object, got ${show(before)}`, {
       path,
@@ -226,7 +235,7 @@ function expectSame(path: string, before: Manifest, now: Manifest): void {
   const { key, ...values } = difference;
   throw new EspalierError(
     "invalid-argument",
-    `${path}: the run to be resumed had ${key} ${show(values.before)}, now it is ${show(values.now)}`,
+    `${path}: ${subject} had ${key} ${show(values.before)}, now it is ${show(values.now)}`,
     { path, ...difference },
   );
 }

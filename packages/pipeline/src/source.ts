@@ -4,11 +4,12 @@ import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { EspalierError, hashFile, readBytes, readJson } from "@espalier/base";
 import { readCheckpoint, toFloat32 } from "@espalier/checkpoints";
-import type { CheckpointSource, Model, ModelConfig, ModelFamily } from "@espalier/core";
+import type { CheckpointSource, Model, ModelConfig, ModelFamily, Random } from "@espalier/core";
 import { fetchFromHub } from "@espalier/data";
 import type { OnPipelineEvent } from "./events.ts";
 import { describePlugins, pluginsOfRun } from "./plugins.ts";
 import { FINAL_MODEL, MANIFEST } from "./run-directory.ts";
+import type { Task } from "./task.ts";
 import { COMPACT, OWN_CONFIG } from "./transformers-files.ts";
 
 /** A model and where it came from. */
@@ -90,6 +91,19 @@ export async function loadSource(
     return loadDirectory(final, families);
   }
   return loadDirectory(source, families);
+}
+
+/** The ready-made network `preset`, untrained; undefined if no family has it. */
+export function freshNetwork(
+  preset: string,
+  families: readonly ModelFamily[],
+  random: Random,
+  classes?: Task["classes"],
+): Model | undefined {
+  const family = families.find(({ presets }) => Object.hasOwn(presets, preset));
+  if (family === undefined) return undefined;
+  const config = family.presets[preset];
+  return family.initialize(classes ? family.withClasses(config, classes) : config, random);
 }
 
 async function loadFromHub(

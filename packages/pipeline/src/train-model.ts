@@ -7,11 +7,11 @@ import {
   expectBatch,
   expectSmoothing,
 } from "@espalier/train";
-import type { RunContext } from "./prune.ts";
+import type { RunContext } from "./run-context.ts";
 import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
 import { modelFiles } from "./save-model.ts";
 import type { TuneSettings } from "./settings.ts";
-import { type LoadedSource, loadSource } from "./source.ts";
+import { freshNetwork, type LoadedSource, loadSource } from "./source.ts";
 import { forTask, holdOut, trainInRun } from "./train-in-run.ts";
 
 export interface TrainRequest extends OpenRunOptions {
@@ -100,8 +100,6 @@ async function startOf(
   { families, task, signal, onEvent }: RunContext,
   random: Random,
 ): Promise<Partial<LoadedSource> & Pick<LoadedSource, "model">> {
-  const family = families.find(({ presets }) => Object.hasOwn(presets, source));
-  if (family === undefined) return loadSource(source, families, { signal, onEvent });
-  const config = family.withClasses(family.presets[source], task.classes);
-  return { model: family.initialize(config, random) };
+  const fresh = freshNetwork(source, families, random, task.classes);
+  return fresh ? { model: fresh } : loadSource(source, families, { signal, onEvent });
 }

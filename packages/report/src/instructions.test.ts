@@ -120,10 +120,11 @@ test("of a sensitivity run", () => {
       settings: { ...defaultSensitivity, draws: 5 },
       seed: 1,
       batchSize: 32,
+      holdOut: 8,
     },
   });
   expect(command).toBe(
-    "espalier sensitivity weights.pt --data cifar10 --metric removal --estimator auto --temperature 4 --samples 512 --coupling together --draws 5 --seed 1 --batch-size 32 -o scores-again",
+    "espalier sensitivity weights.pt --data cifar10 --metric removal --estimator auto --temperature 4 --samples 512 --coupling together --draws 5 --hold-out 8 --seed 1 --batch-size 32 -o scores-again",
   );
 });
 

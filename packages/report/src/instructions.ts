@@ -113,9 +113,10 @@ function optionsOf(run: string, manifest: RunManifest): string[] | undefined {
     case "prune":
       return pruneOptionsOf(run, manifest);
     case "sensitivity": {
-      const { settings, seed, batchSize } = manifest;
+      const { settings, seed, batchSize, holdOut = 0 } = manifest;
       const given = select(new Map(Object.entries(settings)), sensitivityOptions);
-      return given && [...given, "--seed", String(seed), "--batch-size", String(batchSize)];
+      const others = { "--hold-out": holdOut, "--seed": seed, "--batch-size": batchSize };
+      return given && [...given, ...Object.entries(others).flat().map(String)];
     }
     case "train":
       return trainOptionsOf(manifest);

@@ -83,6 +83,8 @@ export interface SensitivityManifest extends CommonManifest {
   readonly sha256: string;
   readonly seed: number;
   readonly batchSize: number;
+  /** Runs of earlier versions held out nothing. */
+  readonly holdOut?: number | undefined;
 }
 
 export interface TrainManifest extends CommonManifest {
@@ -198,8 +200,8 @@ const pruneManifest = object<{
 });
 
 const sensitivityManifest = object<
-  Pick<SensitivityManifest, "source" | "sha256" | "seed" | "batchSize">
->({ source: string, sha256: string, seed: count, batchSize: count });
+  Pick<SensitivityManifest, "source" | "sha256" | "seed" | "batchSize" | "holdOut">
+>({ source: string, sha256: string, seed: count, batchSize: count, holdOut: optional(count) });
 
 const trainManifest = object<{
   source: string;

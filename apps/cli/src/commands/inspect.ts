@@ -1,8 +1,8 @@
 /** @file `espalier inspect`: what a model is made of. */
 
 import { existsSync } from "node:fs";
-import { type ModelFamily, Random } from "@espalier/core";
-import { type Inspection, inspect, type LoadedSource, loadSource } from "@espalier/pipeline";
+import { Random } from "@espalier/core";
+import { freshNetwork, type Inspection, inspect, loadSource } from "@espalier/pipeline";
 import { formatBytes } from "@espalier/report";
 import type { Command } from "commander";
 import { createOutput, type ModelOptions, type OutputOptions, openFamilies } from "../context.ts";
@@ -19,8 +19,11 @@ export function registerInspect(program: Command, signal: AbortSignal): void {
     .action(async (source: string, options: OutputOptions & ModelOptions) => {
       const { print, onEvent } = createOutput(options, signal);
       const { families } = await openFamilies(options);
-      const { model, path, sha256 } =
-        freshNetwork(source, families) ?? (await loadSource(source, families, { signal, onEvent }));
+      // What is trained under the name of a network is no longer a fresh one.
+      const fresh = existsSync(source) ? undefined : freshNetwork(source, families, new Random(0));
+      const { model, path, sha256 } = fresh
+        ? { model: fresh, path: source }
+        : await loadSource(source, families, { signal, onEvent });
       const inspection = inspect(model);
       print({ source: path, sha256, ...inspection }, () =>
         [
@@ -44,16 +47,6 @@ export function registerInspect(program: Command, signal: AbortSignal): void {
         ].join("\n"),
       );
     });
-}
-
-/** A ready-made network that is named without weights, as `train` begins it. */
-function freshNetwork(
-  source: string,
-  families: readonly ModelFamily[],
-): (Partial<LoadedSource> & Pick<LoadedSource, "model" | "path">) | undefined {
-  const family = families.find(({ presets }) => Object.hasOwn(presets, source));
-  if (family === undefined || existsSync(source)) return undefined;
-  return { model: family.initialize(family.presets[source], new Random(0)), path: source };
 }
 
 function describeClasses({ classes }: Inspection): string {

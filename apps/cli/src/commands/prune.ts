@@ -41,6 +41,7 @@ interface Options extends CommonOptions, ModelOptions, Omit<PruneOptions, "seed"
   readonly resume: boolean;
   readonly overwrite: boolean;
   readonly plan?: string;
+  readonly scores?: string;
 }
 
 export function registerPrune(program: Command, signal: AbortSignal): void {
@@ -61,6 +62,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
         "  espalier prune ./my-resnet --data cifar10:DIR --keep-params 0.3 --metric hessian-trace -o runs/small",
         "  espalier prune resnet56-cifar10:weights.pt --data cifar10 --keep-latency 0.6 --latency-batch 64 --tune 3 -o runs/fast",
         "  espalier prune resnet56-cifar10:weights.pt --data cifar10 --keep-macs 0.5 --implant 0.1 --tune 3 -o runs/half --resume",
+        "  espalier prune resnet56-cifar10:weights.pt --data cifar10 --keep-macs 0.3 --scores runs/half --tune 3 -o runs/third",
       ].join("\n"),
     )
     .action(async (sourceName: string, options: Options) => {
@@ -84,6 +86,7 @@ export function registerPrune(program: Command, signal: AbortSignal): void {
           settings,
           directory: options.output,
           plan,
+          scores: options.scores,
           resume: options.resume,
           overwrite: options.overwrite,
           timing: createTiming(

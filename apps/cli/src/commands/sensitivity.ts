@@ -1,19 +1,18 @@
 /** @file `espalier sensitivity`: scores for every component. */
-import { componentGroups, Random } from "@espalier/core";
 import {
-  decodeSensitivity,
   defaultPruning,
+  defaultTuningOf,
   encodeSensitivity,
   loadSource,
-  RunDirectory,
   type SensitivityRecord,
-  sensitivityOf,
+  scoreModel,
 } from "@espalier/pipeline";
 import { renderReport } from "@espalier/report";
 import type { Command } from "commander";
 import { type CommonOptions, createContext, type ModelOptions, openFamilies } from "../context.ts";
 import {
   addCommonOptions,
+  addHoldOutOption,
   addPluginOption,
   addRunOptions,
   addSensitivityOptions,
@@ -28,6 +27,7 @@ import { formatTable } from "../table.ts";
 
 interface Options extends CommonOptions, ModelOptions, SensitivityOptions {
   readonly data: string;
+  readonly holdOut?: number;
   readonly output: string;
   readonly resume: boolean;
   readonly overwrite: boolean;
@@ -39,50 +39,34 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
     .addArgument(sourceArgument)
     .description("Scores every component of a model: how much is lost without it.")
     .requiredOption("--data <data>", dataForms);
-  addCommonOptions(addSensitivityOptions(addRunOptions(addPluginOption(command))))
+  const scoring = addHoldOutOption(addSensitivityOptions(addRunOptions(addPluginOption(command))));
+  addCommonOptions(scoring)
     .addHelpText(
       "after",
       "\nExample:\n  espalier sensitivity resnet20-cifar10:weights.pt --data cifar10 --metric hessian-trace -o runs/trace",
     )
-    .action(async (source: string, options: Options) => {
+    .action(async (sourceName: string, options: Options) => {
       expectEstimated(options);
       const context = await createContext(options, signal);
       const { families, plugins } = await openFamilies(options, resumedRun(options));
-      const loaded = await loadSource(source, families, context);
+      const source = await loadSource(sourceName, families, context);
       const task = await context.openTask(options.data);
       const settings = sensitivitySettings(options);
       const batchSize = options.batchSize ?? defaultPruning({ of: "macs", keep: 1 }).batchSize;
-      const run = await RunDirectory.open(
-        options.output,
+      const holdOut = options.holdOut ?? defaultTuningOf(source.model).validation;
+      const { directory, sensitivity } = await scoreModel(
         {
-          command: "sensitivity",
-          plugins,
-          source,
-          sha256: loaded.sha256,
-          hub: loaded.hub,
-          model: loaded.model.config,
-          data: task.spec,
-          verified: task.verified,
-          dataDigest: await task.digest(),
-          executor: context.executor.name,
-          settings,
+          ...{ source, sourceName, settings, holdOut, batchSize },
           seed: options.seed,
-          batchSize,
+          directory: options.output,
+          resume: options.resume,
+          overwrite: options.overwrite,
         },
-        options,
-        [loaded.path, task.directory].filter((path) => path !== undefined),
+        { ...context, families, plugins, task },
       );
-      const score = () => {
-        const train = task.train(loaded.model);
-        const random = new Random(options.seed);
-        return sensitivityOf(loaded.model, train, settings, batchSize, random, context);
-      };
-      const file = "sensitivity.json";
-      const scored = await run.json(file, score).finally(() => run.close());
-      await renderReport(run.path);
-      const groups = componentGroups(loaded.model, settings.coupling, settings.kinds);
-      const record = encodeSensitivity(decodeSensitivity(scored, groups, run.file(file)));
-      context.print({ directory: run.path, ...record }, () => summary(record, run.path));
+      await renderReport(directory);
+      const record = encodeSensitivity(sensitivity);
+      context.print({ directory, ...record }, () => summary(record, directory));
     });
 }
 
