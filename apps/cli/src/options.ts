@@ -64,7 +64,8 @@ export const sourceArgument = new Argument(
 );
 
 /** What DATA may be, for helps. */
-export const dataForms = "cifar10, cifar10:DIR, imagefolder:DIR, glue/TASK or glue/TASK:DIR";
+export const dataForms =
+  "cifar10, cifar10:DIR, imagefolder:DIR, textfolder:DIR, glue/TASK or glue/TASK:DIR";
 
 /** Options of every command that says how far it is. */
 export function addOutputOptions(command: Command): Command {

@@ -6,6 +6,7 @@ import { glueTasks, openGlue } from "./glue.ts";
 import { fetchFromHub } from "./hub.ts";
 import { openImageFolder } from "./image-folder.ts";
 import type { OpenOptions } from "./open-options.ts";
+import { openTextFolder } from "./text-folder.ts";
 
 interface Opener {
   /** How it is asked for. */
@@ -52,6 +53,11 @@ const openers: Readonly<Record<string, Opener>> = {
     open: (directory, options) =>
       directory === undefined ? undefined : imageFolder(directory, options),
   },
+  textfolder: {
+    forms: ["textfolder:DIRECTORY"],
+    open: (directory, options) =>
+      directory === undefined ? undefined : openTextFolder(directory, options),
+  },
   ...Object.fromEntries(
     Object.entries(glueTasks).map(([task, description]): [string, Opener] => [
       `glue/${task}`,
@@ -66,8 +72,8 @@ const openers: Readonly<Record<string, Opener>> = {
 
 /**
  * Opens `cifar10`, downloaded and verified once and then cached, `cifar10:DIRECTORY`, files of your
- * own in that data set's format, `imagefolder:DIRECTORY`, images in ImageNet's layout, or a task of GLUE
- * such as `glue/sst2`, from the Hub, or `glue/sst2:DIRECTORY`.
+ * own in that data set's format, `imagefolder:DIRECTORY`, images in ImageNet's layout,
+ * `textfolder:DIRECTORY`, tables of texts and labels, or a task of GLUE such as `glue/sst2`, from the Hub, or `glue/sst2:DIRECTORY`.
  *
  * @throws EspalierError `invalid-argument` for an unknown name, `missing-file` or `invalid-file`
  * for a directory that lacks files or holds other content, `network` when no source can be reached,

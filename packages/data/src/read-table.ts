@@ -1,4 +1,4 @@
-/** @file Tables of text: tab-separated values, lines of JSON, and Parquet. */
+/** @file Tables of text: comma- and tab-separated values, lines of JSON, and Parquet. */
 import {
   describeFileError,
   EspalierError,
@@ -7,6 +7,7 @@ import {
   statFile,
   throwIfAborted,
 } from "@espalier/base";
+import { CsvError, parse } from "csv-parse/sync";
 import { readParquet } from "./read-parquet.ts";
 
 /** One row: fields by the names of their columns. */
@@ -20,7 +21,7 @@ export interface TableOptions {
 }
 
 /** Endings of the files that can be read. */
-export const tableEndings = [".tsv", ".jsonl", ".json", ".parquet"] as const;
+export const tableEndings = [".csv", ".tsv", ".jsonl", ".json", ".parquet"] as const;
 
 // Files are read whole. The largest of GLUE's has 80 MB.
 const MOST_BYTES = 2 ** 30;
@@ -50,22 +51,37 @@ export async function readTable(
     });
     return parseJsonLines(path, linesOf(path, bytes));
   }
-  const lines = linesOf(path, await readBytes(path));
+  const bytes = await readBytes(path);
+  if (path.endsWith(".csv")) return parseCsv(path, textOf(path, bytes));
+  const lines = linesOf(path, bytes);
   return path.endsWith(".tsv") ? parseTsv(path, lines, options) : parseJsonLines(path, lines);
 }
 
-/** Lines as Python's text files have them: they end in \n, \r\n or \r. A byte order mark is dropped. */
-function linesOf(path: string, bytes: Uint8Array): string[] {
-  let text: string;
+/** A byte order mark is dropped. */
+function textOf(path: string, bytes: Uint8Array): string {
   try {
-    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (error) {
     if (!(error instanceof TypeError)) throw describeFileError(error, path, "read");
     throw new EspalierError("invalid-file", `${path}: expected text in UTF-8`, { path }, error);
   }
-  const lines = text.split(/\r\n|\r|\n/);
+}
+
+/** Lines as Python's text files have them: they end in \n, \r\n or \r. */
+function linesOf(path: string, bytes: Uint8Array): string[] {
+  const lines = textOf(path, bytes).split(/\r\n|\r|\n/);
   if (lines.at(-1) === "") lines.pop();
   return lines;
+}
+
+/** Fields may be quoted, and then have commas and line breaks in them (RFC 4180). */
+function parseCsv(path: string, text: string): Row[] {
+  try {
+    return parse(text, { columns: true, skip_empty_lines: true }) as Row[];
+  } catch (error) {
+    if (!(error instanceof CsvError)) throw error;
+    throw new EspalierError("invalid-file", `${path}: ${error.message}`, { path }, error);
+  }
 }
 
 /** Quotes mean nothing: GLUE's files have single ones. */

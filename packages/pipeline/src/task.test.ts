@@ -31,6 +31,9 @@ describe("the classes of a task in a model", () => {
   test("go by position where the model's names say nothing", () => {
     expect(labelsOf(mnli, ofTexts("LABEL_0", "LABEL_1", "LABEL_2"))).toBeUndefined();
     expect(labelsOf(mnli, ofTexts("0", "1", "2"))).toBeUndefined();
+    const numbered = task("reviews", "0", "1");
+    expect(labelsOf(numbered, ofTexts("NEGATIVE", "POSITIVE"))).toBeUndefined();
+    expect(() => labelsOf(numbered, ofTexts("no", "yes", "maybe"))).toThrow("got one of 3");
   });
 
   test("of texts are those of another task where names differ", () => {

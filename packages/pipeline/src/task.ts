@@ -51,7 +51,7 @@ export interface OpenTaskOptions {
 }
 
 /**
- * Opens DATA, such as `cifar10`, `cifar10:DIR`, `imagefolder:DIR` or `glue/sst2:DIR`.
+ * Opens DATA, such as `cifar10`, `cifar10:DIR`, `imagefolder:DIR`, `textfolder:DIR` or `glue/sst2:DIR`.
  *
  * @throws EspalierError as `openDataset`.
  */
@@ -94,7 +94,7 @@ export async function openTask(data: string, options: OpenTaskOptions = {}): Pro
   };
 }
 
-// Names of classes that say nothing, such as LABEL_1.
+// Names of classes that say nothing, such as LABEL_1 and 1.
 const isPlaceholder = (name: string) => /^(label|class)?[ _-]?\d+$/i.test(name);
 
 /** As files of different origin write the same name. */
@@ -133,7 +133,7 @@ export function labelsOf(
   }
   const others =
     preprocessing.kind === "text" && classes.length > 1
-      ? !known.every(isPlaceholder)
+      ? ![known, classes].some((names) => names.every(isPlaceholder))
       : labels.some((label) => label !== -1);
   if (classes.length === known.length && !others) return undefined;
   const some = (list: readonly string[]) =>
