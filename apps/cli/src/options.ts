@@ -131,6 +131,7 @@ export interface SensitivityOptions {
   readonly samples: number;
   readonly coupling: "together" | "apart";
   readonly kind?: readonly ComponentKind[];
+  readonly keepLayer?: readonly string[];
 }
 
 export function addSensitivityOptions(command: Command): Command {
@@ -170,6 +171,11 @@ export function addSensitivityOptions(command: Command): Command {
         ...before,
         componentKind(text),
       ]),
+    )
+    .option(
+      "--keep-layer <name>",
+      "remove nothing of this layer, or of all whose names begin so, such as layer1; may be repeated",
+      (name: string, before: readonly string[] = []) => [...before, name],
     );
 }
 
@@ -201,7 +207,7 @@ export function expectEstimated(options: SensitivityOptions): void {
 }
 
 export function sensitivitySettings(options: SensitivityOptions): SensitivitySettings {
-  const { metric, estimator, draws, samples, coupling, kind } = options;
+  const { metric, estimator, draws, samples, coupling, kind, keepLayer } = options;
   return {
     metric,
     estimator,
@@ -210,6 +216,7 @@ export function sensitivitySettings(options: SensitivityOptions): SensitivitySet
     samples,
     coupling,
     ...(kind === undefined ? {} : { kinds: kind }),
+    ...(keepLayer === undefined ? {} : { keepLayers: keepLayer }),
   };
 }
 
@@ -376,7 +383,7 @@ export function expectBudget(options: PruneOptions): void {
 const planning = [
   ...["keepParams", "keepMacs", "keepComponents", "keepLatency", "latencyBatch", "rounds"],
   ...["implant", "implantRank", "rank", "scope", "floor", "wholeBranches", "roundTo"],
-  ...["metric", "estimator", "draws", "temperature", "samples", "kind", "scores"],
+  ...["metric", "estimator", "draws", "temperature", "samples", "kind", "keepLayer", "scores"],
 ];
 
 // Options that only a training reads.

@@ -174,6 +174,7 @@ describe("help and usage", () => {
       [["--rounds", "2"], "rounds"],
       [["--no-whole-branches"], "no-whole-branches"],
       [["--scores", "runs/half"], "scores"],
+      [["--keep-layer", "layer1"], "keep-layer"],
     ] as const) {
       expectOneLine(
         await espalier(...common, "--plan", "plan.json", ...more),

@@ -35,16 +35,23 @@ export type Decision = "keep" | "implant" | "prune";
 /** A decision for every component of every group, by the groups' names. */
 export type Decisions = ReadonlyMap<string, readonly Decision[]>;
 
+/** Which of a model's components are meant; all, if nothing is said. */
+export interface ComponentSelection {
+  /** Those of other kinds are not. */
+  readonly kinds?: readonly ComponentKind[] | undefined;
+  /** Layers, or beginnings of their names such as "layer1", whose components are not. */
+  readonly keepLayers?: readonly string[] | undefined;
+}
+
 /**
  * The removable components of `model`, found by following its channels through its graph.
  *
  * @param policy Whether residual branches lose channels "together" or "apart"; see AdditionPolicy.
- * @param kinds Those of other kinds are left out; default: all.
  */
 export function componentGroups(
   model: Model,
   policy: AdditionPolicy,
-  kinds?: readonly ComponentKind[],
+  selection: ComponentSelection = {},
 ): ComponentGroup[] {
   const graph = model.build(1, "evaluation");
   const parameters = coupledParameters(model, graph);
@@ -91,7 +98,7 @@ export function componentGroups(
   const taken = new Map<string, number>();
   const all = [...groups.values()].map((group): ComponentGroup => {
     const first = group.parameters.find((name) => graph.sites.has(name)) ?? group.parameters[0];
-    const layer = first.replace(/\.weight$/, "");
+    const layer = layerOf(first);
     // Parts of a layer that are coupled differently are told apart by a number.
     const repeats = taken.get(layer) ?? 0;
     taken.set(layer, repeats + 1);
@@ -108,7 +115,41 @@ export function componentGroups(
       ),
     };
   });
-  return kinds === undefined ? all : all.filter(({ kind }) => kinds.includes(kind));
+  return selectGroups(all, selection);
+}
+
+/** Those of `groups` that are meant. Layers that lose channels together are kept together. */
+export function selectGroups(
+  groups: readonly ComponentGroup[],
+  { kinds, keepLayers = [] }: ComponentSelection,
+): ComponentGroup[] {
+  return groups.filter(
+    (group) =>
+      (kinds === undefined || kinds.includes(group.kind)) &&
+      !keepLayers.some((layer) => isOfLayer(group, layer)),
+  );
+}
+
+/** @throws EspalierError `invalid-argument` for a layer without any of `groups`. */
+export function expectLayers(
+  groups: readonly ComponentGroup[],
+  { keepLayers = [] }: ComponentSelection,
+): void {
+  const unknown = keepLayers.find((layer) => !groups.some((group) => isOfLayer(group, layer)));
+  if (unknown === undefined) return;
+  const known = groups.flatMap(({ rows }) => rows.map(({ parameter }) => layerOf(parameter)));
+  throw new EspalierError(
+    "invalid-argument",
+    `keep-layer ${unknown}: expected a layer with removable components, or the beginning of its name; there are ${[...new Set(known)].join(", ")}`,
+    { layer: unknown, known },
+  );
+}
+
+const layerOf = (parameter: string) => parameter.replace(/\.weight$/, "");
+
+function isOfLayer({ name, rows }: ComponentGroup, layer: string): boolean {
+  const names = [name, ...rows.map(({ parameter }) => layerOf(parameter))];
+  return names.some((each) => each === layer || each.startsWith(`${layer}.`));
 }
 
 /** The parameters that something reads. */

@@ -12,12 +12,15 @@ export { collectParameters, type NamedTensor } from "./collect-parameters.ts";
 export { type CompensateOptions, compensate } from "./compensate.ts";
 export {
   type ComponentGroup,
+  type ComponentSelection,
   componentGroups,
   countComponents,
   type Decision,
   type Decisions,
+  expectLayers,
   hasRank,
   implantRank,
+  selectGroups,
   selectRows,
   sitesOf,
 } from "./components.ts";

@@ -3,6 +3,7 @@ import { EspalierError } from "@espalier/base";
 import { cost } from "@espalier/graph";
 import {
   type ComponentGroup,
+  type ComponentSelection,
   componentGroups,
   countComponents,
   type Decision,
@@ -11,7 +12,7 @@ import {
   implantRank,
   selectRows,
 } from "./components.ts";
-import type { ComponentKind, Model, ModelGraph, Observed } from "./model.ts";
+import type { Model, ModelGraph, Observed } from "./model.ts";
 import type { GroupScores, Sensitivity } from "./sensitivity.ts";
 
 /** What is to be reduced, and to which share of the model as it is. */
@@ -178,18 +179,18 @@ export function applyDecisions(
 /**
  * What a budget counts of a whole model.
  *
- * @param kinds Which components count, of budgets of components; default: all.
+ * @param selection Which components count, of budgets of components.
  * @throws EspalierError `invalid-argument` for latency without a way to tell it.
  */
 export function costOf(
   model: Model,
   of: Budget["of"],
   latencyOf?: LatencyOf,
-  kinds?: readonly ComponentKind[],
+  selection?: ComponentSelection,
 ): number {
   switch (of) {
     case "components":
-      return countComponents(componentGroups(model, "together", kinds));
+      return countComponents(componentGroups(model, "together", selection));
     case "latency":
       if (latencyOf !== undefined) return latencyOf(model);
       throw new EspalierError(

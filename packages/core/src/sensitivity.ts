@@ -5,6 +5,7 @@ import { forEachBatch } from "./batches.ts";
 import { bindParameters } from "./bind.ts";
 import {
   type ComponentGroup,
+  type ComponentSelection,
   componentGroups,
   countComponents,
   parametersOf,
@@ -19,7 +20,7 @@ import {
   siteReadings,
 } from "./estimate.ts";
 import { fitBatch } from "./fit-batch.ts";
-import type { ComponentKind, Model } from "./model.ts";
+import type { Model } from "./model.ts";
 import { Moments } from "./moments.ts";
 import { objectiveOf } from "./objective.ts";
 import { PerLength } from "./per-length.ts";
@@ -71,7 +72,8 @@ const EXACT_CLASSES = 20;
 // Of hutchinson as HAP's function has it; its command line used 3, which ranks almost at random.
 const DRAWS = { exact: 0, probe: 3, hutchinson: 300, "control-variate": 10 } as const;
 
-export interface SensitivityOptions {
+/** Components that are not selected are not scored, and plans made by the scores keep them. */
+export interface SensitivityOptions extends ComponentSelection {
   readonly executor: Executor;
   readonly samples: Samples;
   readonly metric: Metric;
@@ -81,8 +83,6 @@ export interface SensitivityOptions {
   readonly temperature: number;
   /** Residual branches lose channels "together" or "apart". */
   readonly coupling: "together" | "apart";
-  /** Components of other kinds are not scored, and plans made by the scores keep them; default: all. */
-  readonly kinds?: readonly ComponentKind[] | undefined;
   readonly batchSize: number;
   readonly random: Random;
   readonly signal?: AbortSignal | undefined;
@@ -126,7 +126,7 @@ export async function measureSensitivity(
       `temperature: expected a number above 0, got ${temperature}`,
     );
   }
-  const groups = componentGroups(model, coupling, kinds);
+  const groups = componentGroups(model, coupling, options);
   if (groups.length === 0) {
     const what = kinds === undefined ? "components" : `${kinds.join("s or ")}s`;
     throw new EspalierError(

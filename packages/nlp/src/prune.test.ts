@@ -217,7 +217,10 @@ describe("scores", () => {
     expect([plan.before.components, plan.after.components]).toEqual([6, 3]);
     const pruned = applyDecisions(model, componentGroups(model, "apart"), plan.decisions);
     const count = (of: Model, kind: string) =>
-      componentGroups(of, "apart", [kind as "head"]).reduce((sum, group) => sum + group.count, 0);
+      componentGroups(of, "apart", { kinds: [kind as "head"] }).reduce(
+        (sum, group) => sum + group.count,
+        0,
+      );
     expect([count(pruned, "head"), count(pruned, "neuron")]).toEqual([3, 10]);
     await expect(measureSensitivity(model, { ...common, kinds: ["channel"] })).rejects.toThrow(
       "expected a model with removable channels, found none",

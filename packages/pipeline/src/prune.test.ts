@@ -11,6 +11,7 @@ import type { PipelineEvent } from "./events.ts";
 import { type PruneRequest, type PruneResult, prune } from "./prune.ts";
 import type { RunContext } from "./run-context.ts";
 import { defaultPruning, type PruneSettings } from "./settings.ts";
+import { loadSource } from "./source.ts";
 import type { Task } from "./task.ts";
 
 let root: string;
@@ -77,6 +78,41 @@ test("a run that cannot be trained overwrites nothing", async () => {
   await run("kept", { overwrite: true }, { rounds: 2, tuneDense: small });
   await run("kept", { overwrite: true }, { tune: { ...large, epochs: 0 } });
   expect(await readdir(at("kept"))).not.toContain("rounds");
+});
+
+describe("layers that are to be kept", () => {
+  const keeping = (...keepLayers: string[]): Partial<PruneSettings> => {
+    const { sensitivity, plan } = defaultPruning({ of: "macs", keep: 0.85 });
+    return {
+      sensitivity: { ...sensitivity, metric: "magnitude", samples: 8, keepLayers },
+      plan: { ...plan, roundTo: 1 },
+    };
+  };
+
+  test("lose nothing, by their names or the beginnings of these", async () => {
+    const { plan } = await run("keeping", {}, keeping("layer1", "layer2.0.conv1"));
+    const layers = Object.values(plan.groups).flatMap((group) => group.layers);
+    expect(layers.length).toBeGreaterThan(0);
+    expect(layers.filter((layer) => /^layer1|^layer2\.0\.conv1/.test(layer))).toEqual([]);
+    const { model: pruned } = await loadSource(at("keeping/pruned"), [cifarResNet]);
+    const channels = ({ parameters }: Model) =>
+      ["layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1"].map(
+        (layer) => parameters.get(`${layer}.weight`)!.shape[0],
+      );
+    const [before, after] = [channels(model), channels(pruned)];
+    expect(after.slice(0, 2)).toEqual(before.slice(0, 2));
+    expect(after[2]).toBeLessThan(before[2]);
+    const all = await run("all", {}, keeping());
+    expect(plan.before.components).toBeLessThan(all.plan.before.components);
+  });
+
+  test("have to be there", async () => {
+    const refused = run("refused", {}, keeping("layer1", "layer"));
+    await expect(refused).rejects.toThrow(
+      /^keep-layer layer: expected a layer with removable components, .* there are conv1, /,
+    );
+    await expect(readdir(at("refused"))).rejects.toThrow("ENOENT");
+  });
 });
 
 describe("what a stage was made of", () => {

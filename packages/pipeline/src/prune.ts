@@ -11,6 +11,7 @@ import {
   describePlan,
   drawSamples,
   expectImplantRank,
+  expectLayers,
   expectReachable,
   type Model,
   type ModelSize,
@@ -19,6 +20,7 @@ import {
   type Plan,
   Random,
   type Samples,
+  selectGroups,
   sizeOfModel,
 } from "@espalier/core";
 import {
@@ -257,13 +259,14 @@ interface Start {
   readonly scores?: SensitivityRecord | undefined;
 }
 
-/** What the run begins with. @throws EspalierError as `Task.train`. */
+/** What the run begins with. @throws EspalierError as `Task.train` and `expectLayers`. */
 function startOf({ source, settings }: PruneRequest, { task }: RunContext, random: Random): Start {
   const model = settings.tuneDense ? forTask(source.model, task, random) : source.model;
-  const { coupling, kinds } = settings.sensitivity;
+  const all = componentGroups(model, settings.sensitivity.coupling);
+  expectLayers(all, settings.sensitivity);
   return {
     model,
-    groups: componentGroups(model, coupling, kinds),
+    groups: selectGroups(all, settings.sensitivity),
     ...holdOut(task.train(model), settings.tune.validation, random),
   };
 }
@@ -436,7 +439,7 @@ async function reduce(
       sensitivity &&
       decodeSensitivity(
         sensitivity,
-        componentGroups(model, coupling, settings.sensitivity.kinds),
+        componentGroups(model, coupling, settings.sensitivity),
         run.file(scoresFile),
       );
     plan = await stage("plan", run, planFile, context, async () => {
@@ -470,8 +473,7 @@ async function reduce(
           const kept = await keepLatency(run, { ...by, timing: timing!, ...context });
           return encode(kept.plan, kept.promise);
         }
-        const { kinds } = settings.sensitivity;
-        const whole = (of: Model) => costOf(of, budget.of, undefined, kinds);
+        const whole = (of: Model) => costOf(of, budget.of, undefined, settings.sensitivity);
         const share = wanted * (whole(dense) / whole(model));
         const relative = { ...budget, keep: Math.min(1, share) };
         return encode(makePlan(model, scores, { ...options, budget: relative }));

@@ -6,11 +6,13 @@ import {
   type ComponentGroup,
   componentGroups,
   drawSamples,
+  expectLayers,
   type Model,
   measureSensitivity,
   Random,
   type Samples,
   type Sensitivity,
+  selectGroups,
 } from "@espalier/core";
 import * as z from "zod";
 import { decodeSensitivity, encodeSensitivity, type SensitivityRecord } from "./records.ts";
@@ -40,13 +42,20 @@ export interface ScoreRequest extends OpenRunOptions {
   readonly directory: string;
 }
 
-/** Scores the components of a model in a run directory, as the first round of `prune` does. */
+/**
+ * Scores the components of a model in a run directory, as the first round of `prune` does.
+ *
+ * @throws EspalierError as `expectLayers`, `RunDirectory.open` and `measureSensitivity`.
+ */
 export async function scoreModel(
   request: ScoreRequest,
   context: RunContext,
 ): Promise<{ readonly directory: string; readonly sensitivity: Sensitivity }> {
   const { source, settings, seed, batchSize } = request;
   const { executor, task } = context;
+  const all = componentGroups(source.model, settings.coupling);
+  expectLayers(all, settings);
+  const groups = selectGroups(all, settings);
   const run = await RunDirectory.open(
     request.directory,
     {
@@ -76,7 +85,6 @@ export async function scoreModel(
       return sensitivityOf(source.model, training, settings, batchSize, stream, context);
     };
     const record = await run.json(SCORES, measure);
-    const groups = componentGroups(source.model, settings.coupling, settings.kinds);
     return {
       directory: run.path,
       sensitivity: decodeSensitivity(record, groups, run.file(SCORES)),

@@ -1,7 +1,7 @@
 /** @file What can be set, and what it is when nothing is said. */
 import type {
   Budget,
-  ComponentKind,
+  ComponentSelection,
   EstimatorChoice,
   Metric,
   Model,
@@ -9,7 +9,8 @@ import type {
 } from "@espalier/core";
 import type { OptimizerOptions, Schedule } from "@espalier/train";
 
-export interface SensitivitySettings {
+/** The components that are selected are scored, and may be pruned. */
+export interface SensitivitySettings extends ComponentSelection {
   readonly metric: Metric;
   readonly estimator: EstimatorChoice;
   readonly draws?: number | undefined;
@@ -17,8 +18,6 @@ export interface SensitivitySettings {
   /** Training samples, drawn by the seed. */
   readonly samples: number;
   readonly coupling: "together" | "apart";
-  /** Kinds of components to score, and to prune; default: all. */
-  readonly kinds?: readonly ComponentKind[] | undefined;
 }
 
 export type ImplantStart = "least-squares" | "centre-tap" | "zero";

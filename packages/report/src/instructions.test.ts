@@ -128,10 +128,11 @@ test("of a sensitivity run", () => {
   );
 });
 
-test("names every kind of component that was asked for", () => {
-  const sensitivity = { ...defaults.sensitivity, kinds: ["head", "neuron"] };
+test("names every kind of component that was asked for, and every layer that was not", () => {
+  const selection = { kinds: ["head", "neuron"], keepLayers: ["layer1"] };
+  const sensitivity = { ...defaults.sensitivity, ...selection };
   expect(commandOf("half", manifestOf({ sensitivity }))).toContain(
-    " --kind head --kind neuron -o half-again",
+    " --kind head --kind neuron --keep-layer layer1 -o half-again",
   );
 });
 

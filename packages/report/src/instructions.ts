@@ -30,6 +30,7 @@ const sensitivityOptions = {
   samples: "--samples",
   coupling: "--coupling",
   kinds: "--kind",
+  keepLayers: "--keep-layer",
 };
 
 const pruneOptions: Readonly<Record<string, string>> = {

@@ -226,7 +226,7 @@ async function score(
   random: Random,
   { executor, signal }: Bench,
 ): Promise<{ readonly scores: Float64Array; readonly seconds: number }> {
-  const groups = componentGroups(model, "apart", [kind]);
+  const groups = componentGroups(model, "apart", { kinds: [kind] });
   const start = performance.now();
   const scores = await estimatedScores(model, groups, {
     ...{ executor, samples, quantity: "trace", estimator, draws, temperature: 1, signal },
