@@ -77,6 +77,8 @@ export function memoryTensor({ dtype, shape, data }: Tensor): DeviceTensor {
   return { dtype, shape, read: async () => data, dispose: () => {} };
 }
 
+const arrays = { float32: Float32Array, int64: BigInt64Array, bool: Uint8Array } as const;
+
 /** @throws EspalierError `invalid-argument` for a feed that is missing or does not fit the input. */
 export function expectFeed<F extends Feed>(
   { name, dtype, shape }: { readonly name: string; readonly dtype: DType; readonly shape: Shape },
@@ -92,8 +94,11 @@ export function expectFeed<F extends Feed>(
     if (feed.dtype === dtype && sameShape(feed.shape, shape)) return feed;
     throw refuse(`${dtype}[${shape}]`, `${feed.dtype}[${feed.shape}]`);
   }
-  if (feed?.length === sizeOf(shape)) return feed;
-  throw refuse(`${sizeOf(shape)} elements`, feed?.length ?? "none");
+  if (feed?.length !== sizeOf(shape)) {
+    throw refuse(`${sizeOf(shape)} elements`, feed?.length ?? "none");
+  }
+  if (feed instanceof arrays[dtype]) return feed;
+  throw refuse(`a ${arrays[dtype].name} of ${dtype}`, feed.constructor.name);
 }
 
 /** @throws EspalierError `invalid-argument` for a limit that is no positive number of bytes. */

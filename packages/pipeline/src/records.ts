@@ -184,7 +184,7 @@ export function decodeDecisions(
     const list = decisions.get(name);
     if (group === undefined || list === undefined) {
       return fail(
-        `group ${name}: the model has no such group; it has ${[...known.keys()].join(", ")}`,
+        `group ${quote(name)}: the model has no such group; it has ${[...known.keys()].join(", ")}`,
       );
     }
     if (plan?.components !== group.count) {

@@ -1,7 +1,7 @@
 import { spawnSync } from "node:child_process";
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { add, type Executor, input, sum } from "@espalier/graph";
+import { add, type Executor, gather, input, sum } from "@espalier/graph";
 import { conformanceChecks, expectConformance } from "@espalier/graph/testing";
 import { describe, expect, test } from "vitest";
 import { createOnnxExecutor } from "./index.ts";
@@ -87,10 +87,12 @@ describe.each(packages)("sessions of the %s", (name, create) => {
   });
 
   test("errors of ONNX Runtime are told as they are", async () => {
-    const a = input("a", [2]);
-    const program = await executor.compile({ outputs: { twice: add(a, a) } });
-    const wrong = { a: new Float64Array(2) as unknown as Float32Array };
-    await expect(program.run(wrong)).rejects.toMatchObject({ code: "runtime" });
+    const at = input("at", [1], "int64");
+    const row = gather(input("a", [2]), at, 0);
+    const program = await executor.compile({ outputs: { row } });
+    const beyond = program.run({ a: new Float32Array(2), at: BigInt64Array.of(5n) });
+    await expect(beyond).rejects.toMatchObject({ code: "runtime" });
+    await expect(beyond).rejects.toThrow(/out of.* bounds/);
     await program.dispose();
   });
 });

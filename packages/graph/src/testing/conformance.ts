@@ -205,7 +205,7 @@ const contractChecks: readonly ConformanceCheck[] = [
     },
   },
   {
-    name: "feeds that are missing or too long are named",
+    name: "feeds that are missing, too long or of another type are named",
     tolerance,
     run: async (executor) => {
       const program = await executor.compile({
@@ -213,17 +213,23 @@ const contractChecks: readonly ConformanceCheck[] = [
       });
       const feeds = { b: Float32Array.of(1) };
       const messages = await Promise.all(
-        [feeds, { ...feeds, a: new Float32Array(3) }].map((given) =>
-          program.run(given).then(
-            () => "no error",
-            (error) =>
-              EspalierError.isInstance(error, "invalid-argument") ? error.message : error,
-          ),
+        [feeds, { ...feeds, a: new Float32Array(3) }, { ...feeds, a: new BigInt64Array(2) }].map(
+          (given) =>
+            program.run(given).then(
+              () => "no error",
+              (error) =>
+                EspalierError.isInstance(error, "invalid-argument") ? error.message : error,
+            ),
         ),
       );
       await program.dispose();
       expectEqual("missing feed", messages[0], "input a: expected 2 elements, got none");
       expectEqual("long feed", messages[1], "input a: expected 2 elements, got 3");
+      expectEqual(
+        "feed of another type",
+        messages[2],
+        "input a: expected a Float32Array of float32, got BigInt64Array",
+      );
       return [];
     },
   },
