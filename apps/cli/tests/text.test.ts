@@ -93,6 +93,14 @@ describe("an encoder without a head", () => {
 
     const judged = await espalier("evaluate", at("run"), "--data", data, "--format", "json");
     expect(JSON.parse(judged.stdout).accuracy).toBe(evaluation.tuned.accuracy);
+    const exported = await espalier(
+      ...["evaluate", at("run"), "--data", data, "--precision", "fp32", "--format", "json"],
+    );
+    const { accuracy, precision } = JSON.parse(exported.stdout);
+    expect({ accuracy, precision }).toEqual({
+      accuracy: evaluation.tuned.accuracy,
+      precision: "fp32",
+    });
     const latency = ["--keep-latency", "0.5", "-o", at("late")];
     const late = await espalier("prune", at("run"), "--data", data, ...latency);
     expect(late.code).toBe(2);

@@ -1,4 +1,5 @@
 export { type ApplyPlanOptions, applyPlan } from "./apply-plan.ts";
+export { type EvaluateExportOptions, evaluateExport } from "./evaluate-export.ts";
 export type { OnPipelineEvent, PipelineEvent, Stage } from "./events.ts";
 export {
   CALIBRATION_SAMPLES,

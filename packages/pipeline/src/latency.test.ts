@@ -43,6 +43,7 @@ test("nothing is run after an abort, and opened models are disposed of", async (
     run: async () => {
       await setTimeout(1);
       if (++runs === 4) controller.abort();
+      return {};
     },
     dispose: async () => {
       disposed++;

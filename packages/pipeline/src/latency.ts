@@ -64,7 +64,7 @@ export interface Timing {
 
 /** What opens ONNX models. */
 export type OpenModel = (onnx: Uint8Array) => Promise<{
-  run(feeds: Readonly<Record<string, Tensor>>): Promise<unknown>;
+  run(feeds: Readonly<Record<string, Tensor>>): Promise<Readonly<Record<string, Tensor>>>;
   dispose(): Promise<void>;
 }>;
 

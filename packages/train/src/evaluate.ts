@@ -53,36 +53,48 @@ export interface EvaluateOptions {
 export async function evaluate(
   model: Model,
   samples: Samples,
-  {
-    executor,
-    batchSize: wanted,
-    measures: asked = [],
-    classes,
-    signal,
-    onProgress,
-  }: EvaluateOptions,
+  options: EvaluateOptions,
 ): Promise<Evaluation> {
   expectSome(samples.count);
+  const { executor } = options;
   const prepare = (batchSize: number, length: number | undefined) => {
     const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
     const { logits } = graph;
     return { batchSize, constants, outputs: { logits }, peakBytes: cost([logits]).peakBytes };
   };
-  const { batchSize } = fitBatch(executor, Math.min(wanted, samples.count), (size) =>
+  const { batchSize } = fitBatch(executor, Math.min(options.batchSize, samples.count), (size) =>
     prepare(size, longest(samples)),
   );
   const programs = new PerLength((length) => executor.compile(prepare(batchSize, length)));
-  const score = new Score(model);
+  const logitsOf = async (batch: Batch) => {
+    const program = await programs.for(batch);
+    return float32Data((await program.run(batch.feeds)).logits);
+  };
   try {
-    await forEachBatch({ samples, batchSize, signal }, async (batch, start, count) => {
-      const program = await programs.for(batch);
-      const results = await program.run(batch.feeds);
-      score.add(float32Data(results.logits), batch, count);
-      onProgress?.(start + count, samples.count);
-    });
+    return await judge(model, samples, logitsOf, { ...options, batchSize });
   } finally {
     await programs.dispose();
   }
+}
+
+/**
+ * Judges what `logitsOf` puts out, [samples, classes], for batches of all of `samples`, as `evaluate` does.
+ *
+ * @throws EspalierError as `evaluate`.
+ */
+export async function judge(
+  model: Pick<Model, "classes" | "objective">,
+  samples: Samples,
+  logitsOf: (batch: Batch) => Promise<Float32Array>,
+  options: Omit<EvaluateOptions, "executor">,
+): Promise<Evaluation> {
+  expectSome(samples.count);
+  const { batchSize, measures: asked = [], classes, signal, onProgress } = options;
+  const score = new Score(model);
+  await forEachBatch({ samples, batchSize, signal }, async (batch, start, count) => {
+    score.add(await logitsOf(batch), batch, count);
+    onProgress?.(start + count, samples.count);
+  });
   return score.result(asked, classes);
 }
 

@@ -1,5 +1,5 @@
 export { averageModels } from "./average.ts";
-export { type EvaluateOptions, type Evaluation, evaluate } from "./evaluate.ts";
+export { type EvaluateOptions, type Evaluation, evaluate, judge } from "./evaluate.ts";
 export type { AdamWOptions, OptimizerOptions, SgdOptions } from "./optimizer.ts";
 export { trainingOrder } from "./order.ts";
 export { type ReestimateOptions, reestimateStatistics } from "./reestimate.ts";
