@@ -183,6 +183,25 @@ describe("what the top README quotes", async () => {
     );
   });
 
+  test("fidelity of estimators on ResNet-56", async () => {
+    const directory = join(results, "fidelity");
+    const cells = (await readdir(directory)).filter((name) => /^quick-resnet-56-.*seed/.test(name));
+    const measured = await Promise.all(
+      cells.map(async (name) => JSON.parse(await readFile(join(directory, name), "utf8"))),
+    );
+    const mean = (estimator: string, draws: number, key: string, decimals: number) => {
+      const values = measured
+        .filter(({ inputs }) => inputs.estimator === estimator && inputs.draws === draws)
+        .map(({ result }) => result[key]);
+      return meanOf(values).toFixed(decimals);
+    };
+    const of3 = `by ${mean("hutchinson", 3, "rankCorrelation", 2)} in ${mean("hutchinson", 3, "seconds", 1)} s`;
+    const of300 = `reach ${mean("hutchinson", 300, "rankCorrelation", 2)} in ${mean("hutchinson", 300, "seconds", 0)} s`;
+    expect(readme).toContain(
+      `the exact traces take ${mean("exact", 0, "seconds", 1)} s. Three Hutchinson probes, as many as the paper's command line has, rank almost at random, ${of3}; 300, as its function has, ${of300}. \`probe\` has ${mean("probe", 1, "rankCorrelation", 3)} after one draw and ${mean("probe", 1, "seconds", 1)} s`,
+    );
+  });
+
   test("pruning beside Torch-Pruning", async () => {
     const files = await readdir(join(results, "peers"));
     const figures = async (program: string) => {

@@ -216,7 +216,8 @@ export function sensitivitySettings(options: SensitivityOptions): SensitivitySet
     samples,
     coupling,
     ...(kind === undefined ? {} : { kinds: kind }),
-    ...(keepLayer === undefined ? {} : { keepLayers: keepLayer }),
+    // In whichever order, they select the same.
+    ...(keepLayer === undefined ? {} : { keepLayers: [...new Set(keepLayer)].sort() }),
   };
 }
 
@@ -252,10 +253,11 @@ export interface PruneOptions extends SensitivityOptions {
 
 const defaults = defaultPruning({ of: "macs", keep: 0.5 });
 
-export function addHoldOutOption(command: Command): Command {
+/** @param what Says what they are kept from. */
+export function addHoldOutOption(command: Command, what: string): Command {
   return command.option(
     "--hold-out <n>",
-    "training samples held out to watch tuning, at most half of them (default: 5000; texts: 500)",
+    `training samples ${what}, at most half of them (default: 5000; texts: 500)`,
     integer(0),
   );
 }
@@ -319,7 +321,7 @@ export function addPruneOptions(command: Command): Command {
       .option("--plan <file>", "follow this plan instead of making one")
       .option(
         "--scores <run>",
-        "take the scores of this run of prune or sensitivity, of the same model, data and settings",
+        "take the scores of this run of prune or sensitivity, which has to have the same model, data, device, seed, samples held out and settings of scoring",
       ),
   )
     .option("--tune <epochs>", "epochs of tuning", integer(0), tune.epochs)
@@ -356,7 +358,7 @@ export function addPruneOptions(command: Command): Command {
       share,
       0,
     );
-  return addHoldOutOption(planned);
+  return addHoldOutOption(planned, "held out to watch tuning");
 }
 
 /**

@@ -1,5 +1,5 @@
 /** @file Components: what is kept, replaced by an implant, or removed as one. */
-import { EspalierError } from "@espalier/base";
+import { EspalierError, quote } from "@espalier/base";
 import {
   type AdditionPolicy,
   type CoupledParameter,
@@ -39,7 +39,10 @@ export type Decisions = ReadonlyMap<string, readonly Decision[]>;
 export interface ComponentSelection {
   /** Those of other kinds are not. */
   readonly kinds?: readonly ComponentKind[] | undefined;
-  /** Layers, or beginnings of their names such as "layer1", whose components are not. */
+  /**
+   * Layers, or beginnings of their names such as "layer1", whose components are not. Layers that lose
+   * channels together are kept together, and branches that have a kept layer stay.
+   */
   readonly keepLayers?: readonly string[] | undefined;
 }
 
@@ -47,6 +50,8 @@ export interface ComponentSelection {
  * The removable components of `model`, found by following its channels through its graph.
  *
  * @param policy Whether residual branches lose channels "together" or "apart"; see AdditionPolicy.
+ * @throws EspalierError `invalid-argument` for a layer to be kept that has no components, and if none are
+ *   left to be removed.
  */
 export function componentGroups(
   model: Model,
@@ -98,7 +103,7 @@ export function componentGroups(
   const taken = new Map<string, number>();
   const all = [...groups.values()].map((group): ComponentGroup => {
     const first = group.parameters.find((name) => graph.sites.has(name)) ?? group.parameters[0];
-    const layer = layerOf(first);
+    const layer = first.replace(/\.weight$/, "");
     // Parts of a layer that are coupled differently are told apart by a number.
     const repeats = taken.get(layer) ?? 0;
     taken.set(layer, repeats + 1);
@@ -115,37 +120,55 @@ export function componentGroups(
       ),
     };
   });
-  return selectGroups(all, selection);
+  return select(model, graph, all, selection);
 }
 
-/** Those of `groups` that are meant. Layers that lose channels together are kept together. */
-export function selectGroups(
+/** Those of `groups` that are meant. */
+function select(
+  model: Model,
+  graph: ModelGraph,
   groups: readonly ComponentGroup[],
   { kinds, keepLayers = [] }: ComponentSelection,
 ): ComponentGroup[] {
-  return groups.filter(
-    (group) =>
-      (kinds === undefined || kinds.includes(group.kind)) &&
-      !keepLayers.some((layer) => isOfLayer(group, layer)),
+  const ofKind = groups.filter(({ kind }) => kinds === undefined || kinds.includes(kind));
+  if (keepLayers.length === 0) return ofKind;
+  const kept = new Set<ComponentGroup>();
+  for (const layer of keepLayers) {
+    const found = groups.filter((group) => isOfLayer(group, layer));
+    if (found.length === 0) throw unknownLayer(layer, groups);
+    for (const group of found) kept.add(group);
+  }
+  const left = ofKind.filter((group) => !kept.has(group));
+  if (left.length === 0 && ofKind.length > 0) {
+    throw new EspalierError(
+      "invalid-argument",
+      `keep-layer: expected components that may be removed in other layers than ${keepLayers.map(quote).join(", ")}, found none`,
+      { keepLayers },
+    );
+  }
+  const weights = [...kept].flatMap(({ rows }) => rows.map(({ parameter }) => parameter));
+  const takes = (group: ComponentGroup) => {
+    const all = new Map([[group.name, new Array<Decision>(group.count).fill("prune")]]);
+    const { parameters } = model.prune(selectRows(groups, all, graph));
+    return weights.some((weight) => !parameters.has(weight));
+  };
+  return left.map((group) =>
+    group.emptiable && takes(group) ? { ...group, emptiable: false } : group,
   );
 }
 
-/** @throws EspalierError `invalid-argument` for a layer without any of `groups`. */
-export function expectLayers(
-  groups: readonly ComponentGroup[],
-  { keepLayers = [] }: ComponentSelection,
-): void {
-  const unknown = keepLayers.find((layer) => !groups.some((group) => isOfLayer(group, layer)));
-  if (unknown === undefined) return;
-  const known = groups.flatMap(({ rows }) => rows.map(({ parameter }) => layerOf(parameter)));
-  throw new EspalierError(
+function unknownLayer(layer: string, groups: readonly ComponentGroup[]): EspalierError {
+  const layers = groups.flatMap(({ rows }) => rows.map(({ parameter }) => layerOf(parameter)));
+  const known = [...new Set(layers)];
+  const some = known.length > 12 ? [...known.slice(0, 12), "…"] : known;
+  return new EspalierError(
     "invalid-argument",
-    `keep-layer ${unknown}: expected a layer with removable components, or the beginning of its name; there are ${[...new Set(known)].join(", ")}`,
-    { layer: unknown, known },
+    `keep-layer ${quote(layer)}: expected a layer with removable components, or the beginning of its name, such as ${some.join(", ")}`,
+    { layer, known },
   );
 }
 
-const layerOf = (parameter: string) => parameter.replace(/\.weight$/, "");
+const layerOf = (parameter: string) => parameter.replace(/\.(weight|bias)$/, "");
 
 function isOfLayer({ name, rows }: ComponentGroup, layer: string): boolean {
   const names = [name, ...rows.map(({ parameter }) => layerOf(parameter))];

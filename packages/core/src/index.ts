@@ -17,10 +17,8 @@ export {
   countComponents,
   type Decision,
   type Decisions,
-  expectLayers,
   hasRank,
   implantRank,
-  selectGroups,
   selectRows,
   sitesOf,
 } from "./components.ts";

@@ -1,6 +1,6 @@
 /** @file Plans: which components are kept, replaced by implants, or removed, under a budget. */
 import { EspalierError } from "@espalier/base";
-import { cost } from "@espalier/graph";
+import { type AdditionPolicy, cost } from "@espalier/graph";
 import {
   type ComponentGroup,
   type ComponentSelection,
@@ -179,18 +179,18 @@ export function applyDecisions(
 /**
  * What a budget counts of a whole model.
  *
- * @param selection Which components count, of budgets of components.
+ * @param selection Which components count, of budgets of components; coupled "together" by default.
  * @throws EspalierError `invalid-argument` for latency without a way to tell it.
  */
 export function costOf(
   model: Model,
   of: Budget["of"],
   latencyOf?: LatencyOf,
-  selection?: ComponentSelection,
+  { coupling = "together", ...selection }: ComponentSelection & { coupling?: AdditionPolicy } = {},
 ): number {
   switch (of) {
     case "components":
-      return countComponents(componentGroups(model, "together", selection));
+      return countComponents(componentGroups(model, coupling, selection));
     case "latency":
       if (latencyOf !== undefined) return latencyOf(model);
       throw new EspalierError(

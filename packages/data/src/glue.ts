@@ -138,7 +138,7 @@ async function findFolder(directory: string, folders: readonly string[]): Promis
 function numberOf(label: unknown, classes: readonly string[]): number | undefined {
   const value = toNumber(label);
   if (classes.length === 1) return value;
-  const named = classes.indexOf(String(label));
+  const named = typeof label === "string" ? classes.indexOf(label) : -1;
   if (named >= 0) return named;
   const isClass = value !== undefined && Number.isInteger(value) && value in classes;
   return isClass ? value : undefined;

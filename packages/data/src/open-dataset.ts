@@ -73,7 +73,8 @@ const openers: Readonly<Record<string, Opener>> = {
 /**
  * Opens `cifar10`, downloaded and verified once and then cached, `cifar10:DIRECTORY`, files of your
  * own in that data set's format, `imagefolder:DIRECTORY`, images in ImageNet's layout,
- * `textfolder:DIRECTORY`, tables of texts and labels, or a task of GLUE such as `glue/sst2`, from the Hub, or `glue/sst2:DIRECTORY`.
+ * `textfolder:DIRECTORY`, tables of texts and labels, or a task of GLUE such as `glue/sst2`, from the
+ * Hub, or `glue/sst2:DIRECTORY`.
  *
  * @throws EspalierError `invalid-argument` for an unknown name, `missing-file` or `invalid-file`
  * for a directory that lacks files or holds other content, `network` when no source can be reached,

@@ -1,8 +1,10 @@
 /** @file Tables of text: comma- and tab-separated values, lines of JSON, and Parquet. */
+import { isUtf8 } from "node:buffer";
 import {
   describeFileError,
   EspalierError,
   parseJson,
+  quote,
   readBytes,
   statFile,
   throwIfAborted,
@@ -21,7 +23,7 @@ export interface TableOptions {
 }
 
 /** Endings of the files that can be read. */
-export const tableEndings = [".csv", ".tsv", ".jsonl", ".json", ".parquet"] as const;
+export const tableEndings = [".tsv", ".jsonl", ".json", ".parquet", ".csv"] as const;
 
 // Files are read whole. The largest of GLUE's has 80 MB.
 const MOST_BYTES = 2 ** 30;
@@ -52,35 +54,46 @@ export async function readTable(
     return parseJsonLines(path, linesOf(path, bytes));
   }
   const bytes = await readBytes(path);
-  if (path.endsWith(".csv")) return parseCsv(path, textOf(path, bytes));
+  if (path.endsWith(".csv")) return parseCsv(path, bytes);
   const lines = linesOf(path, bytes);
   return path.endsWith(".tsv") ? parseTsv(path, lines, options) : parseJsonLines(path, lines);
 }
 
-/** A byte order mark is dropped. */
-function textOf(path: string, bytes: Uint8Array): string {
+const NO_UTF8 = "expected text in UTF-8";
+
+/** Lines as Python's text files have them: they end in \n, \r\n or \r. A byte order mark is dropped. */
+function linesOf(path: string, bytes: Uint8Array): string[] {
+  let text: string;
   try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch (error) {
     if (!(error instanceof TypeError)) throw describeFileError(error, path, "read");
-    throw new EspalierError("invalid-file", `${path}: expected text in UTF-8`, { path }, error);
+    throw new EspalierError("invalid-file", `${path}: ${NO_UTF8}`, { path }, error);
   }
-}
-
-/** Lines as Python's text files have them: they end in \n, \r\n or \r. */
-function linesOf(path: string, bytes: Uint8Array): string[] {
-  const lines = textOf(path, bytes).split(/\r\n|\r|\n/);
+  const lines = text.split(/\r\n|\r|\n/);
   if (lines.at(-1) === "") lines.pop();
   return lines;
 }
 
 /** Fields may be quoted, and then have commas and line breaks in them (RFC 4180). */
-function parseCsv(path: string, text: string): Row[] {
+function parseCsv(path: string, bytes: Uint8Array): Row[] {
+  const fail = (what: string, cause?: unknown) =>
+    new EspalierError("invalid-file", `${path}: ${what}`, { path }, cause);
+  if (!isUtf8(bytes)) throw fail(NO_UTF8);
+  const columns = (names: readonly string[]) => {
+    const twice = names.find((name, i) => names.indexOf(name) < i);
+    if (twice !== undefined)
+      throw fail(`expected columns of different names, got ${quote(twice)} twice`);
+    return [...names];
+  };
   try {
-    return parse(text, { columns: true, skip_empty_lines: true }) as Row[];
+    return parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length), {
+      ...{ bom: true, columns, skip_empty_lines: true },
+      record_delimiter: ["\r\n", "\n", "\r"],
+    }) as Row[];
   } catch (error) {
     if (!(error instanceof CsvError)) throw error;
-    throw new EspalierError("invalid-file", `${path}: ${error.message}`, { path }, error);
+    throw fail(error.message, error);
   }
 }
 

@@ -1,5 +1,5 @@
 /** @file Labelled texts from tables. */
-import { EspalierError } from "@espalier/base";
+import { EspalierError, quote, show } from "@espalier/base";
 import { readTable, type TableOptions } from "./read-table.ts";
 import type { TextSplit } from "./text-samples.ts";
 
@@ -9,6 +9,9 @@ export interface TextColumns extends TableOptions {
   readonly sentences: readonly (readonly string[])[];
   readonly label: readonly string[];
 }
+
+/** What the columns mean of a table that has them under these names. */
+export type ColumnsOf = (names: readonly string[], path: string) => TextColumns;
 
 /** A row of a table, its label as it is written there. */
 export interface LabelledText {
@@ -22,27 +25,27 @@ export interface LabelledText {
 /**
  * The texts of all tables `paths`.
  *
- * @param columns May follow from the names of a table's columns.
+ * @param columns May follow from the names of the first table's columns.
  * @throws EspalierError `missing-file`, `aborted`, or `invalid-file` naming the file and the row.
  */
 export async function readTexts(
   paths: readonly string[],
-  columns: TextColumns | ((names: readonly string[], path: string) => TextColumns),
+  columns: TextColumns | ColumnsOf,
   signal: AbortSignal | undefined,
 ): Promise<LabelledText[]> {
   const texts: LabelledText[] = [];
+  let known = typeof columns === "function" ? undefined : columns;
   for (const path of paths) {
-    const options = typeof columns === "function" ? {} : columns;
-    const rows = await readTable(path, options, signal);
+    const rows = await readTable(path, known, signal);
     if (rows.length === 0) continue;
-    const { sentences, label } =
-      typeof columns === "function" ? columns(Object.keys(rows[0]), path) : columns;
+    known ??= (columns as ColumnsOf)(Object.keys(rows[0]), path);
+    const { sentences, label } = known;
     for (const [i, row] of rows.entries()) {
       const fail = (what: string) => wrongRow({ path, row: i + 1 }, what);
       const field = (names: readonly string[]) => {
         const name = names.find((each) => row[each] !== undefined);
         if (name !== undefined) return row[name];
-        const found = Object.keys(row).slice(0, 8).join(", ");
+        const found = showNames(Object.keys(row));
         throw fail(`expected a column ${names.join(" or ")}, got ${found}`);
       };
       texts.push({
@@ -76,26 +79,37 @@ export function labelTexts(
   texts: readonly LabelledText[],
   { classes, numberOf }: Labels,
 ): TextSplit {
-  const some = classes.length > 8 ? [...classes.slice(0, 8), "…"] : classes;
-  const expected = classes.length === 1 ? "a number" : some.join(" or ");
+  const expected = classes.length === 1 ? "a number" : showNames(classes, " or ");
   return {
     sentences: texts.map(({ sentences }) => sentences),
     labels: texts.map((text) => {
       const number = numberOf(text.label);
       if (number !== undefined) return number;
-      const label = String(text.label).slice(0, 40);
-      throw wrongRow(text, `label: expected ${expected}, got ${label}`);
+      throw wrongRow(text, `label: expected ${expected}, got ${show(text.label)}`);
     }),
   };
 }
 
-function wrongRow({ path, row }: Pick<LabelledText, "path" | "row">, what: string): EspalierError {
+/** Some of names that come from a file. */
+export function showNames(names: readonly string[], joiner = ", "): string {
+  const some = names
+    .slice(0, 8)
+    .map((name) => (/^[\w #.-]{1,40}$/.test(name) ? name : quote(name)));
+  return [...some, ...(names.length > 8 ? ["…"] : [])].join(joiner);
+}
+
+export function wrongRow(
+  { path, row }: Pick<LabelledText, "path" | "row">,
+  what: string,
+): EspalierError {
   return new EspalierError("invalid-file", `${path}: row ${row}: ${what}`, { path, row });
 }
 
+const NUMBER = /^[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?$/i;
+
 /** A label as a number, if it is one or is written as one. */
 export function toNumber(label: unknown): number | undefined {
-  const written = typeof label === "string" && /^-?\d+(\.\d+)?$/.test(label);
-  const value = written || ["number", "bigint"].includes(typeof label) ? Number(label) : Number.NaN;
+  const isWritten = typeof label === "string" && NUMBER.test(label.trim());
+  const value = isWritten || typeof label === "number" ? Number(label) : Number.NaN;
   return Number.isFinite(value) ? value : undefined;
 }

@@ -1,6 +1,14 @@
 /** @file The contract between graphs and what runs them. */
 import { EspalierError } from "@espalier/base";
-import { type DType, type Shape, sameShape, sizeOf, type TensorData, type Value } from "./value.ts";
+import {
+  type DType,
+  type Shape,
+  sameShape,
+  sizeOf,
+  type TensorData,
+  tensorArrays,
+  type Value,
+} from "./value.ts";
 
 /** A tensor in memory. `data` belongs to the receiver. */
 export interface Tensor {
@@ -77,8 +85,6 @@ export function memoryTensor({ dtype, shape, data }: Tensor): DeviceTensor {
   return { dtype, shape, read: async () => data, dispose: () => {} };
 }
 
-const arrays = { float32: Float32Array, int64: BigInt64Array, bool: Uint8Array } as const;
-
 /** @throws EspalierError `invalid-argument` for a feed that is missing or does not fit the input. */
 export function expectFeed<F extends Feed>(
   { name, dtype, shape }: { readonly name: string; readonly dtype: DType; readonly shape: Shape },
@@ -97,8 +103,9 @@ export function expectFeed<F extends Feed>(
   if (feed?.length !== sizeOf(shape)) {
     throw refuse(`${sizeOf(shape)} elements`, feed?.length ?? "none");
   }
-  if (feed instanceof arrays[dtype]) return feed;
-  throw refuse(`a ${arrays[dtype].name} of ${dtype}`, feed.constructor.name);
+  const array = tensorArrays[dtype];
+  if (feed instanceof array) return feed;
+  throw refuse(`a ${array.name} of ${dtype}`, feed.constructor.name);
 }
 
 /** @throws EspalierError `invalid-argument` for a limit that is no positive number of bytes. */

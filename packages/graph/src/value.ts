@@ -14,6 +14,13 @@ export interface TensorDataTypes {
 }
 export type TensorData = TensorDataTypes[DType];
 
+/** The arrays that tensors are in. */
+export const tensorArrays = {
+  float32: Float32Array,
+  int64: BigInt64Array,
+  bool: Uint8Array,
+} as const;
+
 /** A row-major array of float64, as the reference semantics of operations compute with. */
 export interface NdArray {
   readonly shape: Shape;

@@ -2,7 +2,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { EspalierError } from "@espalier/base";
-import type { Model } from "@espalier/core";
+import { componentGroups, type Model } from "@espalier/core";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { cifarResNet } from "@espalier/vision";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
@@ -106,10 +106,26 @@ describe("layers that are to be kept", () => {
     expect(plan.before.components).toBeLessThan(all.plan.before.components);
   });
 
+  test("keep the branches that they are in", () => {
+    const emptiable = (...keepLayers: string[]) =>
+      componentGroups(model, "apart", { keepLayers })
+        .filter((group) => group.emptiable)
+        .map(({ name }) => name);
+    expect(emptiable()).toEqual(["layer1.0.conv1", "layer2.0.conv1", "layer3.0.conv1"]);
+    expect(emptiable("layer1.0.conv2")).toEqual(["layer2.0.conv1", "layer3.0.conv1"]);
+    const biased = () => componentGroups(model, "apart", { keepLayers: ["conv1.weight"] });
+    expect(biased).toThrow(/^keep-layer "conv1\.weight": expected/);
+  });
+
   test("have to be there", async () => {
     const refused = run("refused", {}, keeping("layer1", "layer"));
     await expect(refused).rejects.toThrow(
-      /^keep-layer layer: expected a layer with removable components, .* there are conv1, /,
+      /^keep-layer "layer": expected a layer with removable components, .*, such as conv1, /,
+    );
+    await expect(
+      run("refused", {}, keeping("conv1", "layer1", "layer2", "layer3")),
+    ).rejects.toThrow(
+      /^keep-layer: expected components that may be removed in other layers than "conv1", /,
     );
     await expect(readdir(at("refused"))).rejects.toThrow("ENOENT");
   });

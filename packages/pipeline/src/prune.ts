@@ -11,7 +11,6 @@ import {
   describePlan,
   drawSamples,
   expectImplantRank,
-  expectLayers,
   expectReachable,
   type Model,
   type ModelSize,
@@ -20,7 +19,6 @@ import {
   type Plan,
   Random,
   type Samples,
-  selectGroups,
   sizeOfModel,
 } from "@espalier/core";
 import {
@@ -52,11 +50,11 @@ import {
   type SensitivityRecord,
 } from "./records.ts";
 import type { RunContext } from "./run-context.ts";
-import { FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
+import { DENSE_MODEL, FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
 import { modelFiles, saveModel } from "./save-model.ts";
 import { roundStream, sensitivityOf, takeScores } from "./score.ts";
 import { budgetShares, type PruneSettings } from "./settings.ts";
-import { type LoadedSource, loadSource, ownDirectory } from "./source.ts";
+import { inputDigest, type LoadedSource, loadSource, ownDirectory } from "./source.ts";
 import type { Task } from "./task.ts";
 import { CURVE, forTask, holdOut, trainInRun } from "./train-in-run.ts";
 
@@ -109,8 +107,7 @@ export interface PruneResult {
   readonly latency: LatencyRecord | undefined;
 }
 
-/** The model trained before it is pruned, and the one straight after. */
-const DENSE_MODEL = "dense";
+/** The model straight after it is pruned. */
 const PRUNED_MODEL = "pruned";
 
 const exportedOnnx = (name: string) => `export/${name}/${onnxFiles.fp32}`;
@@ -124,7 +121,6 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
   const { executor, task } = context;
   const random = new Random(settings.seed);
   const start = startOf(request, context, random);
-  expectPossible(request, task, start);
   const manifest = {
     command: "prune",
     plugins: context.plugins,
@@ -132,6 +128,7 @@ export async function prune(request: PruneRequest, context: RunContext): Promise
     sha256: source.sha256,
     hub: source.hub,
     model: source.model.config,
+    inputDigest: inputDigest(source.model),
     data: task.spec,
     verified: task.verified,
     dataDigest: await task.digest(),
@@ -259,23 +256,34 @@ interface Start {
   readonly scores?: SensitivityRecord | undefined;
 }
 
-/** What the run begins with. @throws EspalierError as `Task.train` and `expectLayers`. */
-function startOf({ source, settings }: PruneRequest, { task }: RunContext, random: Random): Start {
+/**
+ * What the run begins with, if it can.
+ *
+ * @throws EspalierError as `componentGroups` and `Task.train`, and for settings that do not fit.
+ */
+function startOf(request: PruneRequest, { task }: RunContext, random: Random): Start {
+  const { settings, source } = request;
+  const { sensitivity, tune, tuneDense = tune } = settings;
   const model = settings.tuneDense ? forTask(source.model, task, random) : source.model;
-  const all = componentGroups(model, settings.sensitivity.coupling);
-  expectLayers(all, settings.sensitivity);
-  return {
-    model,
-    groups: selectGroups(all, settings.sensitivity),
-    ...holdOut(task.train(model), settings.tune.validation, random),
-  };
+  const groups = componentGroups(model, sensitivity.coupling, sensitivity);
+  // Before texts are made tokens, which takes a while.
+  expectPossible(request, task, model, groups);
+  const samples = holdOut(task.train(model), tune.validation, random);
+  for (const { epochs, batchSize } of [tune, tuneDense]) {
+    if (epochs > 0) expectBatch(samples.training, batchSize);
+  }
+  return { model, groups, ...samples };
 }
 
-/** What can be said before anything is begun, and would otherwise be found out after scoring. */
-function expectPossible(request: PruneRequest, task: Task, start: Start): void {
+/** What would otherwise be found out after scoring. */
+function expectPossible(
+  request: PruneRequest,
+  task: Task,
+  model: Model,
+  groups: readonly ComponentGroup[],
+): void {
   const { settings, timing } = request;
-  const { model, groups, training } = start;
-  const { budget, floor, roundTo, implantRank } = settings.plan;
+  const { floor, roundTo, implantRank } = settings.plan;
   expectImplantRank(groups, implantRank);
   const { epochs, distillation, hiddenDistillation = 0, labelSmoothing } = settings.tune;
   expectSmoothing({ name: task.objective }, labelSmoothing);
@@ -287,9 +295,6 @@ function expectPossible(request: PruneRequest, task: Task, start: Start): void {
   }
   if (epochs > 0 && hiddenDistillation > 0) {
     expectHidden(model, model.build(1, "evaluation"));
-  }
-  for (const { epochs, batchSize } of [settings.tune, settings.tuneDense ?? settings.tune]) {
-    if (epochs > 0) expectBatch(training, batchSize);
   }
   if (isByLatency(request)) {
     if (timing === undefined) {
@@ -305,7 +310,7 @@ function expectPossible(request: PruneRequest, task: Task, start: Start): void {
   } else if (request.plan === undefined && roundTo !== "measured") {
     // Floors of later rounds are shares of what the ones before have left.
     const known = settings.rounds === 1 || floor === 0;
-    if (known) expectReachable(model, groups, { ...settings.plan, budget, roundTo });
+    if (known) expectReachable(model, groups, { ...settings.plan, roundTo });
   }
 }
 

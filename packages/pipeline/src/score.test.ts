@@ -11,6 +11,7 @@ import { type PruneRequest, prune } from "./prune.ts";
 import type { RunContext } from "./run-context.ts";
 import { scoreModel } from "./score.ts";
 import { defaultPruning, type PruneSettings } from "./settings.ts";
+import { loadSource } from "./source.ts";
 import type { Task } from "./task.ts";
 import { trainModel } from "./train-model.ts";
 
@@ -105,6 +106,20 @@ describe("a run with the scores of another", () => {
   });
 });
 
+test("of a model that a run has trained first are scores of that model", async () => {
+  const tuneDense = { ...tune, epochs: 1, batchSize: 8 };
+  await run("dense", 0.5, {}, { tuneDense });
+  const trained = await loadSource(at("dense/dense"), [cifarResNet]);
+  const again = { source: trained, sourceName: "dense" };
+  await run("first", 0.3, again);
+  expect(measures(await run("second", 0.3, { ...again, scores: at("dense") }))).toBe(false);
+  expect(await read("second/sensitivity.json")).toBe(await read("first/sensitivity.json"));
+  await expect(run("third", 0.3, { scores: at("dense") })).rejects.toThrow(/had sha256/);
+  await expect(run("third", 0.3, { scores: at("dense") }, { tuneDense })).rejects.toThrow(
+    /^scores: expected a model that has scores, got one that is to be trained first/,
+  );
+});
+
 describe("scores are not taken", () => {
   const refused = async (
     message: RegExp,
@@ -134,19 +149,17 @@ describe("scores are not taken", () => {
     ],
     ["seed", /had seed 0, now it is 1$/, { seed: 1 }],
     ["held out samples", /had holdOut 8, now it is 4$/, { tune: { ...tune, validation: 4 } }],
-    [
-      "dense model",
-      /had tuneDense nothing, now it is /,
-      {
-        tuneDense: { ...tune, epochs: 1, batchSize: 8 },
-      },
-    ],
   ])("of another %s", (_, message, settings) => refused(message, {}, settings));
 
   test("of another model, other data and another device", async () => {
     const half = /half\/run\.json: the run to take scores from had /;
     await refused(new RegExp(`${half.source}sha256 "0", now it is "1"$`), {
       source: { ...source, sha256: "1" },
+    });
+    const preprocessing = { ...model.preprocessing, mean: [0, 0, 1] } as Model["preprocessing"];
+    const shifted = Object.create(model, { preprocessing: { value: preprocessing } }) as Model;
+    await refused(new RegExp(`${half.source}inputDigest `), {
+      source: { ...source, model: shifted },
     });
     const other = { ...task, digest: async () => "other" };
     await refused(/dataDigest "noise", now it is "other"$/, {}, {}, { task: other });
@@ -183,6 +196,14 @@ describe("scores are not taken", () => {
     await refused(/edited\/sensitivity\.json: expected scores and errors of the/, {
       scores: at("edited"),
     });
+    await write({ ...record, metric: "gradient" });
+    await refused(/edited\/sensitivity\.json: expected scores with the metric removal of the run/, {
+      scores: at("edited"),
+    });
+    const rowless = record.groups.map(({ rows: _, ...group }: { rows: unknown }) => group);
+    await write({ ...record, groups: rowless });
+    await run("rowless", 0.3, { scores: at("edited") });
+    expect(JSON.parse(await read("rowless/sensitivity.json")).groups[0].rows).toBeDefined();
     await write({ ...record, metric: "beauty" });
     await refused(/edited\/sensitivity\.json: metric/, { scores: at("edited") });
   });

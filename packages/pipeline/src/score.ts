@@ -1,31 +1,31 @@
 /** @file Scores of a model's components: measured, or taken from a run that has measured them. */
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { EspalierError, readJson } from "@espalier/base";
+import { EspalierError, hashFile, readJson } from "@espalier/base";
 import {
   type ComponentGroup,
   componentGroups,
   drawSamples,
-  expectLayers,
   type Model,
   measureSensitivity,
   Random,
   type Samples,
   type Sensitivity,
-  selectGroups,
 } from "@espalier/core";
 import * as z from "zod";
 import { decodeSensitivity, encodeSensitivity, type SensitivityRecord } from "./records.ts";
 import type { RunContext } from "./run-context.ts";
 import {
+  DENSE_MODEL,
   expectSame,
   MANIFEST,
   type Manifest,
   type OpenRunOptions,
   RunDirectory,
 } from "./run-directory.ts";
-import type { SensitivitySettings } from "./settings.ts";
-import type { LoadedSource } from "./source.ts";
+import { modelFiles } from "./save-model.ts";
+import type { PruneSettings, SensitivitySettings } from "./settings.ts";
+import { inputDigest, type LoadedSource } from "./source.ts";
 import { holdOut } from "./train-in-run.ts";
 
 const SCORES = "sensitivity.json";
@@ -45,7 +45,7 @@ export interface ScoreRequest extends OpenRunOptions {
 /**
  * Scores the components of a model in a run directory, as the first round of `prune` does.
  *
- * @throws EspalierError as `expectLayers`, `RunDirectory.open` and `measureSensitivity`.
+ * @throws EspalierError as `componentGroups`, `Task.train`, `RunDirectory.open` and `measureSensitivity`.
  */
 export async function scoreModel(
   request: ScoreRequest,
@@ -53,9 +53,9 @@ export async function scoreModel(
 ): Promise<{ readonly directory: string; readonly sensitivity: Sensitivity }> {
   const { source, settings, seed, batchSize } = request;
   const { executor, task } = context;
-  const all = componentGroups(source.model, settings.coupling);
-  expectLayers(all, settings);
-  const groups = selectGroups(all, settings);
+  const groups = componentGroups(source.model, settings.coupling, settings);
+  const random = new Random(seed);
+  const { training } = holdOut(task.train(source.model), request.holdOut, random);
   const run = await RunDirectory.open(
     request.directory,
     {
@@ -65,6 +65,7 @@ export async function scoreModel(
       sha256: source.sha256,
       hub: source.hub,
       model: source.model.config,
+      inputDigest: inputDigest(source.model),
       data: task.spec,
       verified: task.verified,
       dataDigest: await task.digest(),
@@ -78,12 +79,9 @@ export async function scoreModel(
     [source.path, task.directory].filter((path) => path !== undefined),
   );
   try {
-    const random = new Random(seed);
-    const measure = () => {
-      const { training } = holdOut(task.train(source.model), request.holdOut, random);
-      const stream = roundStream(random, 1);
-      return sensitivityOf(source.model, training, settings, batchSize, stream, context);
-    };
+    const stream = roundStream(random, 1);
+    const measure = () =>
+      sensitivityOf(source.model, training, settings, batchSize, stream, context);
     const record = await run.json(SCORES, measure);
     return {
       directory: run.path,
@@ -132,20 +130,24 @@ export async function sensitivityOf(
 }
 
 // What the first round's scores follow from; batches change them by rounding alone.
-const measured = { sha256: z.string(), model: z.unknown(), dataDigest: z.string() };
+const common = {
+  sha256: z.string(),
+  model: z.unknown(),
+  inputDigest: z.string(),
+  dataDigest: z.string(),
+  executor: z.string(),
+};
 const origin = z.discriminatedUnion("command", [
   z.object({
-    ...measured,
+    ...common,
     command: z.literal("sensitivity"),
-    executor: z.string(),
     settings: z.unknown(),
     holdOut: z.number(),
     seed: z.number(),
   }),
   z.object({
-    ...measured,
+    ...common,
     command: z.literal("prune"),
-    executor: z.string(),
     settings: z.object({
       sensitivity: z.unknown(),
       tune: z.object({ validation: z.number() }),
@@ -155,24 +157,34 @@ const origin = z.discriminatedUnion("command", [
   }),
 ]);
 
-function originOf(manifest: Manifest, path: string): Manifest {
+/** What the scores of the run in `directory` follow from, by its manifest. */
+async function originOf(manifest: Manifest, directory: string): Promise<Manifest> {
+  const path = join(directory, MANIFEST);
   const { data, error } = origin.safeParse(manifest);
   if (data === undefined) {
     const [{ path: keys, message }] = error.issues;
     throw new EspalierError(
       "invalid-file",
-      `${path}: expected a run of prune or sensitivity, whose scores could be taken; ${keys.join(".")}: ${message}`,
+      `${path}: expected a run of prune or sensitivity, of this version, whose scores could be taken; ${keys.join(".")}: ${message}`,
       { path },
     );
   }
-  const { sha256, model, dataDigest, executor } = data;
-  const common = { sha256, model, dataDigest, executor };
+  const { sha256, model, inputDigest, dataDigest, executor } = data;
+  const source = { sha256, model };
+  const others = { inputDigest, dataDigest, executor };
   if (data.command === "sensitivity") {
     const { settings: sensitivity, holdOut, seed } = data;
-    return { ...common, sensitivity, holdOut, seed };
+    return { ...source, ...others, sensitivity, holdOut, seed };
   }
   const { sensitivity, tune, tuneDense, seed } = data.settings;
-  return { ...common, sensitivity, holdOut: tune.validation, seed, tuneDense };
+  const scored = tuneDense === undefined ? source : await trainedDense(directory);
+  return { ...scored, ...others, sensitivity, holdOut: tune.validation, seed };
+}
+
+/** The model that a run has trained before scoring it, as it would be the source of another. */
+async function trainedDense(directory: string): Promise<Manifest> {
+  const [config, weights] = modelFiles(join(directory, DENSE_MODEL));
+  return { sha256: await hashFile(weights, "sha256"), model: await readJson(config) };
 }
 
 /**
@@ -183,12 +195,20 @@ function originOf(manifest: Manifest, path: string): Manifest {
  */
 export async function takeScores(
   directory: string,
-  manifest: Manifest,
+  manifest: Manifest & { readonly settings: PruneSettings },
   groups: readonly ComponentGroup[],
 ): Promise<SensitivityRecord> {
+  const { sensitivity, tuneDense } = manifest.settings;
+  if (tuneDense !== undefined) {
+    throw new EspalierError(
+      "invalid-argument",
+      `scores: expected a model that has scores, got one that is to be trained first; after a run with tune-dense its directory ${DENSE_MODEL} is such a model`,
+    );
+  }
   const manifestPath = join(directory, MANIFEST);
-  const before = originOf((await readJson(manifestPath)) as Manifest, manifestPath);
-  expectSame(manifestPath, before, originOf(manifest, MANIFEST), "the run to take scores from");
+  const before = await originOf((await readJson(manifestPath)) as Manifest, directory);
+  const now = await originOf(manifest, "");
+  expectSame(manifestPath, before, now, "the run to take scores from");
   const path = [SCORES, join("rounds", "1", SCORES)]
     .map((name) => join(directory, name))
     .find((each) => existsSync(each));
@@ -200,6 +220,15 @@ export async function takeScores(
     );
   }
   const record = await readJson(path);
-  decodeSensitivity(record, groups, path);
-  return record as SensitivityRecord;
+  const decoded = decodeSensitivity(record, groups, path);
+  for (const key of ["metric", "coupling", "temperature"] as const) {
+    if (decoded[key] === sensitivity[key]) continue;
+    throw new EspalierError(
+      "invalid-file",
+      `${path}: expected scores with the ${key} ${sensitivity[key]} of the run, got ${decoded[key]}`,
+      { path },
+    );
+  }
+  // In the order in which they were written.
+  return { ...(record as SensitivityRecord), ...encodeSensitivity(decoded) };
 }

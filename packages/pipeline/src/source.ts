@@ -1,5 +1,6 @@
 /** @file Where models come from: checkpoints, saved models, runs. */
 
+import { createHash } from "node:crypto";
 import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { EspalierError, hashFile, readBytes, readJson } from "@espalier/base";
@@ -20,6 +21,14 @@ export interface LoadedSource {
   readonly sha256: string;
   /** Of models from the Hub: OWNER/NAME@COMMIT. */
   readonly hub?: string | undefined;
+}
+
+/**
+ * SHA-256, hexadecimal, of how samples become the model's inputs, which its weights say nothing of: a
+ * tokenizer and what it cuts, or means and deviations of images.
+ */
+export function inputDigest({ preprocessing }: Model): string {
+  return createHash("sha256").update(JSON.stringify(preprocessing)).digest("hex");
 }
 
 export interface LoadOptions {

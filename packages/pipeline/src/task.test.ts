@@ -33,7 +33,6 @@ describe("the classes of a task in a model", () => {
     expect(labelsOf(mnli, ofTexts("0", "1", "2"))).toBeUndefined();
     const numbered = task("reviews", "0", "1");
     expect(labelsOf(numbered, ofTexts("NEGATIVE", "POSITIVE"))).toBeUndefined();
-    expect(() => labelsOf(numbered, ofTexts("no", "yes", "maybe"))).toThrow("got one of 3");
   });
 
   test("of texts are those of another task where names differ", () => {
@@ -52,6 +51,18 @@ describe("the classes of a task in a model", () => {
     expect(() => labelsOf(pets, ofImages("dog", "cat"))).toThrow(
       "expected a model of the 2 classes of imagefolder (cat, hound), got one of 2 (dog, cat)",
     );
+  });
+
+  test("are told apart by what others leave out, where that is all there is", () => {
+    const grades = ["A", "A-", "B"];
+    expect(labelsOf(task("essays", ...grades), ofTexts(...grades))).toBeUndefined();
+    expect(labelsOf(task("essays", "A-", "A"), ofTexts("A", "A-"))).toEqual([1, 0]);
+    expect(() => labelsOf(task("essays", "A", "A-"), ofTexts("a", "b"))).toThrow("got one of 2");
+  });
+
+  test("that are numbered may be fewer than a model's", () => {
+    expect(labelsOf(task("reviews", "0", "1"), ofTexts("no", "yes", "maybe"))).toBeUndefined();
+    expect(() => labelsOf(task("reviews", "0", "1", "2"), ofTexts("no", "yes"))).toThrow();
   });
 
   test("need a head with as many", () => {

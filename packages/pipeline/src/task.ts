@@ -103,8 +103,9 @@ const plain = (name: string) => name.toLowerCase().replace(/[ _-]/g, "");
 /**
  * The model's label of each class of the data: by name where the model knows all the names, which may
  * be some of its own, and otherwise by position. Folders of images may be called by other names than a
- * model's classes, as ImageNet's are by WordNet's numbers; the classes of a task of texts are always
- * called the same, so that a model of other names is one of another task.
+ * model's classes, as ImageNet's are by WordNet's numbers. The classes of a task of texts are always
+ * called the same, so that a model of other names is one of another task, unless one side has numbers
+ * alone; texts that are numbered may lack the model's last classes.
  *
  * @throws EspalierError `mismatched-model`.
  */
@@ -121,8 +122,7 @@ export function labelsOf(
       { expected: objective, actual },
     );
   }
-  const names = known.map(plain);
-  const labels = classes.map((each) => names.indexOf(plain(each)));
+  const labels = positions(classes, known);
   if (!labels.includes(-1)) return labels.every((label, i) => label === i) ? undefined : labels;
   if (known.length === 0) {
     throw new EspalierError(
@@ -131,6 +131,9 @@ export function labelsOf(
       { expected: classes.length, actual: 0 },
     );
   }
+  const isNumbered = classes.length > 1 && classes.every((each, i) => each === String(i));
+  if (preprocessing.kind === "text" && isNumbered && classes.length < known.length)
+    return undefined;
   const others =
     preprocessing.kind === "text" && classes.length > 1
       ? ![known, classes].some((names) => names.every(isPlaceholder))
@@ -143,6 +146,17 @@ export function labelsOf(
     `expected a model of the ${classes.length} classes of ${name} (${some(classes)}), got one of ${known.length} (${some(known)})`,
     { expected: classes, actual: known },
   );
+}
+
+/** Where each of `names` is in `known`, -1 if it is not: as it is written, or else as others write it. */
+function positions(names: readonly string[], known: readonly string[]): number[] {
+  const exact = names.map((name) => known.indexOf(name));
+  if (!exact.includes(-1)) return exact;
+  const [ours, theirs] = [names.map(plain), known.map(plain)];
+  // Grades such as "A" and "A-" are told apart by what is not plain.
+  const isUnique = (name: string) =>
+    [ours, theirs].every((list) => list.indexOf(name) === list.lastIndexOf(name));
+  return ours.every(isUnique) ? ours.map((name) => theirs.indexOf(name)) : exact;
 }
 
 function relabel(samples: Samples, labels: readonly number[] | undefined): Samples {

@@ -114,7 +114,9 @@ function optionsOf(run: string, manifest: RunManifest): string[] | undefined {
     case "prune":
       return pruneOptionsOf(run, manifest);
     case "sensitivity": {
-      const { settings, seed, batchSize, holdOut = 0 } = manifest;
+      const { settings, seed, batchSize, holdOut } = manifest;
+      // Earlier versions drew other samples.
+      if (holdOut === undefined) return undefined;
       const given = select(new Map(Object.entries(settings)), sensitivityOptions);
       const others = { "--hold-out": holdOut, "--seed": seed, "--batch-size": batchSize };
       return given && [...given, ...Object.entries(others).flat().map(String)];

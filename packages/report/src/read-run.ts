@@ -83,7 +83,7 @@ export interface SensitivityManifest extends CommonManifest {
   readonly sha256: string;
   readonly seed: number;
   readonly batchSize: number;
-  /** Runs of earlier versions held out nothing. */
+  /** Runs of earlier versions held out nothing, and do not say so. */
   readonly holdOut?: number | undefined;
 }
 

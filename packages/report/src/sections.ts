@@ -274,6 +274,9 @@ function reproduce({ manifest, command, run }: Summary): Content {
         ];
   general.push(["data", manifest.data], ["executor", manifest.executor]);
   if ("seed" in manifest) general.push(["seed", manifest.seed]);
+  if ("holdOut" in manifest && manifest.holdOut !== undefined) {
+    general.push(["held out", manifest.holdOut]);
+  }
   if ("batchSize" in manifest) general.push(["batch size", manifest.batchSize]);
   const groups = new Map<string, [string, Content][]>([["run", general]]);
   for (const [path, value] of flattenSettings(manifest.settings)) {

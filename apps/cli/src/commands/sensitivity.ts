@@ -39,7 +39,10 @@ export function registerSensitivity(program: Command, signal: AbortSignal): void
     .addArgument(sourceArgument)
     .description("Scores every component of a model: how much is lost without it.")
     .requiredOption("--data <data>", dataForms);
-  const scoring = addHoldOutOption(addSensitivityOptions(addRunOptions(addPluginOption(command))));
+  const scoring = addHoldOutOption(
+    addSensitivityOptions(addRunOptions(addPluginOption(command))),
+    "left out, as prune holds them out",
+  );
   addCommonOptions(scoring)
     .addHelpText(
       "after",

@@ -14,7 +14,7 @@ import {
   TensorProto_DataLocation,
   type ValueInfoProto,
 } from "onnx-buf";
-import { type DType, sizeOf, type TensorData } from "../value.ts";
+import { type DType, sizeOf, type TensorData, tensorArrays } from "../value.ts";
 import type { OnnxAttribute, OnnxGraph, OnnxNode, OnnxPort, OnnxTensor } from "./builder.ts";
 import { FLOAT_ATTRIBUTES, OPSET, onnxDataTypes } from "./encode.ts";
 import { type Fail, failIn } from "./invalid-file.ts";
@@ -207,7 +207,7 @@ function decodeData(tensor: TensorProto, dtype: DType): TensorData | undefined {
     if (dtype === "float32") return Float32Array.from(floatData);
     return dtype === "int64" ? BigInt64Array.from(int64Data) : Uint8Array.from(int32Data);
   }
-  const type = { float32: Float32Array, int64: BigInt64Array, bool: Uint8Array }[dtype];
+  const type = tensorArrays[dtype];
   // Copied, since elements must lie at multiples of their size.
   return rawData.length % type.BYTES_PER_ELEMENT === 0
     ? new type(Uint8Array.from(rawData).buffer)
