@@ -220,6 +220,34 @@ test("by kill -9 in the midst of its trainings a run resumes to the same files",
   expect(await digests(at("killed"))).toEqual(expected);
 });
 
+test("texts of one's own, by name or by number, are judged as those of a task are", async () => {
+  const judge = async (data: string) => {
+    const args = ["evaluate", at("run"), "--data", data, "--format", "json", "--no-bars"];
+    const { stdout } = await espalier(...args);
+    const { accuracy, loss } = JSON.parse(stdout);
+    return { accuracy, loss };
+  };
+  const expected = await judge(`glue/sst2:${at("data")}`);
+  for (const [name, labels] of [
+    ["named", ["negative", "positive"]],
+    ["numbered", ["0", "1"]],
+  ] as const) {
+    await mkdir(at(name));
+    for (const [half, file] of [
+      ["train", "train.csv"],
+      ["dev", "val.csv"],
+    ]) {
+      const rows = (await readFile(at(`data/${half}.tsv`), "utf8")).trim().split("\n").slice(1);
+      const lines = rows.map((row) => {
+        const [text, label] = row.split("\t");
+        return `${labels[Number(label)]},"${text}"`;
+      });
+      await writeFile(at(`${name}/${file}`), `label,text\r\n${lines.join("\r\n")}`);
+    }
+    expect(await judge(`textfolder:${at(name)}`), name).toEqual(expected);
+  }
+});
+
 describe("what does not fit together is refused in one line", () => {
   const rows = (extra: string) => `sentence\tlabel\n${"a good film\t1\n".repeat(8)}${extra}`;
 
@@ -251,7 +279,11 @@ describe("what does not fit together is refused in one line", () => {
     ["unsupported", "data", /no model family recognises t5; known families are .*bert.*electra$/],
     ["foreign-tokens", "data", /test: row 1: expected tokens below 8, the vocab_size .*, got 8 /],
     ["judged", "long", /test: row 9: expected at most 32 tokens, the positions .*, got 44; /],
-    ["judged", "unknown", /train\.tsv: row 9: label: expected negative or positive, got neutral$/],
+    [
+      "judged",
+      "unknown",
+      /train\.tsv: row 9: label: expected negative or positive, got "neutral"$/,
+    ],
   ])("%s with %s", async (source, data, message) => {
     const args = ["--data", `glue/sst2:${at(data)}`, "--threads", "1"];
     const { code, stdout, stderr } = await espalier("evaluate", at(source), ...args);
