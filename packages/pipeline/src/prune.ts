@@ -52,9 +52,9 @@ import {
 import type { RunContext } from "./run-context.ts";
 import { DENSE_MODEL, FINAL_MODEL, type OpenRunOptions, RunDirectory } from "./run-directory.ts";
 import { modelFiles, saveModel } from "./save-model.ts";
-import { roundStream, sensitivityOf, takeScores } from "./score.ts";
+import { manifestOf, roundStream, sensitivityOf, takeScores } from "./score.ts";
 import { budgetShares, type PruneSettings } from "./settings.ts";
-import { inputDigest, type LoadedSource, loadSource, ownDirectory } from "./source.ts";
+import { type LoadedSource, loadSource, ownDirectory } from "./source.ts";
 import type { Task } from "./task.ts";
 import { CURVE, forTask, holdOut, trainInRun } from "./train-in-run.ts";
 
@@ -118,21 +118,12 @@ const exportedOnnx = (name: string) => `export/${name}/${onnxFiles.fp32}`;
  */
 export async function prune(request: PruneRequest, context: RunContext): Promise<PruneResult> {
   const { source, settings } = request;
-  const { executor, task } = context;
+  const { task } = context;
   const random = new Random(settings.seed);
   const start = startOf(request, context, random);
   const manifest = {
     command: "prune",
-    plugins: context.plugins,
-    source: request.sourceName,
-    sha256: source.sha256,
-    hub: source.hub,
-    model: source.model.config,
-    inputDigest: inputDigest(source.model),
-    data: task.spec,
-    verified: task.verified,
-    dataDigest: await task.digest(),
-    executor: executor.name,
+    ...(await manifestOf(request, context)),
     settings,
     plan: request.plan?.record,
     // A promise of time is about one machine.

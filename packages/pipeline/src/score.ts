@@ -52,7 +52,7 @@ export async function scoreModel(
   context: RunContext,
 ): Promise<{ readonly directory: string; readonly sensitivity: Sensitivity }> {
   const { source, settings, seed, batchSize } = request;
-  const { executor, task } = context;
+  const { task } = context;
   const groups = componentGroups(source.model, settings.coupling, settings);
   const random = new Random(seed);
   const { training } = holdOut(task.train(source.model), request.holdOut, random);
@@ -60,16 +60,7 @@ export async function scoreModel(
     request.directory,
     {
       command: "sensitivity",
-      plugins: context.plugins,
-      source: request.sourceName,
-      sha256: source.sha256,
-      hub: source.hub,
-      model: source.model.config,
-      inputDigest: inputDigest(source.model),
-      data: task.spec,
-      verified: task.verified,
-      dataDigest: await task.digest(),
-      executor: executor.name,
+      ...(await manifestOf(request, context)),
       settings,
       holdOut: request.holdOut,
       seed,
@@ -90,6 +81,25 @@ export async function scoreModel(
   } finally {
     await run.close();
   }
+}
+
+/** What the manifests of runs that score say of the model, the data and what computes. */
+export async function manifestOf(
+  { source, sourceName }: Pick<ScoreRequest, "source" | "sourceName">,
+  { plugins, task, executor }: RunContext,
+) {
+  return {
+    plugins,
+    source: sourceName,
+    sha256: source.sha256,
+    hub: source.hub,
+    model: source.model.config,
+    inputDigest: inputDigest(source.model),
+    data: task.spec,
+    verified: task.verified,
+    dataDigest: await task.digest(),
+    executor: executor.name,
+  };
 }
 
 /** All randomness of a round's scores and fits. */
