@@ -183,6 +183,22 @@ describe("what the top README quotes", async () => {
     );
   });
 
+  test("ResNet-56 at three tenths of its multiply-accumulates", async () => {
+    const table = await readTable(join(root, "benchmarks/tables/resnet56-cifar10.json"));
+    const rows = rowsOf(await readMeasured(results, table, "quick")).get("cifar10")!;
+    const at = (method: string) =>
+      rows.find(({ cell }) => cell.keep === 0.3 && cell.method === method) ??
+      expect.unreachable(method);
+    const accuracies = (method: string, between = " and ") =>
+      (["pruned", "tuned"] as const)
+        .map((state) => percents(of(at(method), ({ accuracy }) => accuracy[state])))
+        .join(between);
+    const { dense, pruned } = at("removal").results[0].latency[64];
+    expect(readme).toContain(
+      `the default score leaves ${accuracies("removal", " % as pruned and ")} after tuning, in batches of 64 ${(dense / pruned).toFixed(2)} times as fast; gradients ${accuracies("gradient")}, the trace ${accuracies("hessian-trace")}, magnitudes ${accuracies("magnitude")}.`,
+    );
+  });
+
   test("fidelity of estimators on ResNet-56", async () => {
     const directory = join(results, "fidelity");
     const cells = (await readdir(directory)).filter((name) => /^quick-resnet-56-.*seed/.test(name));
