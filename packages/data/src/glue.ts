@@ -113,11 +113,10 @@ export async function openGlue(
 ): Promise<Dataset> {
   const found = await findFolder(directory, [task.folder, name]);
   const { classes } = task;
-  const read = async (names: readonly string[]) =>
-    labelTexts(await readTexts(await findTables(found, names), task, signal), {
-      classes,
-      numberOf: (label) => numberOf(label, classes),
-    });
+  const read = async (names: readonly string[]) => {
+    const { texts } = await readTexts(await findTables(found, names), task, signal);
+    return labelTexts(texts, { classes, numberOf: (label) => numberOf(label, classes) });
+  };
   return textDataset({
     name: `glue/${name}`,
     classes,

@@ -23,7 +23,7 @@ export interface LabelledText {
 }
 
 /**
- * The texts of all tables `paths`.
+ * The texts of all tables `paths`, and which columns they are from.
  *
  * @param columns May follow from the names of the first table's columns.
  * @throws EspalierError `missing-file`, `aborted`, or `invalid-file` naming the file and the row.
@@ -32,7 +32,7 @@ export async function readTexts(
   paths: readonly string[],
   columns: TextColumns | ColumnsOf,
   signal: AbortSignal | undefined,
-): Promise<LabelledText[]> {
+): Promise<{ readonly texts: readonly LabelledText[]; readonly columns: TextColumns }> {
   const texts: LabelledText[] = [];
   let known = typeof columns === "function" ? undefined : columns;
   for (const path of paths) {
@@ -59,11 +59,11 @@ export async function readTexts(
       });
     }
   }
-  if (texts.length === 0) {
+  if (texts.length === 0 || known === undefined) {
     const [path] = paths;
     throw new EspalierError("invalid-file", `${path}: expected rows, got none`, { path });
   }
-  return texts;
+  return { texts, columns: known };
 }
 
 /** What texts are labelled with. */

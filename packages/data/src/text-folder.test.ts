@@ -24,7 +24,7 @@ async function withLabels(train: readonly string[], val = train) {
 
 const columns = { sentences: [["text"]], label: ["label"] };
 const textsOf = async (name: string) => {
-  const texts = await readTexts([join(root, name)], columns, undefined);
+  const { texts } = await readTexts([join(root, name)], columns, undefined);
   return texts.map(({ sentences: [text], label }) => [text, label]);
 };
 
@@ -130,7 +130,7 @@ describe("labels", () => {
       numberOf: (label: unknown) => ["b", "a"].indexOf(`${label}`),
     };
     await write("a.csv", "text,label\nx,a\ny,b\n");
-    const texts = await readTexts([join(root, "a.csv")], columns, undefined);
+    const { texts } = await readTexts([join(root, "a.csv")], columns, undefined);
     expect(labelTexts(texts, labels)).toEqual({ sentences: [["x"], ["y"]], labels: [1, 0] });
   });
 });

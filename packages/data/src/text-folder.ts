@@ -47,15 +47,9 @@ export async function openTextFolder(
   directory: string,
   { signal }: OpenOptions = {},
 ): Promise<Dataset> {
-  let columns: TextColumns | undefined;
-  // All tables have those of the first.
-  const choose = (names: readonly string[], path: string) => {
-    columns ??= columnsOf(names, path);
-    return columns;
-  };
-  const read = async (names: readonly string[]) =>
-    readTexts(await findTables(directory, names), choose, signal);
-  const [train, test] = [await read(HALVES.train), await read(HALVES.test)];
+  const find = (names: readonly string[]) => findTables(directory, names);
+  const { texts: train, columns } = await readTexts(await find(HALVES.train), columnsOf, signal);
+  const { texts: test } = await readTexts(await find(HALVES.test), columns, signal);
   const labels = readLabels(train, test);
   const { classes } = labels;
   const dataset = textDataset({

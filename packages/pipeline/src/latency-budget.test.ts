@@ -14,6 +14,7 @@ import { createOnnxExecutor, openOnnxModel } from "@espalier/runtime-onnx";
 import { cifarResNet } from "@espalier/vision";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { noiseTask } from "../fixtures/noise-task.ts";
 import type { PipelineEvent } from "./events.ts";
 import { createTiming, type Latency, type TimedModel, type Timing } from "./latency.ts";
 import { latencyOutcome, openLatencyTable } from "./latency-budget.ts";
@@ -27,7 +28,6 @@ import { measureLatencyTable, timedModel } from "./measure-latency-table.ts";
 import { type PruneRequest, type PruneResult, prune } from "./prune.ts";
 import { RunDirectory } from "./run-directory.ts";
 import { defaultPruning, type PruneSettings } from "./settings.ts";
-import type { Task } from "./task.ts";
 
 const machine = { processor: "abacus", threads: 1, runtime: "beads 1" };
 
@@ -213,16 +213,7 @@ describe("a table", () => {
 
 const fresh = { resume: false, overwrite: false };
 
-const task: Task = {
-  ...{ name: "noise", spec: "noise", classes: model.classes, verified: false },
-  objective: "classification",
-  classesIn: () => undefined,
-  measures: [],
-  counts: { train: 48, test: 12 },
-  digest: async () => "noise",
-  train: (of) => noiseSamples(of as Model, 48),
-  test: (of) => noiseSamples(of as Model, 12, 2),
-};
+const task = noiseTask(model, noiseSamples);
 
 function request(
   changes: Partial<PruneRequest>,

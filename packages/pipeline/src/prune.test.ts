@@ -7,12 +7,12 @@ import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { cifarResNet } from "@espalier/vision";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { noiseTask } from "../fixtures/noise-task.ts";
 import type { PipelineEvent } from "./events.ts";
 import { type PruneRequest, type PruneResult, prune } from "./prune.ts";
 import type { RunContext } from "./run-context.ts";
 import { defaultPruning, type PruneSettings } from "./settings.ts";
 import { loadSource } from "./source.ts";
-import type { Task } from "./task.ts";
 
 let root: string;
 beforeAll(async () => {
@@ -23,16 +23,7 @@ afterAll(() => rm(root, { recursive: true, force: true }));
 const at = (...names: string[]) => join(root, ...names);
 const model = tinyResNet();
 const executor = createOnnxExecutor({ threads: 1 });
-const task: Task = {
-  ...{ name: "noise", spec: "noise", classes: model.classes, verified: false },
-  objective: "classification",
-  classesIn: () => undefined,
-  measures: [],
-  digest: async () => "noise",
-  counts: { train: 48, test: 12 },
-  train: (of) => noiseSamples(of as Model, 48),
-  test: (of) => noiseSamples(of as Model, 12, 2),
-};
+const task = noiseTask(model, noiseSamples);
 
 /** One epoch after pruning by magnitude, in steps of 16 samples. */
 function run(

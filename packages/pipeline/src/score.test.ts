@@ -6,13 +6,13 @@ import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { cifarResNet } from "@espalier/vision";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { noiseTask } from "../fixtures/noise-task.ts";
 import type { PipelineEvent } from "./events.ts";
 import { type PruneRequest, prune } from "./prune.ts";
 import type { RunContext } from "./run-context.ts";
 import { scoreModel } from "./score.ts";
 import { defaultPruning, type PruneSettings } from "./settings.ts";
 import { loadSource } from "./source.ts";
-import type { Task } from "./task.ts";
 import { trainModel } from "./train-model.ts";
 
 let root: string;
@@ -25,16 +25,7 @@ const at = (...names: string[]) => join(root, ...names);
 const read = (...names: string[]) => readFile(at(...names), "latin1");
 const model = tinyResNet();
 const source = { model, path: "/nowhere/weights", sha256: "0" };
-const task: Task = {
-  ...{ name: "noise", spec: "noise", classes: model.classes, verified: false },
-  objective: "classification",
-  classesIn: () => undefined,
-  measures: [],
-  digest: async () => "noise",
-  counts: { train: 48, test: 12 },
-  train: (of) => noiseSamples(of as Model, 48),
-  test: (of) => noiseSamples(of as Model, 12, 2),
-};
+const task = noiseTask(model, noiseSamples);
 const context: RunContext = {
   families: [cifarResNet],
   executor: createOnnxExecutor({ threads: 1 }),
