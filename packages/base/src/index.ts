@@ -19,4 +19,4 @@ export {
 export { INTERRUPTED, onInterrupt } from "./interrupt.ts";
 export { type JsonLimits, parseJson } from "./json.ts";
 export { type Owner, ownerOf, ownName } from "./owner.ts";
-export { quote, show } from "./quote.ts";
+export { quote, show, showNames } from "./quote.ts";

@@ -12,6 +12,16 @@ export function show(value: unknown): string {
   return printable(cut(JSON.stringify(value) ?? "nothing"));
 }
 
+const MOST_NAMES = 8;
+
+/** Some of `names`, those that are no plain words quoted. */
+export function showNames(names: readonly string[], joiner = ", "): string {
+  const some = names
+    .slice(0, MOST_NAMES)
+    .map((name) => (/^[\w #.-]{1,40}$/.test(name) ? name : quote(name)));
+  return [...some, ...(names.length > MOST_NAMES ? ["…"] : [])].join(joiner);
+}
+
 function cut(text: string): string {
   return text.length > LONGEST ? `${text.slice(0, LONGEST)}…` : text;
 }

@@ -1,5 +1,5 @@
 /** @file Components: what is kept, replaced by an implant, or removed as one. */
-import { EspalierError, quote } from "@espalier/base";
+import { EspalierError, quote, showNames } from "@espalier/base";
 import {
   type AdditionPolicy,
   type CoupledParameter,
@@ -160,10 +160,9 @@ function select(
 function unknownLayer(layer: string, groups: readonly ComponentGroup[]): EspalierError {
   const layers = groups.flatMap(({ rows }) => rows.map(({ parameter }) => layerOf(parameter)));
   const known = [...new Set(layers)];
-  const some = known.length > 12 ? [...known.slice(0, 12), "…"] : known;
   return new EspalierError(
     "invalid-argument",
-    `keep-layer ${quote(layer)}: expected a layer with removable components, or the beginning of its name, such as ${some.join(", ")}`,
+    `keep-layer ${quote(layer)}: expected a layer with removable components, or the beginning of its name, such as ${showNames(known)}`,
     { layer, known },
   );
 }

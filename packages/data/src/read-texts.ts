@@ -1,5 +1,5 @@
 /** @file Labelled texts from tables. */
-import { EspalierError, quote, show } from "@espalier/base";
+import { EspalierError, show, showNames } from "@espalier/base";
 import { readTable, type TableOptions } from "./read-table.ts";
 import type { TextSplit } from "./text-samples.ts";
 
@@ -88,14 +88,6 @@ export function labelTexts(
       throw wrongRow(text, `label: expected ${expected}, got ${show(text.label)}`);
     }),
   };
-}
-
-/** Some of names that come from a file. */
-export function showNames(names: readonly string[], joiner = ", "): string {
-  const some = names
-    .slice(0, 8)
-    .map((name) => (/^[\w #.-]{1,40}$/.test(name) ? name : quote(name)));
-  return [...some, ...(names.length > 8 ? ["…"] : [])].join(joiner);
 }
 
 export function wrongRow(

@@ -1,7 +1,7 @@
 /** @file A folder of texts of one's own: `train.csv` and `val.csv` and the like, with text and label. */
 import { createHash } from "node:crypto";
 import { basename } from "node:path";
-import { EspalierError } from "@espalier/base";
+import { EspalierError, showNames } from "@espalier/base";
 import type { Dataset } from "./dataset.ts";
 import { findTables } from "./find-tables.ts";
 import type { OpenOptions } from "./open-options.ts";
@@ -10,7 +10,6 @@ import {
   type Labels,
   labelTexts,
   readTexts,
-  showNames,
   type TextColumns,
   toNumber,
   wrongRow,
