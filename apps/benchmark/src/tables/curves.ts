@@ -4,6 +4,7 @@ import { methodNames } from "./methods.ts";
 import type { CellResult } from "./results.ts";
 import {
   budgetOf,
+  denseAccuracies,
   groupBy,
   inMillions,
   largestBatch,
@@ -164,20 +165,17 @@ function seriesOf(
   }));
 }
 
-/** The network that everything of ours began with. */
+/** The networks that everything of ours began with. */
 function denseSeries(rows: readonly Row[], key: Cost["key"]): PlotSeries {
   const results = rows.flatMap((row) => row.results);
   const [{ dense }] = results;
-  const accuracy = results.map((result) => result.accuracy.dense);
   return {
     name: "dense",
-    points: [
-      {
-        x: inMillions(dense[key]),
-        y: 100 * meanOf(accuracy),
-        text: `dense\n${percent(accuracy)} %\n${millions([dense.parameters], 3)} M parameters, ${millions([dense.macs])} M MACs`,
-      },
-    ],
+    points: [...denseAccuracies(rows).keys()].map((accuracy) => ({
+      x: inMillions(dense[key]),
+      y: 100 * accuracy,
+      text: `dense\n${percent([accuracy])} %\n${millions([dense.parameters], 3)} M parameters, ${millions([dense.macs])} M MACs`,
+    })),
     scattered: true,
   };
 }

@@ -10,6 +10,7 @@ import { cellsOf } from "./cells.ts";
 import { type Bench, measureTable } from "./measure.ts";
 import { renderPages } from "./pages.ts";
 import { readResult, resultPath } from "./results.ts";
+import { percent } from "./rows.ts";
 import type { Preset, Table } from "./table.ts";
 
 const model = tinyResNet({ widths: [16, 16, 32] });
@@ -172,6 +173,14 @@ test("measures every cell once, and shows means and spreads beside what is publi
   expect(curves).toContain(`${mean.toFixed(2)} ± ${spread.toFixed(2)} % tuned`);
   expect(curves.match(/data-variant="tuned"/g)).toHaveLength(2);
   expect(curves.match(/data-variant="pruned|data-variant="as pruned"/g)).toHaveLength(2);
+
+  // Trained anew on another machine, the dense network is another one.
+  const dense = percent([changed.result.accuracy.dense]);
+  expect(page).toContain(`dense ${dense} % of 24 test samples`);
+  changed.result.accuracy.dense = 0.123;
+  await writeFile(path, JSON.stringify(changed));
+  const both = (await renderPages([table], bench.results, {})).get("README.md")!;
+  expect(both).toContain(`dense 12.30 % (kept 60 %) and ${dense} % (kept 60 %) of 24 test samples`);
 });
 
 test("a cell that was stopped goes on, and ends in the same result", async () => {

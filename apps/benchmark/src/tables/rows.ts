@@ -75,6 +75,21 @@ export const inMillions = (count: number) => count / 1e6;
 export const millions = (values: readonly number[], decimals = 2) =>
   inMillions(meanOf(values)).toFixed(decimals);
 
+/**
+ * The accuracies of the dense networks that rows began with, and the budgets of these: a network that is
+ * trained first is another one after training on another machine, by the rounding of its processor.
+ */
+export function denseAccuracies(rows: readonly Row[]): Map<number, Set<number>> {
+  const budgets = new Map<number, Set<number>>();
+  for (const { cell, results } of rows) {
+    for (const { accuracy } of results) {
+      const own = budgets.get(accuracy.dense) ?? new Set();
+      budgets.set(accuracy.dense, own.add(cell.keep));
+    }
+  }
+  return budgets;
+}
+
 /** What `read` finds in each result of a row. */
 export const of = <T>({ results }: Row, read: (result: CellResult) => T): T[] => results.map(read);
 
