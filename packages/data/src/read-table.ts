@@ -1,5 +1,7 @@
 /** @file Tables of text: comma- and tab-separated values, lines of JSON, and Parquet. */
 import { isUtf8 } from "node:buffer";
+import { pipeline } from "node:stream/promises";
+import { setImmediate } from "node:timers/promises";
 import {
   describeFileError,
   EspalierError,
@@ -9,7 +11,7 @@ import {
   statFile,
   throwIfAborted,
 } from "@espalier/base";
-import { CsvError, parse } from "csv-parse/sync";
+import { CsvError, parse } from "csv-parse";
 import { readParquet } from "./read-parquet.ts";
 
 /** One row: fields by the names of their columns. */
@@ -27,6 +29,8 @@ export const tableEndings = [".tsv", ".jsonl", ".json", ".parquet", ".csv"] as c
 
 // Files are read whole. The largest of GLUE's has 80 MB.
 const MOST_BYTES = 2 ** 30;
+// CSV is read so many bytes at a time, some milliseconds each.
+const PIECE_BYTES = 2 ** 18;
 
 /**
  * The rows of a table.
@@ -54,7 +58,7 @@ export async function readTable(
     return parseJsonLines(path, linesOf(path, bytes));
   }
   const bytes = await readBytes(path);
-  if (path.endsWith(".csv")) return parseCsv(path, bytes);
+  if (path.endsWith(".csv")) return parseCsv(path, bytes, signal);
   const lines = linesOf(path, bytes);
   return path.endsWith(".tsv") ? parseTsv(path, lines, options) : parseJsonLines(path, lines);
 }
@@ -76,7 +80,11 @@ function linesOf(path: string, bytes: Uint8Array): string[] {
 }
 
 /** Fields may be quoted, and then have commas and line breaks in them (RFC 4180). */
-function parseCsv(path: string, bytes: Uint8Array): Row[] {
+async function parseCsv(
+  path: string,
+  bytes: Uint8Array,
+  signal: AbortSignal | undefined,
+): Promise<Row[]> {
   const fail = (what: string, cause?: unknown) =>
     new EspalierError("invalid-file", `${path}: ${what}`, { path }, cause);
   if (!isUtf8(bytes)) throw fail(NO_UTF8);
@@ -86,14 +94,28 @@ function parseCsv(path: string, bytes: Uint8Array): Row[] {
       throw fail(`expected columns of different names, got ${quote(twice)} twice`);
     return [...names];
   };
+  const parser = parse({
+    ...{ bom: true, columns, skip_empty_lines: true },
+    record_delimiter: ["\r\n", "\n", "\r"],
+  });
+  const rows: Row[] = [];
   try {
-    return parse(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length), {
-      ...{ bom: true, columns, skip_empty_lines: true },
-      record_delimiter: ["\r\n", "\n", "\r"],
-    }) as Row[];
+    await pipeline(inPieces(bytes, signal), parser, async (parsed: AsyncIterable<Row>) => {
+      for await (const row of parsed) rows.push(row);
+    });
   } catch (error) {
     if (!(error instanceof CsvError)) throw error;
     throw fail(error.message, error);
+  }
+  return rows;
+}
+
+/** Other events are handled between pieces. */
+async function* inPieces(bytes: Uint8Array, signal: AbortSignal | undefined) {
+  for (let start = 0; start < bytes.length; start += PIECE_BYTES) {
+    throwIfAborted(signal);
+    yield Buffer.from(bytes.subarray(start, start + PIECE_BYTES));
+    await setImmediate();
   }
 }
 

@@ -48,6 +48,20 @@ describe("CSV", () => {
     await expect(textsOf("a.csv")).rejects.toThrow(/a\.csv: expected text in UTF-8$/);
   });
 
+  test("is read in pieces, between which it can be interrupted", async () => {
+    // Longer than a piece, with characters of several bytes at its ends.
+    const long = "äöü€".repeat(40_000);
+    await write("a.csv", `text,label\n${long},x\n${long},y\n`);
+    expect(await textsOf("a.csv")).toEqual([
+      [long, "x"],
+      [long, "y"],
+    ]);
+    const stop = new AbortController();
+    const reading = readTexts([join(root, "a.csv")], columns, stop.signal);
+    stop.abort();
+    await expect(reading).rejects.toMatchObject({ code: "aborted" });
+  });
+
   test.each([
     ['text,label\na "b",x\n', /a\.csv: .*quote/i],
     ['text,label\n"a,x\n', /a\.csv: Quote Not Closed.*line/],
