@@ -9,6 +9,8 @@ import {
   type Metric,
   type Model,
   metrics,
+  type RankBy,
+  rankings,
   type Scope,
   scopes,
 } from "@espalier/core";
@@ -231,7 +233,7 @@ export interface PruneOptions extends SensitivityOptions {
   readonly implantRank?: number;
   readonly implantStart: ImplantStart;
   readonly compensation: Compensation;
-  readonly rank?: "score" | "score-per-cost";
+  readonly rank: RankBy;
   readonly scope: Scope;
   readonly floor: number;
   readonly wholeBranches: boolean;
@@ -295,9 +297,12 @@ export function addPruneOptions(command: Command): Command {
           .default(compensation),
       )
       .addOption(
-        new Option("--rank <by>", "rank by the score alone or by the score per cost saved").choices(
-          ["score", "score-per-cost"],
-        ),
+        new Option(
+          "--rank <by>",
+          "rank by the score alone, per cost that goes when its turn comes, or per cost in the whole network",
+        )
+          .choices(rankings)
+          .default(plan.rankBy),
       )
       .addOption(
         new Option("--scope <scope>", "rank all components together, or within each kind or group")
@@ -485,7 +490,7 @@ export function pruneSettings(options: PruneOptions, model: Model): PruneSetting
       implant,
       ...(implantRank === undefined ? {} : { implantRank }),
       scope,
-      rankBy: options.rank ?? standard.plan.rankBy,
+      rankBy: options.rank,
       floor,
       wholeBranches,
       roundTo,

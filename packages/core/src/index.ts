@@ -84,6 +84,8 @@ export {
   type Plan,
   type PlannedSize,
   type PlanOptions,
+  type RankBy,
+  rankings,
   type Scope,
   scopes,
   sizeOfModel,

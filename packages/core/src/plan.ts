@@ -33,6 +33,16 @@ export type Scope = "global" | "kind" | "group";
 
 export const scopes: readonly Scope[] = ["global", "kind", "group"];
 
+/**
+ * What components are ranked by. "score": their score alone (as HAP does). "score-per-saving": the score
+ * divided by the parameters, multiply-accumulates or milliseconds that go with the component when its
+ * turn comes; what reads or feeds it may have become smaller by then (decision 039). "score-per-cost":
+ * divided by what goes with it while everything else is whole.
+ */
+export type RankBy = "score" | "score-per-saving" | "score-per-cost";
+
+export const rankings: readonly RankBy[] = ["score", "score-per-saving", "score-per-cost"];
+
 export interface PlanOptions {
   readonly budget: Budget;
   /**
@@ -46,11 +56,7 @@ export interface PlanOptions {
    */
   readonly implantRank?: number | undefined;
   readonly scope: Scope;
-  /**
-   * Whether components are ranked by their score alone, or by what it buys: the score divided by
-   * the parameters, multiply-accumulates or milliseconds that go with the component.
-   */
-  readonly rankBy: "score" | "score-per-cost";
+  readonly rankBy: RankBy;
   /** Every group keeps at least this share of its components, and at least one. */
   readonly floor: number;
   /** Groups that can lose all their components, and a branch of the network with them, may do so. */
@@ -88,6 +94,8 @@ export interface Plan {
 const TOLERANCE = 0.01;
 // Of the whole: what a component that saves nothing counts as saving.
 const LEAST_SAVING = 1e-9;
+// Savings are measured anew after this share of the whole is gone. Smaller steps change little (decision 039).
+const STALE_SAVING = 1 / 10;
 // Each attempt to use up the rest of a budget rebuilds the model.
 const FILL_ATTEMPTS = 200;
 
@@ -154,7 +162,7 @@ function goneFrom(
 interface Block {
   readonly group: ComponentGroup;
   readonly indices: readonly number[];
-  /** What is lost with it, divided by what is saved where that is asked for. */
+  /** What is lost with it. */
   readonly score: number;
 }
 
@@ -423,6 +431,30 @@ export function leastSensitiveFirst(scores: ArrayLike<number>): number[] {
   return Array.from(scores, (_, i) => i).sort((a, b) => scores[a] - scores[b]);
 }
 
+/** The blocks that a group may give up, in order. */
+function blocksOf({ group, scores }: Ranked["groups"][number], options: PlanOptions): Block[] {
+  const { count } = group;
+  const removable = count - floorOf(group, options);
+  const size = blockSize(group, options.roundTo);
+  const order = leastSensitiveFirst(scores);
+  const own: Block[] = [];
+  // The first block is smaller where that leaves a multiple.
+  for (let start = 0, end = count % size || size; end <= removable; ) {
+    const indices = order.slice(start, end);
+    own.push({ group, indices, score: indices.reduce((sum, index) => sum + scores[index], 0) });
+    [start, end] = [end, end + size];
+  }
+  return own;
+}
+
+/** The blocks of a group, of which the first have been given up. */
+interface Queue {
+  readonly blocks: readonly Block[];
+  given: number;
+  /** What each component of the next block saves. */
+  saving: number;
+}
+
 /** All blocks that may be given up, the least sensitive first; those of a group are in order. */
 function rank(
   model: Model,
@@ -431,59 +463,82 @@ function rank(
   graph: ModelGraph,
   latencyOf: LatencyOf | undefined,
 ): Block[] {
-  const {
-    budget: { of },
-    rankBy,
-    roundTo,
-    scope,
-  } = options;
-  const byCost = rankBy === "score-per-cost" && of !== "components";
-  const whole = byCost ? costOf(model, of, latencyOf) : 0;
+  const { budget, rankBy, scope } = options;
   const groups = sensitivity.groups.map(({ group }) => group);
-  const blocks = sensitivity.groups.flatMap(({ group, scores }): Block[] => {
-    const { name, count } = group;
-    const removable = count - floorOf(group, options);
-    const size = blockSize(group, roundTo);
-    const first = count % size || size;
-    // What goes with one component, while everything else is whole. Time goes in blocks.
-    const taken = of === "latency" ? first : 1;
-    let perComponent = 1;
-    if (byCost && first <= removable) {
-      const decisions = new Map([
-        [name, Array.from({ length: count }, (_, i): Decision => (i < taken ? "prune" : "keep"))],
-      ]);
-      const without = costOf(model.prune(selectRows(groups, decisions, graph)), of, latencyOf);
-      perComponent = Math.max(whole - without, whole * LEAST_SAVING) / taken;
+  const queues = sensitivity.groups.map(
+    (scored): Queue => ({ blocks: blocksOf(scored, options), given: 0, saving: 1 }),
+  );
+  const decisions = new Map(
+    groups.map(({ name, count }) => [name, new Array<Decision>(count).fill("keep")]),
+  );
+  const give = ({ group, indices }: Pick<Block, "group" | "indices">, decision: Decision) => {
+    for (const index of indices) decisions.get(group.name)![index] = decision;
+  };
+  const costNow = () =>
+    costOf(model.prune(selectRows(groups, decisions, graph)), budget.of, latencyOf);
+  const measureSavings = () => {
+    const before = costNow();
+    for (const queue of queues) {
+      const next = queue.blocks[queue.given];
+      if (next === undefined) continue;
+      // Time goes in blocks.
+      const indices = budget.of === "latency" ? next.indices : next.indices.slice(0, 1);
+      give({ group: next.group, indices }, "prune");
+      queue.saving = Math.max(before - costNow(), whole * LEAST_SAVING) / indices.length;
+      give({ group: next.group, indices }, "keep");
     }
-    const order = leastSensitiveFirst(scores);
-    const own: Block[] = [];
-    // The first block is smaller where that leaves a multiple.
-    for (let start = 0, end = first; end <= removable; ) {
-      const indices = order.slice(start, end);
-      const total = indices.reduce((sum, index) => sum + scores[index], 0);
-      const score = scope === "group" ? end / count : total / (indices.length * perComponent);
-      own.push({ group, indices, score });
-      [start, end] = [end, end + size];
+  };
+  const counts = rankBy !== "score" && scope !== "group" && budget.of !== "components";
+  const whole = counts ? costNow() : 0;
+  if (counts) measureSavings();
+
+  const next = competition(groups, scope);
+  const order: Block[] = [];
+  let saved = 0;
+  for (let queue = next(queues); queue !== undefined; queue = next(queues)) {
+    const block = queue.blocks[queue.given++];
+    order.push(block);
+    give(block, "prune");
+    saved += block.indices.length * queue.saving;
+    if (counts && rankBy === "score-per-saving" && saved >= STALE_SAVING * whole) {
+      measureSavings();
+      saved = 0;
     }
-    return own;
-  });
-  blocks.sort((a, b) => a.score - b.score);
-  return scope === "kind" ? byShareOfKind(blocks, groups) : blocks;
+  }
+  return order;
 }
 
-/** `blocks`, ordered by which share of its kind is gone with each and those before it. */
-function byShareOfKind(blocks: readonly Block[], groups: readonly ComponentGroup[]): Block[] {
+/**
+ * Tells which queue gives up its next block, if any has one: of the rivals by `scope` that of which the
+ * least is gone then, and of its blocks the one that loses least for what it saves.
+ */
+function competition(groups: readonly ComponentGroup[], scope: Scope) {
+  const rivalOf = ({ kind, name }: ComponentGroup) => ({ global: "all", kind, group: name })[scope];
   const totals = new Map<string, number>();
-  for (const { kind, count } of groups) totals.set(kind, (totals.get(kind) ?? 0) + count);
   const gone = new Map<string, number>();
-  return blocks
-    .map((block) => {
-      const { kind } = block.group;
-      gone.set(kind, (gone.get(kind) ?? 0) + block.indices.length);
-      return { block, share: gone.get(kind)! / totals.get(kind)! };
-    })
-    .sort((a, b) => a.share - b.share)
-    .map(({ block }) => block);
+  const add = (to: Map<string, number>, group: ComponentGroup, count: number) =>
+    to.set(rivalOf(group), (to.get(rivalOf(group)) ?? 0) + count);
+  for (const group of groups) add(totals, group, group.count);
+
+  return (queues: readonly Queue[]): Queue | undefined => {
+    const rivals = new Map<string, { queue: Queue; block: Block; score: number }>();
+    for (const queue of queues) {
+      const block = queue.blocks[queue.given];
+      if (block === undefined) continue;
+      const score = block.score / (block.indices.length * queue.saving);
+      const rival = rivalOf(block.group);
+      const leader = rivals.get(rival);
+      if (leader === undefined || score < leader.score) rivals.set(rival, { queue, block, score });
+    }
+    const [first] = [...rivals]
+      .map(([rival, { queue, block, score }]) => {
+        const share = ((gone.get(rival) ?? 0) + block.indices.length) / totals.get(rival)!;
+        return { queue, block, score, share };
+      })
+      .sort((a, b) => a.share - b.share || a.score - b.score);
+    if (first !== undefined) add(gone, first.block.group, first.block.indices.length);
+    return first?.queue;
+  };
 }
 
 /** Gives up `blocks`; the most sensitive of each kind become implants where these are smaller. */

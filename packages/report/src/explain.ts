@@ -1,5 +1,5 @@
 /** @file What numbers mean, in words for those who meet them for the first time. */
-import type { Budget, ComponentKind, Decision, Scope } from "@espalier/core";
+import type { Budget, ComponentKind, Decision, RankBy, Scope } from "@espalier/core";
 import type { LatencyOutcome } from "@espalier/pipeline";
 import { formatCount, formatNumber, formatPercent, formatRatio } from "./format.ts";
 import type {
@@ -94,11 +94,16 @@ export function explainPlan({ budget, reached, rankBy, scope, latency }: PlanSum
     ? explainOutcome(latency)
     : `The budget was to keep ${formatPercent(budget.keep, 1)} of the ${budgetNames[budget.of]}; the plan keeps ${formatPercent(reached, 1)}.`;
   const order =
-    rankBy === "score-per-cost" && budget.of !== "components"
-      ? `Components were ranked by their score divided by the ${budgetNames[budget.of]} that they cost, so one with a low score may stay where it is cheap.`
-      : "Components were ranked by their score.";
+    rankBy === "score" || budget.of === "components"
+      ? "Components were ranked by their score."
+      : `Components were ranked by their score divided by the ${budgetNames[budget.of]} that they ${rankMeanings[rankBy]}, so one with a low score may stay where it is cheap.`;
   return `${goal} ${order} ${scopeMeanings[scope]}`;
 }
+
+const rankMeanings: Readonly<Record<Exclude<RankBy, "score">, string>> = {
+  "score-per-saving": "saved when their turn came",
+  "score-per-cost": "cost in the whole network",
+};
 
 const scopeMeanings: Readonly<Record<Scope, string>> = {
   global: "All groups compete with each other, so some lose much and others little.",

@@ -8,6 +8,7 @@ import {
   type Decision,
   metrics,
   type PlanOptions,
+  rankings,
   scopes,
 } from "@espalier/core";
 import {
@@ -279,7 +280,7 @@ const plan = object<PlanRecord>({
     implant: number,
     implantRank: optional(count),
     scope: oneOf(scopes),
-    rankBy: oneOf(["score", "score-per-cost"]),
+    rankBy: oneOf(rankings),
     floor: number,
     wholeBranches: boolean,
     roundTo: number,

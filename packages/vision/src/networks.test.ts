@@ -12,6 +12,8 @@ import {
   makePlan,
   measureSensitivity,
   Random,
+  type RankBy,
+  type Sensitivity,
   sizeOfModel,
   spearman,
 } from "@espalier/core";
@@ -104,6 +106,44 @@ test("channels that are normalised where they are read are scored by what goes t
   }
   expect(scores).toHaveLength(config.widths[2]);
   expect(spearman(scores, costs)).toBeGreaterThan(0.9);
+});
+
+test("of plans for a budget, those by what components save in their turn give up less", () => {
+  const model = vgg.initialize(
+    { ...vggConfig(11), hidden_sizes: [16, 32, 64, 64, 64] },
+    new Random(0),
+  );
+  const groups = componentGroups(model, "together");
+  const lostBy = (rankBy: RankBy, scores: readonly Float64Array[]) => {
+    const sensitivity: Sensitivity = {
+      ...{ metric: "random", temperature: 1, coupling: "together", samples: 0, draws: 0 },
+      ...{ negative: 0, rankStability: 1 },
+      groups: groups.map((group, i) => ({
+        ...{ group, scores: scores[i], standardErrors: new Float64Array(group.count) },
+      })),
+    };
+    const { decisions, after, before } = makePlan(model, sensitivity, {
+      ...{ budget: { of: "macs", keep: 0.4 }, implant: 0, scope: "kind", rankBy, floor: 0 },
+      ...{ wholeBranches: true, roundTo: 1 },
+    });
+    expect(after.macs / before.macs).toBeGreaterThan(0.39);
+    return groups
+      .flatMap(({ name }, i) => [
+        ...scores[i].filter((_, k) => decisions.get(name)![k] === "prune"),
+      ])
+      .reduce((a, b) => a + b, 0);
+  };
+  // Layers that differ in what they matter, so that some become narrow beside whole ones.
+  const ratios = Array.from({ length: 8 }, (_, seed) => {
+    const random = new Random(seed);
+    const scores = groups.map(({ count, name }) => {
+      const level = Math.exp(2 * random.stream(name).normal());
+      return Float64Array.from({ length: count }, (_, k) => level * (1 + k / count));
+    });
+    return lostBy("score-per-saving", scores) / lostBy("score-per-cost", scores);
+  });
+  expect(Math.max(...ratios)).toBeLessThan(1.02);
+  expect(ratios.reduce((a, b) => a + b) / ratios.length).toBeLessThan(0.97);
 });
 
 describe("parameters and multiply-accumulates equal those of the originals", () => {

@@ -1,5 +1,5 @@
 /** @file The methods that tables compare: what each changes in the settings of a run. */
-import type { Metric } from "@espalier/core";
+import type { Metric, RankBy } from "@espalier/core";
 import { defaultTemperatures, type PruneSettings } from "@espalier/pipeline";
 
 export interface Method {
@@ -10,13 +10,23 @@ export interface Method {
 
 const IMPLANT = 0.1;
 
-function by(metric: Metric, description: string, implant = 0): Method {
+interface Planning {
+  readonly implant?: number;
+  readonly rankBy?: RankBy;
+}
+
+function by(
+  metric: Metric,
+  description: string,
+  // As in `measuredPlan`.
+  { implant = 0, rankBy = "score-per-cost" }: Planning = {},
+): Method {
   return {
     description,
     apply: (settings) => ({
       ...settings,
       sensitivity: { ...settings.sensitivity, metric, temperature: defaultTemperatures[metric] },
-      plan: { ...settings.plan, implant },
+      plan: { ...settings.plan, implant, rankBy },
     }),
   };
 }
@@ -51,15 +61,16 @@ function hap(description: string, implant: number): Method {
 
 const trace = "the relative Hessian trace, Espalier's planning and compensation";
 const removal = "the second-order cost of removal at temperature 4";
+const perSaving = "; what a component saves is measured when its turn comes";
 const implants = `; ${100 * IMPLANT} % of what is given up become implants`;
 
 const byTrace = by("hessian-trace", trace);
 
 export const methods = {
   removal: by("removal", removal),
-  "removal + implant": by("removal", removal + implants, IMPLANT),
+  "removal + implant": by("removal", removal + implants, { implant: IMPLANT }),
   "hessian-trace": byTrace,
-  "hessian-trace + implant": by("hessian-trace", trace + implants, IMPLANT),
+  "hessian-trace + implant": by("hessian-trace", trace + implants, { implant: IMPLANT }),
   "hessian-trace, layers alike": {
     description: `${trace}; every group of components loses the same share`,
     apply: (settings) => {
@@ -78,6 +89,10 @@ export const methods = {
     `the same; ${100 * IMPLANT} % of what is given up become implants that start from zero`,
     IMPLANT,
   ),
+  "removal, per saving": by("removal", removal + perSaving, { rankBy: "score-per-saving" }),
+  "hessian-trace, per saving": by("hessian-trace", trace + perSaving, {
+    rankBy: "score-per-saving",
+  }),
 } as const satisfies Readonly<Record<string, Method>>;
 
 export type MethodName = keyof typeof methods;
