@@ -10,9 +10,14 @@ import {
   selectSamples,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import { defaultPruning, defaultTemperatures, loadSource, type Task } from "@espalier/pipeline";
+import {
+  defaultPlan,
+  defaultPruning,
+  defaultTemperatures,
+  loadSource,
+  type Task,
+} from "@espalier/pipeline";
 import { cifarResNet } from "@espalier/vision";
-import { measuredPlan } from "./measured-plan.ts";
 import { openSubject } from "./subject.ts";
 
 export interface CompensationOptions {
@@ -63,7 +68,7 @@ export async function compensationInputs(source: string): Promise<object> {
   const { sha256 } = await loadSource(source, [cifarResNet]);
   return {
     ...{ sha256, calibration: ENOUGH, temperatures: defaultTemperatures },
-    plan: measuredPlan({ of: "macs", keep: 0.5 }),
+    plan: defaultPlan({ of: "macs", keep: 0.5 }),
   };
 }
 
@@ -112,7 +117,7 @@ export async function measureCompensation(
     const calibration = selectSamples(all, [...Array(place.calibration).keys()]);
     const reestimated = async (model: Model) => judge(await reestimate(model, calibration));
     const sensitivity = await score(metric);
-    const plan = makePlan(dense, sensitivity, measuredPlan({ of: "macs", keep }));
+    const plan = makePlan(dense, sensitivity, defaultPlan({ of: "macs", keep }));
     const groups = sensitivity.groups.map(({ group }) => group);
     const pruned = applyDecisions(dense, groups, plan.decisions);
     const fitted = await compensate(dense, pruned, calibration, {

@@ -15,6 +15,7 @@ import { type Executor, float32Data } from "@espalier/graph";
 import {
   applyPlan,
   CALIBRATION_SAMPLES,
+  defaultPlan,
   defaultPruning,
   exportModel,
   type Latency,
@@ -27,7 +28,6 @@ import {
 } from "@espalier/pipeline";
 import { onnxVersion } from "@espalier/runtime-onnx";
 import { env, pipeline, Tensor } from "@huggingface/transformers";
-import { measuredPlan } from "./measured-plan.ts";
 import { openSubject, type Subject } from "./subject.ts";
 
 export interface ExportsOptions {
@@ -168,7 +168,7 @@ async function modelsOf(
   ] as const) {
     log(`${name}: fitting`);
     const { decisions } = makePlan(dense, sensitivity, {
-      ...measuredPlan({ of: "macs", keep: 0.5 }),
+      ...defaultPlan({ of: "macs", keep: 0.5 }),
       implant,
     });
     const pruned = await applyPlan(dense, groups, decisions, settings, {

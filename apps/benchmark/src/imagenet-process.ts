@@ -17,10 +17,15 @@ import {
   sizeOfModel,
 } from "@espalier/core";
 import { exportOnnx } from "@espalier/graph";
-import { defaultPruning, defaultSensitivity, measureLatencies, openTask } from "@espalier/pipeline";
+import {
+  defaultPlan,
+  defaultPruning,
+  defaultSensitivity,
+  measureLatencies,
+  openTask,
+} from "@espalier/pipeline";
 import { createOnnxExecutor, openOnnxModel } from "@espalier/runtime-onnx";
 import { resNet, resNetConfig } from "@espalier/vision";
-import { measuredPlan } from "./measured-plan.ts";
 
 const [images, threadCount, memory, directory] = process.argv.slice(2);
 const threads = Number(threadCount);
@@ -73,7 +78,7 @@ const scored = await timed(() =>
 const peakBytes = process.resourceUsage().maxRSS * 1024;
 const sensitivity = scored.result;
 const planned = await timed(async () =>
-  makePlan(model, sensitivity, measuredPlan({ of: "parameters", keep: 0.5 })),
+  makePlan(model, sensitivity, defaultPlan({ of: "parameters", keep: 0.5 })),
 );
 log(`plan: ${planned.seconds.toFixed(1)} s`);
 const groups = sensitivity.groups.map(({ group }) => group);

@@ -17,7 +17,13 @@ import {
   spearman,
 } from "@espalier/core";
 import { exportOnnx } from "@espalier/graph";
-import { defaultSensitivity, loadSource, measureLatencies, openTask } from "@espalier/pipeline";
+import {
+  defaultPlan,
+  defaultSensitivity,
+  loadSource,
+  measureLatencies,
+  openTask,
+} from "@espalier/pipeline";
 import { createOnnxExecutor, onnxVersion, openOnnxModel } from "@espalier/runtime-onnx";
 import {
   compileTrainingStep,
@@ -28,7 +34,6 @@ import {
 } from "@espalier/train";
 import { cifarResNet } from "@espalier/vision";
 import * as z from "zod";
-import { measuredPlan } from "./measured-plan.ts";
 import { runOurs, runProgram } from "./program.ts";
 import { median, secondsOf, writeArray, writeParameters } from "./side-by-side.ts";
 import { traceOptions } from "./trace-options.ts";
@@ -215,7 +220,7 @@ async function prunedSpeedUp({ resnet56, threads }: SpeedOptions, training: Samp
   const results = [];
   for (const roundTo of [1, 8, 16]) {
     const plan = makePlan(model, sensitivity, {
-      ...measuredPlan({ of: "macs", keep: 0.5 }),
+      ...defaultPlan({ of: "macs", keep: 0.5 }),
       roundTo,
     });
     const pruned = applyDecisions(

@@ -9,9 +9,8 @@ import {
   sizeOfModel,
 } from "@espalier/core";
 import type { Executor } from "@espalier/graph";
-import { defaultTemperatures, loadSource, type Task } from "@espalier/pipeline";
+import { defaultPlan, defaultTemperatures, loadSource, type Task } from "@espalier/pipeline";
 import { cifarResNet } from "@espalier/vision";
-import { measuredPlan } from "./measured-plan.ts";
 import { openSubject, type Subject } from "./subject.ts";
 
 export interface UntunedOptions {
@@ -152,7 +151,7 @@ async function openContender(
         : score(model, setting, by, round));
       const { of, rankBy } = setting;
       const plan = makePlan(model, sensitivity, {
-        ...measuredPlan({ of, keep }),
+        ...defaultPlan({ of, keep }),
         rankBy,
         // Channel by channel, so that metrics are compared rather than rounding.
         wholeBranches: false,
@@ -173,7 +172,7 @@ export async function untunedInputs(sources: UntunedOptions["sources"]): Promise
   for (const [name, source] of Object.entries(sources)) {
     files[name] = (await loadSource(source, [cifarResNet])).sha256;
   }
-  return { files, settings, plan: measuredPlan({ of: "macs", keep: 0.5 }) };
+  return { files, settings, plan: defaultPlan({ of: "macs", keep: 0.5 }) };
 }
 
 /** Measures every cell that is not known yet; all cells. */

@@ -98,7 +98,7 @@ export function defaultPlan(budget: Budget): PlanOptions {
     budget,
     implant: 0,
     scope: "kind",
-    rankBy: "score-per-saving",
+    rankBy: "score-per-cost",
     floor: 0,
     wholeBranches: true,
     roundTo: ROUND_TO,

@@ -4,7 +4,7 @@ import { methodNames } from "./methods.ts";
 import type { CellResult } from "./results.ts";
 import {
   budgetOf,
-  denseAccuracies,
+  byDenseAccuracy,
   groupBy,
   inMillions,
   largestBatch,
@@ -171,7 +171,7 @@ function denseSeries(rows: readonly Row[], key: Cost["key"]): PlotSeries {
   const [{ dense }] = results;
   return {
     name: "dense",
-    points: [...denseAccuracies(rows).keys()].map((accuracy) => ({
+    points: [...byDenseAccuracy(rows).keys()].map((accuracy) => ({
       x: inMillions(dense[key]),
       y: 100 * accuracy,
       text: `dense\n${percent([accuracy])} %\n${millions([dense.parameters], 3)} M parameters, ${millions([dense.macs])} M MACs`,

@@ -1,5 +1,5 @@
 /** @file The methods that tables compare: what each changes in the settings of a run. */
-import type { Metric, RankBy } from "@espalier/core";
+import type { Metric, PlanOptions } from "@espalier/core";
 import { defaultTemperatures, type PruneSettings } from "@espalier/pipeline";
 
 export interface Method {
@@ -10,23 +10,17 @@ export interface Method {
 
 const IMPLANT = 0.1;
 
-interface Planning {
-  readonly implant?: number;
-  readonly rankBy?: RankBy;
-}
-
 function by(
   metric: Metric,
   description: string,
-  // As in `measuredPlan`.
-  { implant = 0, rankBy = "score-per-cost" }: Planning = {},
+  plan: Partial<Pick<PlanOptions, "implant" | "rankBy">> = {},
 ): Method {
   return {
     description,
     apply: (settings) => ({
       ...settings,
       sensitivity: { ...settings.sensitivity, metric, temperature: defaultTemperatures[metric] },
-      plan: { ...settings.plan, implant, rankBy },
+      plan: { ...settings.plan, implant: 0, ...plan },
     }),
   };
 }

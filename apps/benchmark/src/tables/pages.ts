@@ -9,7 +9,7 @@ import { peersSection } from "./peers.ts";
 import { pruningPeersSection } from "./pruning-peers.ts";
 import {
   budgetOf,
-  denseAccuracies,
+  byDenseAccuracy,
   largestBatch,
   type Measured,
   meanOf,
@@ -157,10 +157,10 @@ function publishedTable(rows: readonly Published[]): string {
 function describeData(rows: readonly Row[]): string {
   const results = rows.flatMap((row) => row.results);
   const [{ dense, data: samples, epochs }] = results;
-  const accuracies = denseAccuracies(rows);
-  const accuracy = [...accuracies].map(([share, keeps]) => {
-    const budgets = [...keeps].map((keep) => `${100 * keep} %`).join(", ");
-    return `${percent([share])} %${accuracies.size === 1 ? "" : ` (kept ${budgets})`}`;
+  const [[accuracy], ...others] = byDenseAccuracy(rows);
+  const exceptions = others.map(([share, own]) => {
+    const names = own.map(({ cell: { keep, method } }) => `${method} (${100 * keep} %)`);
+    return ` From a dense network of ${percent([share])} %: ${names.join("; ")}.`;
   });
   const batches = new Set(results.flatMap(({ latency }) => Object.keys(latency)));
   const times = [...batches].map((batch) => {
@@ -172,7 +172,7 @@ function describeData(rows: readonly Row[]): string {
       [machine.processor, `${machine.threads} threads`, machine.runtime].join(", "),
     ),
   );
-  return `dense ${accuracy.join(" and ")} of ${samples.test.toLocaleString("en")} test samples, ${(dense.parameters / 1e6).toFixed(3)} M parameters, ${(dense.macs / 1e6).toFixed(2)} M MACs${times.join("")}; tuned on ${samples.train.toLocaleString("en")} training samples, ${epochs} ${epochs === 1 ? "epoch" : "epochs"}. ${[...machines].join("; ")}.${samples.verified ? "" : " The files are not those of the published data set, or have no checksums."}`;
+  return `dense ${percent([accuracy])} % of ${samples.test.toLocaleString("en")} test samples, ${(dense.parameters / 1e6).toFixed(3)} M parameters, ${(dense.macs / 1e6).toFixed(2)} M MACs${times.join("")}; tuned on ${samples.train.toLocaleString("en")} training samples, ${epochs} ${epochs === 1 ? "epoch" : "epochs"}. ${[...machines].join("; ")}.${samples.verified ? "" : " The files are not those of the published data set, or have no checksums."}${exceptions.join("")}`;
 }
 
 /** What a preset has left: its part of the page, and the plots in it. */

@@ -76,18 +76,17 @@ export const millions = (values: readonly number[], decimals = 2) =>
   inMillions(meanOf(values)).toFixed(decimals);
 
 /**
- * The accuracies of the dense networks that rows began with, and the budgets of these: a network that is
- * trained first is another one after training on another machine, by the rounding of its processor.
+ * The rows of each dense network that some began with, by its accuracy, those of most rows first: a network
+ * that is trained first is another one after training on another machine, by the rounding of its processor.
  */
-export function denseAccuracies(rows: readonly Row[]): Map<number, Set<number>> {
-  const budgets = new Map<number, Set<number>>();
-  for (const { cell, results } of rows) {
-    for (const { accuracy } of results) {
-      const own = budgets.get(accuracy.dense) ?? new Set();
-      budgets.set(accuracy.dense, own.add(cell.keep));
+export function byDenseAccuracy(rows: readonly Row[]): Map<number, Row[]> {
+  const networks = new Map<number, Row[]>();
+  for (const row of rows) {
+    for (const accuracy of new Set(of(row, (result) => result.accuracy.dense))) {
+      networks.set(accuracy, [...(networks.get(accuracy) ?? []), row]);
     }
   }
-  return budgets;
+  return new Map([...networks].sort(([, a], [, b]) => b.length - a.length));
 }
 
 /** What `read` finds in each result of a row. */
