@@ -117,12 +117,12 @@ describe("directories", () => {
     const file = join(directory, "file");
     await writeFile(file, "");
     const below = join(file, "below");
-    for (const failing of [
-      writeDirectoryAtomic(below, async () => {}),
-      movePath(directory, below),
-      listDirectory(file),
+    for (const fail of [
+      () => writeDirectoryAtomic(below, async () => {}),
+      () => movePath(directory, below),
+      () => listDirectory(file),
     ]) {
-      const error = await failing.catch((caught: unknown) => caught);
+      const error = await fail().catch((caught: unknown) => caught);
       expect(EspalierError.isInstance(error)).toBe(true);
       expect((error as Error).message).toContain(file);
     }
