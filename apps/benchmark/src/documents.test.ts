@@ -199,6 +199,29 @@ describe("what the top README quotes", async () => {
     );
   });
 
+  test("what decision 039 compares", async () => {
+    const decision = await readFile(
+      join(root, "docs/decisions/039-what-a-component-saves.md"),
+      "utf8",
+    );
+    for (const [name, network, method, after] of [
+      ["resnet56", "ResNet-56, 94.37 %", "hessian-trace", ""],
+      ["resnet20", "ResNet-20, 92.60 %", "hessian-trace", " (three seeds)"],
+      ["vgg16", "VGG-16, two trainings of 82.26 and 82.85 %", "removal", ""],
+    ]) {
+      const table = await readTable(join(root, `benchmarks/tables/${name}-cifar10.json`));
+      const rows = rowsOf(await readMeasured(results, table, "quick")).get("cifar10")!;
+      const left = (wanted: string) => {
+        const row = rows.find(({ cell }) => cell.keep === 0.5 && cell.method === wanted)!;
+        return (["pruned", "tuned"] as const)
+          .map((state) => percent(meanOf(of(row, ({ accuracy }) => accuracy[state]))))
+          .join(" -> ");
+      };
+      const figures = `${left(method)}${after} | ${left(`${method}, per saving`)}`;
+      expect(decision).toContain(`| ${network} | \`${method}\` | ${figures} |`);
+    }
+  });
+
   test("fidelity of estimators on ResNet-56", async () => {
     const directory = join(results, "fidelity");
     const cells = (await readdir(directory)).filter((name) => /^quick-resnet-56-.*seed/.test(name));

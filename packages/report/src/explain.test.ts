@@ -31,6 +31,19 @@ test.each([
   expect(explainPlan(plan)).toMatch(new RegExp(`Components were ranked by their score. ${said}$`));
 });
 
+test.each([
+  ["score-per-cost", "cost in the whole network"],
+  ["score-per-saving", "saved when their turn came"],
+] as const)("a plan by %s says what scores were divided by", (rankBy, said) => {
+  const budget = { of: "macs", keep: 0.5 } as const;
+  const before = { parameters: 1, macs: 1 };
+  const plan = { budget, reached: 0.5, before, rankBy, scope: "global" } as const;
+  expect(explainPlan(plan)).toContain(`divided by the multiply-accumulates that they ${said}, so`);
+  expect(explainPlan({ ...plan, budget: { ...budget, of: "components" } })).toContain(
+    "ranked by their score.",
+  );
+});
+
 test("widths are those of what was scored", () => {
   expect(unitsOf([{ kind: "channel" }, { kind: "channel" }])).toBe("channels");
   expect(unitsOf([{ kind: "neuron" }, { kind: "head" }])).toBe("heads or neurons");
