@@ -9,6 +9,7 @@ import {
   makePlan,
   makePlans,
   type PlanOptions,
+  rankings,
   sizeOfModel,
 } from "./plan.ts";
 import { Random } from "./random.ts";
@@ -78,7 +79,7 @@ describe("a budget", () => {
           kind === "weight" ? sum + 5 + Math.ceil(rows / 8) * Math.ceil(columns / 8) : sum,
         0,
       );
-    for (const rankBy of ["score", "score-per-cost"] as const) {
+    for (const rankBy of rankings) {
       const wanted = options({ budget: { of: "latency", keep: 0.8 }, rankBy, roundTo: 8 });
       const plan = makePlan(model, sensitivity, wanted, latencyOf);
       const groups = sensitivity.groups.map(({ group }) => group);
