@@ -11,7 +11,15 @@ import { headsMarkdown } from "./heads.ts";
 import { imagenetMarkdown } from "./imagenet.ts";
 import { speedMarkdown } from "./speed-markdown.ts";
 import { renderPages } from "./tables/pages.ts";
-import { meanOf, millions, of, percent as percents, readMeasured, rowsOf } from "./tables/rows.ts";
+import {
+  meanOf,
+  millions,
+  of,
+  percent as percents,
+  type Row,
+  readMeasured,
+  rowsOf,
+} from "./tables/rows.ts";
 import { readTable, readTables } from "./tables/table.ts";
 import { tunedMarkdown } from "./tuned.ts";
 import { untunedMarkdown } from "./untuned.ts";
@@ -23,6 +31,16 @@ const results = join(root, "benchmarks/results");
 const read = async (name: string): Promise<any> =>
   JSON.parse(await readFile(join(results, `${name}.json`), "utf8"));
 const percent = (share: number, decimals = 2) => (100 * share).toFixed(decimals);
+
+/** The rows of a table of CIFAR-10, as measured by `quick`. */
+async function rowsOfTable(name: string): Promise<Row[]> {
+  const table = await readTable(join(root, `benchmarks/tables/${name}.json`));
+  return rowsOf(await readMeasured(results, table, "quick")).get("cifar10")!;
+}
+
+const rowAt = (rows: readonly Row[], keep: number) => (method: string) =>
+  rows.find(({ cell }) => cell.keep === keep && cell.method === method) ??
+  expect.unreachable(method);
 
 describe("pages of single measurements", () => {
   // biome-ignore lint/suspicious/noExplicitAny: as above.
@@ -141,16 +159,8 @@ describe("what the top README quotes", async () => {
 
   test("ResNets at half of their multiply-accumulates, every method that it names", async () => {
     const tables = ["resnet20-cifar10", "resnet56-cifar10"];
-    const rows = await Promise.all(
-      tables.map(async (name) => {
-        const table = await readTable(join(root, `benchmarks/tables/${name}.json`));
-        return rowsOf(await readMeasured(results, table, "quick")).get("cifar10")!;
-      }),
-    );
-    const [small] = rows;
-    const of20 = (method: string) =>
-      small.find(({ cell }) => cell.keep === 0.5 && cell.method === method) ??
-      expect.unreachable(method);
+    const rows = await Promise.all(tables.map(rowsOfTable));
+    const of20 = rowAt(rows[0], 0.5);
     for (const state of ["pruned", "tuned"] as const) {
       const mean = (method: string) =>
         100 * meanOf(of(of20(method), ({ accuracy }) => accuracy[state]));
@@ -184,11 +194,7 @@ describe("what the top README quotes", async () => {
   });
 
   test("ResNet-56 at three tenths of its multiply-accumulates", async () => {
-    const table = await readTable(join(root, "benchmarks/tables/resnet56-cifar10.json"));
-    const rows = rowsOf(await readMeasured(results, table, "quick")).get("cifar10")!;
-    const at = (method: string) =>
-      rows.find(({ cell }) => cell.keep === 0.3 && cell.method === method) ??
-      expect.unreachable(method);
+    const at = rowAt(await rowsOfTable("resnet56-cifar10"), 0.3);
     const accuracies = (method: string, between = " and ") =>
       (["pruned", "tuned"] as const)
         .map((state) => percents(of(at(method), ({ accuracy }) => accuracy[state])))
@@ -209,14 +215,11 @@ describe("what the top README quotes", async () => {
       ["resnet20", "ResNet-20, 92.60 %", "hessian-trace", " (three seeds)"],
       ["vgg16", "VGG-16, two trainings of 82.26 and 82.85 %", "removal", ""],
     ]) {
-      const table = await readTable(join(root, `benchmarks/tables/${name}-cifar10.json`));
-      const rows = rowsOf(await readMeasured(results, table, "quick")).get("cifar10")!;
-      const left = (wanted: string) => {
-        const row = rows.find(({ cell }) => cell.keep === 0.5 && cell.method === wanted)!;
-        return (["pruned", "tuned"] as const)
-          .map((state) => percent(meanOf(of(row, ({ accuracy }) => accuracy[state]))))
+      const at = rowAt(await rowsOfTable(`${name}-cifar10`), 0.5);
+      const left = (wanted: string) =>
+        (["pruned", "tuned"] as const)
+          .map((state) => percent(meanOf(of(at(wanted), ({ accuracy }) => accuracy[state]))))
           .join(" -> ");
-      };
       const figures = `${left(method)}${after} | ${left(`${method}, per saving`)}`;
       expect(decision).toContain(`| ${network} | \`${method}\` | ${figures} |`);
     }

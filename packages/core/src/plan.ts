@@ -468,12 +468,7 @@ function rank(
   const queues = sensitivity.groups.map(
     (scored): Queue => ({ blocks: blocksOf(scored, options), given: 0, saving: 1 }),
   );
-  const decisions = new Map(
-    groups.map(({ name, count }) => [name, new Array<Decision>(count).fill("keep")]),
-  );
-  const give = ({ group, indices }: Pick<Block, "group" | "indices">, decision: Decision) => {
-    for (const index of indices) decisions.get(group.name)![index] = decision;
-  };
+  const decisions = keepAll(groups);
   const costNow = () =>
     costOf(model.prune(selectRows(groups, decisions, graph)), budget.of, latencyOf);
   const measureSavings = () => {
@@ -483,9 +478,9 @@ function rank(
       if (next === undefined) continue;
       // Time goes in blocks.
       const indices = budget.of === "latency" ? next.indices : next.indices.slice(0, 1);
-      give({ group: next.group, indices }, "prune");
+      decide(decisions, { group: next.group, indices }, "prune");
       queue.saving = Math.max(before - costNow(), whole * LEAST_SAVING) / indices.length;
-      give({ group: next.group, indices }, "keep");
+      decide(decisions, { group: next.group, indices }, "keep");
     }
   };
   const counts = rankBy !== "score" && scope !== "group" && budget.of !== "components";
@@ -498,7 +493,7 @@ function rank(
   for (let queue = next(queues); queue !== undefined; queue = next(queues)) {
     const block = queue.blocks[queue.given++];
     order.push(block);
-    give(block, "prune");
+    decide(decisions, block, "prune");
     saved += block.indices.length * queue.saving;
     if (counts && rankBy === "score-per-saving" && saved >= STALE_SAVING * whole) {
       measureSavings();
@@ -541,19 +536,26 @@ function competition(groups: readonly ComponentGroup[], scope: Scope) {
   };
 }
 
+function keepAll(groups: readonly ComponentGroup[]): Map<string, Decision[]> {
+  return new Map(groups.map(({ name, count }) => [name, new Array<Decision>(count).fill("keep")]));
+}
+
+function decide(
+  decisions: ReadonlyMap<string, Decision[]>,
+  { group, indices }: Pick<Block, "group" | "indices">,
+  decision: Decision,
+): void {
+  for (const index of indices) decisions.get(group.name)![index] = decision;
+}
+
 /** Gives up `blocks`; the most sensitive of each kind become implants where these are smaller. */
 function decideBlocks(
   groups: readonly ComponentGroup[],
   blocks: readonly Block[],
   { implant }: PlanOptions,
 ): Map<string, Decision[]> {
-  const decisions = new Map(
-    groups.map(({ name, count }) => [name, new Array<Decision>(count).fill("keep")]),
-  );
-  const set = ({ group, indices }: Block, decision: Decision) => {
-    for (const index of indices) decisions.get(group.name)![index] = decision;
-  };
-  for (const block of blocks) set(block, "prune");
+  const decisions = keepAll(groups);
+  for (const block of blocks) decide(decisions, block, "prune");
   for (const kind of new Set(blocks.map(({ group }) => group.kind))) {
     const own = blocks.filter(({ group }) => group.kind === kind);
     const given = own.reduce((sum, { indices }) => sum + indices.length, 0);
@@ -562,7 +564,7 @@ function decideBlocks(
     const take = (fits: (size: number) => boolean) => {
       for (const block of candidates) {
         if (!fits(block.indices.length)) continue;
-        set(block, "implant");
+        decide(decisions, block, "implant");
         candidates.delete(block);
         implants -= block.indices.length;
       }
