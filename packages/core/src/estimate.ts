@@ -23,9 +23,7 @@ import {
   splitStages,
   sum,
   type TensorData,
-  topologicalOrder,
   type Value,
-  vjp,
 } from "@espalier/graph";
 import { forEachBatch } from "./batches.ts";
 import { bindParameters } from "./bind.ts";
@@ -33,16 +31,15 @@ import {
   type ComponentGroup,
   countComponents,
   parametersOf,
-  type Reader,
   readersOf,
   singleRows,
-  sitesOf,
 } from "./components.ts";
 import { fitBatch } from "./fit-batch.ts";
 import type { Model, ModelGraph } from "./model.ts";
 import { Moments } from "./moments.ts";
 import { objectiveOf } from "./objective.ts";
 import { PerLength } from "./per-length.ts";
+import { type Place, placesOf } from "./places.ts";
 import type { Random } from "./random.ts";
 import { longest, type Samples } from "./samples.ts";
 
@@ -283,72 +280,22 @@ function traceReadings(
   return { outputs, readings };
 }
 
-/**
- * What removing each component takes away, to first order: ⟨cotangent, value⟩ per sample, where its
- * channels are read, since that is where pruning takes them from. What lies between their layer and that,
- * such as a normalisation after a sum, makes something even of nothing. Of other components at their sites.
- *
- * @param readers As `readersOf` gives them.
- */
-export function siteReadings(
-  graph: ModelGraph,
-  groups: readonly ComponentGroup[],
-  seed: Value,
-  readers: ReadonlyMap<ComponentGroup, readonly Reader[]>,
-): { outputs: Record<string, Value>; readings: Reading[][] } {
-  const reads = operandsOf(graph, readers);
-  const places = groups.map((group) => {
-    const own = readers.get(group);
-    return own?.every(({ parameter }) => reads.has(parameter))
-      ? own.map(({ parameter, columns }) => ({ output: `read by ${parameter}`, columns }))
-      : sitesOf(group, graph).map(({ site, channels }) => ({ output: site, columns: channels }));
-  });
-  const wanted = new Set(places.flat().map(({ output }) => output));
-  const sites = [...graph.sites].filter(([name]) => wanted.has(name));
-  const read = [...reads].filter(([name]) => wanted.has(`read by ${name}`));
-  const values = [
-    ...new Set([...sites.map(([, site]) => site.value), ...read.map(([, { user }]) => user)]),
-  ];
-  const cotangents = new Map(
-    vjp([graph.logits], [seed], values).map((cotangent, i) => [values[i], cotangent]),
-  );
+/** What removing each component takes away, to first order: ⟨cotangent, value⟩ per sample where it counts. */
+export function siteReadings(places: readonly (readonly Place[])[]): {
+  outputs: Record<string, Value>;
+  readings: Reading[][];
+} {
   const outputs: Record<string, Value> = {};
   const products = new Map<Value, Value>();
-  for (const [name, { value, axis = 1 }] of sites) {
-    const product = products.get(value) ?? productAlong(axis, value, cotangents.get(value)!);
-    products.set(value, product);
-    outputs[name] = product;
-  }
-  for (const [name, { user, position }] of read) {
-    const part = user.operation.vjp!(user, cotangents.get(user)!)[position]!;
-    outputs[`read by ${name}`] = productAlong(1, user.inputs[position], part);
-  }
   const readings = places.map((own) =>
-    own.map(({ output, columns }) => ({ output, width: outputs[output].shape[1], columns })),
+    own.map(({ name, value, cotangent, axis, columns }) => {
+      const product = products.get(cotangent) ?? productAlong(axis, value, cotangent);
+      products.set(cotangent, product);
+      outputs[name] = product;
+      return { output: name, width: product.shape[1], columns };
+    }),
   );
   return { outputs, readings };
-}
-
-/** By weights: what is multiplied with each, where that is one value with channels on axis 1 as columns are. */
-function operandsOf(
-  graph: ModelGraph,
-  readers: ReadonlyMap<ComponentGroup, readonly Reader[]>,
-): Map<string, { readonly user: Value; readonly position: number }> {
-  const users = new Map<Value, Value[]>();
-  for (const user of topologicalOrder([graph.logits])) {
-    for (const operand of user.inputs) users.set(operand, [...(users.get(operand) ?? []), user]);
-  }
-  const found = new Map<string, { readonly user: Value; readonly position: number }>();
-  for (const { parameter } of [...readers.values()].flat()) {
-    const weight = graph.parameters.get(parameter)!;
-    const [user, ...others] = users.get(weight) ?? [];
-    if (user === undefined || others.length > 0 || user.inputs.length !== 2) continue;
-    const position = 1 - user.inputs.indexOf(weight);
-    const { shape } = user.inputs[position];
-    if (shape.length !== 3 && shape[1] === weight.shape[1])
-      found.set(parameter, { user, position });
-  }
-  return found;
 }
 
 /** ⟨a, b⟩ of each sample for each index of an axis: [batch, length of the axis]. */
@@ -395,7 +342,7 @@ async function gaussNewton(
     const { outputs, readings } =
       quantity === "trace"
         ? traceReadings(graph, groups, seed, options.rowFactors)
-        : siteReadings(graph, groups, seed, readers);
+        : siteReadings(placesOf(graph, groups, seed, readers));
     return { batchSize, constants, readings, ...stagesOf(outputs, [directions], passes) };
   };
   const { batchSize, readings } = fitBatch(executor, wanted, (size) =>

@@ -2,8 +2,9 @@ import { createReferenceExecutor } from "@espalier/graph/testing";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
 import { describe, expect, test } from "vitest";
-import { componentGroups } from "./components.ts";
+import { componentGroups, readersOf } from "./components.ts";
 import { estimate } from "./estimate.ts";
+import type { Model, Parameter } from "./model.ts";
 import { Random } from "./random.ts";
 import { selectSamples } from "./samples.ts";
 import {
@@ -148,12 +149,69 @@ test("scores that are no numbers are refused, and their component is named", asy
       return { ...batch, feeds: { pixel_values: pixels } };
     },
   };
-  for (const metric of ["removal", "hessian-trace", "gradient"] as const) {
+  for (const metric of ["removal", "fitted-removal", "hessian-trace", "gradient"] as const) {
     await expect(measureSensitivity(model, options(metric, { samples: broken }))).rejects.toThrow(
       `${metric}: expected a finite score for component 0 of conv1, got NaN`,
     );
   }
 });
+
+describe("fitted-removal", () => {
+  const byGroup = async (of: Model, metric: Metric) => {
+    const changes = { samples: noiseSamples(of, 32), batchSize: 32, coupling: "together" } as const;
+    const { groups } = await measureSensitivity(of, options(metric, changes));
+    return new Map(groups.map(({ group, ...scored }) => [group.name, scored]));
+  };
+
+  test("is removal for channels that several weights read", async () => {
+    const [plain, fitted] = [
+      await byGroup(model, "removal"),
+      await byGroup(model, "fitted-removal"),
+    ];
+    const readers = readersOf(model, componentGroups(model, "together"));
+    const shared = [...readers].filter(([, own]) => own.length > 1);
+    expect(shared.length).toBeGreaterThan(0);
+    for (const [{ name }] of shared) expect(fitted.get(name)).toEqual(plain.get(name));
+  });
+
+  test("is next to nothing for a channel that another is a multiple of", async () => {
+    const layer = "layer1.0.conv1";
+    const copied = copyChannel(model, layer, 0, 1);
+    const plain = (await byGroup(copied, "removal")).get(layer)!.scores;
+    const { scores } = (await byGroup(copied, "fitted-removal")).get(layer)!;
+    const [copy, original] = [Math.min(scores[0], scores[1]), Math.max(scores[0], scores[1])];
+    expect(copy).toBeLessThan(0.01 * Math.min(plain[0], plain[1]));
+    expect(original).toBeGreaterThan(10 * copy);
+  });
+
+  test("has errors that are as large a share as those of removal", async () => {
+    const [plain, fitted] = [
+      await byGroup(model, "removal"),
+      await byGroup(model, "fitted-removal"),
+    ];
+    const [own, other] = [fitted.get("layer2.0.conv1")!, plain.get("layer2.0.conv1")!];
+    own.scores.forEach((score, i) => {
+      expect(own.standardErrors[i] / score).toBeCloseTo(
+        other.standardErrors[i] / other.scores[i],
+        9,
+      );
+    });
+  });
+});
+
+/** `of` with one channel of a layer doing what another does. */
+function copyChannel(of: Model, layer: string, from: number, to: number): Model {
+  const batchNorm = layer.replace("conv", "bn");
+  const parameters = [...of.parameters].map(([name, parameter]): [string, Parameter] => {
+    const isOf = [layer, batchNorm].some((each) => name.startsWith(`${each}.`));
+    if (!isOf) return [name, parameter];
+    const data = parameter.data.slice();
+    const length = data.length / parameter.shape[0];
+    data.copyWithin(to * length, from * length, (from + 1) * length);
+    return [name, { ...parameter, data }];
+  });
+  return of.withParameters(new Map(parameters));
+}
 
 test("a temperature that is not above zero is refused", async () => {
   await expect(measureSensitivity(model, options("removal", { temperature: 0 }))).rejects.toThrow(

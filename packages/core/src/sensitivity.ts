@@ -3,6 +3,7 @@ import { EspalierError } from "@espalier/base";
 import { cost, type Executor, float32Data, input, simplify } from "@espalier/graph";
 import { forEachBatch } from "./batches.ts";
 import { bindParameters } from "./bind.ts";
+import { measureChannelMoments } from "./channel-moments.ts";
 import {
   type ComponentGroup,
   type ComponentSelection,
@@ -11,6 +12,7 @@ import {
   parametersOf,
   readersOf,
 } from "./components.ts";
+import { eliminationCosts } from "./elimination.ts";
 import {
   addReadings,
   type EstimateEvent,
@@ -24,6 +26,7 @@ import type { Model } from "./model.ts";
 import { Moments } from "./moments.ts";
 import { objectiveOf } from "./objective.ts";
 import { PerLength } from "./per-length.ts";
+import { placesOf } from "./places.ts";
 import type { Random } from "./random.ts";
 import { longest, type Samples } from "./samples.ts";
 import { spearman } from "./spearman.ts";
@@ -35,20 +38,24 @@ import { spearman } from "./spearman.ts";
  *   added up over the layers that a component takes part in.
  * - `removal`: half the second derivative of the loss with respect to a factor on the component's
  *   output: the second-order cost of its removal.
+ * - `fitted-removal`: the same, of what is left of it once the weight that reads a channel is fitted to
+ *   the channels that are kept: a component's score is what its removal adds to that of all in its group
+ *   with lower scores (`eliminationCosts`). Of components that are no such channels it is `removal`.
  * - `gradient`: the mean of |Σ gradient · output| at the component's output (Michel et al. 2019,
  *   arXiv 1905.10650; Molchanov et al. 2017, arXiv 1611.06440).
  * - `magnitude`: the mean square of the component's weights.
  * - `random`: standard normal numbers.
  */
-export type Metric = "hessian-trace" | "removal" | "gradient" | "magnitude" | "random";
+export type Metric = (typeof metrics)[number];
 
-export const metrics: readonly Metric[] = [
+export const metrics = [
   "hessian-trace",
   "removal",
+  "fitted-removal",
   "gradient",
   "magnitude",
   "random",
-];
+] as const;
 
 /**
  * `auto` is `exact` for few classes and `probe` for many where these give the metric's own value. For
@@ -208,10 +215,11 @@ async function measure(
       return { scores: mean, standardErrors: standardError, samples: samples.count, draws: 1 };
     }
     case "hessian-trace":
-    case "removal": {
+    case "removal":
+    case "fitted-removal": {
       const estimator = chooseEstimator(model, options);
       const draws = options.draws ?? DRAWS[estimator];
-      const quantity = metric === "removal" ? "removal" : "trace";
+      const quantity = metric === "hessian-trace" ? "trace" : "removal";
       const estimates: Estimates = await estimate(model, groups, {
         ...options,
         quantity,
@@ -219,15 +227,42 @@ async function measure(
         draws,
         rowFactors: metric === "hessian-trace" ? rowMeanSquares(model, groups) : undefined,
       });
-      return {
+      const halves = {
         scores: estimates.mean.map((mean) => mean / 2),
         standardErrors: estimates.standardError.map((error) => error / 2),
+      };
+      const isFitted = metric === "fitted-removal";
+      return {
+        ...(isFitted ? await afterFits(model, groups, halves, options) : halves),
         samples: estimates.samples,
         draws: estimates.draws,
         estimator,
       };
     }
   }
+}
+
+/** Costs of removal with nothing fitted, and with fits; errors are the same share of either. */
+async function afterFits(
+  model: Model,
+  groups: readonly ComponentGroup[],
+  { scores, standardErrors }: Pick<Measured, "scores" | "standardErrors">,
+  options: SensitivityOptions,
+): Promise<Pick<Measured, "scores" | "standardErrors">> {
+  expectFinite(scores, groups, options.metric);
+  const moments = await measureChannelMoments(model, groups, options);
+  const fitted = scores.slice();
+  let offset = 0;
+  for (const group of groups) {
+    const own = moments.get(group);
+    const end = offset + group.count;
+    if (own !== undefined) fitted.set(eliminationCosts(own, scores.subarray(offset, end)), offset);
+    offset = end;
+  }
+  const errors = standardErrors.map((error, i) =>
+    scores[i] > 0 ? error * (fitted[i] / scores[i]) : error,
+  );
+  return { scores: fitted, standardErrors: errors };
 }
 
 function chooseEstimator(model: Model, { estimator, metric }: SensitivityOptions): Estimator {
@@ -301,7 +336,7 @@ async function gradientImportance(
     const { graph, constants } = bindParameters(model, batchSize, "evaluation", length);
     const targets = input("targets", graph.logits.shape);
     const seed = objective.residual(graph.logits, targets);
-    const { outputs, readings } = siteReadings(graph, groups, seed, readers);
+    const { outputs, readings } = siteReadings(placesOf(graph, groups, seed, readers));
     const { peakBytes } = cost(simplify(Object.values(outputs)));
     return { batchSize, constants, outputs, readings, peakBytes };
   };

@@ -75,6 +75,7 @@ export interface PruneSettings {
 export const defaultTemperatures: Readonly<Record<Metric, number>> = {
   "hessian-trace": 1,
   removal: 4,
+  "fitted-removal": 4,
   gradient: 1,
   magnitude: 1,
   random: 1,

@@ -22,6 +22,8 @@ export const budgetNames: Readonly<Record<Budget["of"], string>> = {
 const metricMeanings: Readonly<Record<SensitivitySummary["metric"], string>> = {
   removal:
     "A score predicts how much the loss grows when a component is switched off and nothing else changes: half the second derivative of the loss with respect to a factor on the component's output.",
+  "fitted-removal":
+    "A score predicts how much the loss grows when a channel goes after all of its layer with lower scores, and the layer that reads it is fitted to those that are left: half the second derivative of the loss with respect to a factor on what they do not predict of it.",
   "hessian-trace":
     "A score is the relative Hessian trace, Trace(H) / (2p) · ‖w‖²: the mean curvature of the loss in the p weights w of a component, times half the sum of their squares. It predicts how much the loss grows when these weights become zero, as if the loss were curved alike in all their directions.",
   gradient:
@@ -33,7 +35,7 @@ const metricMeanings: Readonly<Record<SensitivitySummary["metric"], string>> = {
 /** What the scores of the run are. */
 export function explainMetric({ metric, temperature }: SensitivitySummary): string {
   const softened =
-    ["removal", "hessian-trace"].includes(metric) && temperature !== 1
+    ["removal", "fitted-removal", "hessian-trace"].includes(metric) && temperature !== 1
       ? ` The network's probabilities were softened (temperature ${formatNumber(temperature)}), since a trained network is so sure of most training samples that they would tell next to nothing.`
       : "";
   return `${metricMeanings[metric]} The higher the score, the more is lost without the component.${softened}`;

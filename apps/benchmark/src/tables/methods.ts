@@ -55,6 +55,7 @@ function hap(description: string, implant: number): Method {
 
 const trace = "the relative Hessian trace, Espalier's planning and compensation";
 const removal = "the second-order cost of removal at temperature 4";
+const fittedRemoval = `${removal}, of what layers fitted to the other channels cannot make up for`;
 const perSaving = "; what a component saves is measured when its turn comes";
 const implants = `; ${100 * IMPLANT} % of what is given up become implants`;
 
@@ -85,6 +86,9 @@ export const methods = {
   ),
   "removal, per saving": by("removal", removal + perSaving, { rankBy: "score-per-saving" }),
   "hessian-trace, per saving": by("hessian-trace", trace + perSaving, {
+    rankBy: "score-per-saving",
+  }),
+  "fitted-removal, per saving": by("fitted-removal", fittedRemoval + perSaving, {
     rankBy: "score-per-saving",
   }),
 } as const satisfies Readonly<Record<string, Method>>;
