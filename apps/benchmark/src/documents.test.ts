@@ -42,6 +42,15 @@ const rowAt = (rows: readonly Row[], keep: number) => (method: string) =>
   rows.find(({ cell }) => cell.keep === keep && cell.method === method) ??
   expect.unreachable(method);
 
+/** What each method of a table of CIFAR-10 left under a budget, on average: as pruned -> tuned. */
+async function leftBy(table: string, keep: number): Promise<(method: string) => string> {
+  const at = rowAt(await rowsOfTable(table), keep);
+  return (method) =>
+    (["pruned", "tuned"] as const)
+      .map((state) => percent(meanOf(of(at(method), ({ accuracy }) => accuracy[state]))))
+      .join(" -> ");
+}
+
 describe("pages of single measurements", () => {
   // biome-ignore lint/suspicious/noExplicitAny: as above.
   const pages: Readonly<Record<string, (result: any) => string>> = {
@@ -215,13 +224,26 @@ describe("what the top README quotes", async () => {
       ["resnet20", "ResNet-20, 92.60 %", "hessian-trace", " (three seeds)"],
       ["vgg16", "VGG-16, two trainings of 82.26 and 82.85 %", "removal", ""],
     ]) {
-      const at = rowAt(await rowsOfTable(`${name}-cifar10`), 0.5);
-      const left = (wanted: string) =>
-        (["pruned", "tuned"] as const)
-          .map((state) => percent(meanOf(of(at(wanted), ({ accuracy }) => accuracy[state]))))
-          .join(" -> ");
+      const left = await leftBy(`${name}-cifar10`, 0.5);
       const figures = `${left(method)}${after} | ${left(`${method}, per saving`)}`;
       expect(decision).toContain(`| ${network} | \`${method}\` | ${figures} |`);
+    }
+  });
+
+  test("what decision 040 compares", async () => {
+    const decision = await readFile(
+      join(root, "docs/decisions/040-what-other-channels-make-up-for.md"),
+      "utf8",
+    );
+    for (const [name, network, keep] of [
+      ["vgg16", "VGG-16", 0.3],
+      ["vgg16", "VGG-16", 0.5],
+      ["resnet20", "ResNet-20", 0.5],
+    ] as const) {
+      const left = await leftBy(`${name}-cifar10`, keep);
+      const methods = ["removal", "gradient", "random", "fitted-removal, per saving"];
+      const label = `${network}, ${100 * keep} % of the multiply-accumulates`;
+      expect(decision).toContain(`| ${[label, ...methods.map(left)].join(" | ")} |`);
     }
   });
 

@@ -13,6 +13,7 @@ import {
   rankings,
   type Scope,
   scopes,
+  secondOrderMetrics,
 } from "@espalier/core";
 import {
   type Compensation,
@@ -156,7 +157,7 @@ export function addSensitivityOptions(command: Command): Command {
     )
     .option(
       "--temperature <t>",
-      `softens the seeds of second-order metrics (default: ${defaultTemperatures.removal} for removal, ${defaultTemperatures["hessian-trace"]} for hessian-trace)`,
+      `softens the seeds of second-order metrics (default: ${defaultTemperatures["hessian-trace"]} for hessian-trace, ${defaultTemperatures.removal} for others)`,
       positive,
     )
     .option("--samples <n>", "training samples to measure on", integer(1), samples)
@@ -187,12 +188,10 @@ function componentKind(text: string): ComponentKind {
   throw new InvalidArgumentError(`Expected ${componentKinds.join(", ")}.`);
 }
 
-const estimated: readonly Metric[] = ["hessian-trace", "removal"];
-
 /** @throws EspalierError `invalid-argument` naming an option that the metric does not have. */
 export function expectEstimated(options: SensitivityOptions): void {
   const { metric, estimator, draws, temperature = defaultTemperatures[metric] } = options;
-  if (estimated.includes(metric)) return;
+  if (secondOrderMetrics.includes(metric)) return;
   const given = {
     estimator: estimator !== defaultSensitivity.estimator,
     draws: draws !== undefined,
@@ -202,7 +201,7 @@ export function expectEstimated(options: SensitivityOptions): void {
     if (!isGiven) continue;
     throw new EspalierError(
       "invalid-argument",
-      `--${option}: expected it with --metric ${estimated.join(" or ")}, got it with ${metric}, which is not estimated`,
+      `--${option}: expected it with --metric ${secondOrderMetrics.join(", ")}, got it with ${metric}, which is not estimated`,
       { option, metric },
     );
   }

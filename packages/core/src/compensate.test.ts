@@ -1,4 +1,5 @@
 import { float32Data, topologicalOrder, type Value } from "@espalier/graph";
+import { randomSamples, tinyModel } from "@espalier/nlp/testing";
 import { createOnnxExecutor } from "@espalier/runtime-onnx";
 import { noiseSamples, tinyResNet } from "@espalier/vision/testing";
 import { describe, expect, test } from "vitest";
@@ -109,6 +110,35 @@ test("a channel that another one repeats is made up for", async () => {
   expect(lost).toBeGreaterThan(1e-3 * norm(dense));
   // The ridge keeps it from being exact.
   expect(left).toBeLessThan(1e-4 * lost);
+});
+
+test("weights become at most four times as large", async () => {
+  const plain = tinyModel();
+  const layer = "bert.encoder.layer.0";
+  const up = plain.parameters.get(`${layer}.intermediate.dense.weight`)!;
+  // Neurons that hardly vary, but for the last, which is removed.
+  const [neurons, width] = up.shape;
+  const data = up.data.map((value, i) => (i < (neurons - 1) * width ? 1e-3 * value : value));
+  const model = plain.withParameters(
+    new Map(plain.parameters).set(`${layer}.intermediate.dense.weight`, { ...up, data }),
+  );
+  const groups = componentGroups(model, "together", { kinds: ["neuron"] });
+  const decisions = new Map([
+    [
+      `${layer}.intermediate.dense`,
+      Array.from({ length: neurons }, (_, i): Decision => (i < neurons - 1 ? "keep" : "prune")),
+    ],
+  ]);
+  const pruned = applyDecisions(model, groups, decisions);
+  const fitted = await compensate(model, pruned, randomSamples(count), {
+    executor,
+    batchSize: count,
+    random: new Random(0),
+  });
+  const sizeIn = (of: Model) => norm(of.parameters.get(`${layer}.output.dense.weight`)!.data);
+  const growth = Math.sqrt(sizeIn(fitted) / sizeIn(pruned));
+  expect(growth).toBeGreaterThan(1.2);
+  expect(growth).toBeLessThanOrEqual(4 + 1e-6);
 });
 
 test("a fit to one sample holds for others", async () => {

@@ -17,6 +17,7 @@ import { addInto, prefetch } from "./batches.ts";
 import { fitBatch } from "./fit-batch.ts";
 import { divideBySlope, findTargets } from "./fit-targets.ts";
 import {
+  type Correction,
   gainsOf,
   type NormalSums,
   type Spread,
@@ -60,6 +61,10 @@ function ridgeOf(unknowns: number, observations: number): number {
 // channels of 3×3, half a minute of one core and a third of a gigabyte (decision 023).
 const MOST_UNKNOWNS = 4608;
 
+// How many times as large a weight may become. Of regressors that hardly vary from sample to sample, weights
+// of any size can be made that fit, and that no training step is small enough for (decision 041).
+const MOST_GROWTH = 4;
+
 // A row of which less than a quarter can be explained would be mostly noise if it varied as before.
 const MOST_GAIN = 2;
 
@@ -68,7 +73,8 @@ const MOST_GAIN = 2;
  * before fitted anew, first layers first: on `samples`, what it makes of the activations of the
  * pruned model is as close as can be, in least squares, to what the same channels were in `dense`
  * (asymmetric reconstruction, He et al. 2017, arXiv 1707.06168); see `findTargets` for layers that end
- * branches. A ridge holds weights to what they were. A fit varies less than what it is fitted to, which
+ * branches. A ridge holds weights to what they were, a stronger one where they would become more than 4
+ * times as large. A fit varies less than what it is fitted to, which
  * adds up from layer to layer, so rows whose outputs are normalised by stored statistics are multiplied
  * to vary as much, by 2 at most (decision 031), and where they are fitted to a sum, normalisation is
  * written for how much they vary (decision 032). Constants go to biases and running means; where a layer
@@ -338,9 +344,8 @@ function correct(
     }
     const normal = { observations, xx: of("xx"), xe: of("xe"), x: of("x"), e };
     const regressors = normal.x.length;
-    const ridge = ridgeOf(regressors, observations);
-    const solution = solveNormal(normal, ridge, shift !== undefined);
     const rows = weights.subarray(row * regressors, (row + e.length) * regressors);
+    const solution = solveBounded(normal, rows, shift !== undefined);
     solution.weight.forEach((delta, i) => {
       rows[i] += delta;
     });
@@ -352,6 +357,23 @@ function correct(
     if (normalized) restate(rows, spreadOf(rows, normal), observations, normalized, first);
   }
   return corrected;
+}
+
+/** The correction of `rows`, with a ridge that does not let them grow too much. */
+function solveBounded(sums: NormalSums, rows: Float32Array, withConstant: boolean): Correction {
+  const most = MOST_GROWTH * norm(rows);
+  let ridge = ridgeOf(sums.x.length, sums.observations);
+  for (;;) {
+    const solution = solveNormal(sums, ridge, withConstant);
+    if (most === 0 || norm(rows.map((weight, i) => weight + solution.weight[i])) <= most) {
+      return solution;
+    }
+    ridge *= 4;
+  }
+}
+
+function norm(values: Float32Array): number {
+  return Math.sqrt(values.reduce((sum, value) => sum + value ** 2, 0));
 }
 
 /** Multiplies `rows`, by so much at most; what is to be added so that they make the same on average. */

@@ -102,5 +102,6 @@ export {
   rowMeanSquares,
   type Sensitivity,
   type SensitivityOptions,
+  secondOrderMetrics,
 } from "./sensitivity.ts";
 export { spearman } from "./spearman.ts";

@@ -57,6 +57,9 @@ export const metrics = [
   "random",
 ] as const;
 
+/** Metrics that are second derivatives, for which there are estimators and a temperature. */
+export const secondOrderMetrics: readonly Metric[] = ["hessian-trace", "removal", "fitted-removal"];
+
 /**
  * `auto` is `exact` for few classes and `probe` for many where these give the metric's own value. For
  * traces of networks that are not piecewise linear it is `control-variate` for few, which ranks at least

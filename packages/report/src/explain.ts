@@ -1,5 +1,12 @@
 /** @file What numbers mean, in words for those who meet them for the first time. */
-import type { Budget, ComponentKind, Decision, RankBy, Scope } from "@espalier/core";
+import {
+  type Budget,
+  type ComponentKind,
+  type Decision,
+  type RankBy,
+  type Scope,
+  secondOrderMetrics,
+} from "@espalier/core";
 import type { LatencyOutcome } from "@espalier/pipeline";
 import { formatCount, formatNumber, formatPercent, formatRatio } from "./format.ts";
 import type {
@@ -35,7 +42,7 @@ const metricMeanings: Readonly<Record<SensitivitySummary["metric"], string>> = {
 /** What the scores of the run are. */
 export function explainMetric({ metric, temperature }: SensitivitySummary): string {
   const softened =
-    ["removal", "fitted-removal", "hessian-trace"].includes(metric) && temperature !== 1
+    secondOrderMetrics.includes(metric) && temperature !== 1
       ? ` The network's probabilities were softened (temperature ${formatNumber(temperature)}), since a trained network is so sure of most training samples that they would tell next to nothing.`
       : "";
   return `${metricMeanings[metric]} The higher the score, the more is lost without the component.${softened}`;
