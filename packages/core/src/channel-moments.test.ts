@@ -80,6 +80,19 @@ describe.each([
   });
 });
 
+test("there are none of heads", async () => {
+  const model = tinyModel();
+  const heads = componentGroups(model, "together", { kinds: ["head"] });
+  const found = await measureChannelMoments(model, heads, {
+    executor,
+    samples: randomSamples(3),
+    temperature: 1,
+    batchSize: 3,
+    random: new Random(1),
+  });
+  expect(found.size).toBe(0);
+});
+
 test("of one sample with one position, they are what removal is made of", async () => {
   const model = tinyResNet({ widths: [3, 4, 5], size: 1 });
   const samples = noiseSamples(model, 1);

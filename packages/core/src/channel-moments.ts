@@ -60,13 +60,15 @@ export async function measureChannelMoments(
     const counted = input("counted", [batchSize]);
     const seed = objective.root(graph.logits, directions, temperature);
     const outputs: Record<string, Value> = {};
-    placesOf(graph, groups, seed, readers).forEach(([place], i) => {
+    placesOf(graph, groups, seed, readers).forEach(([place, ...others], i) => {
+      if (others.length > 0) return;
       outputs[`activations.${i}`] = secondMoments(withConstant(place, graph, counted));
       outputs[`gradients.${i}`] = secondMoments(channelsOf(place, place.cotangent));
     });
     const { peakBytes } = cost(simplify(Object.values(outputs)));
     return { batchSize, constants, outputs, peakBytes };
   };
+  if (groups.length === 0) return new Map();
   const { batchSize } = fitBatch(executor, Math.min(wanted, samples.count), (size) =>
     prepare(size, longest(samples)),
   );
@@ -91,16 +93,16 @@ export async function measureChannelMoments(
     await programs.dispose();
   }
   return new Map(
-    groups.map((group, i) => {
-      const activations = totals.get(`activations.${i}`)!;
+    groups.flatMap((group, i) => {
+      const activations = totals.get(`activations.${i}`);
+      const gradients = totals.get(`gradients.${i}`);
+      if (activations === undefined || gradients === undefined) return [];
       const [observations] = activations;
-      return [
-        group,
-        {
-          activations: activations.map((total) => total / observations),
-          gradients: totals.get(`gradients.${i}`)!.map((total) => total / samples.count),
-        },
-      ];
+      const moments = {
+        activations: activations.map((total) => total / observations),
+        gradients: gradients.map((total) => total / samples.count),
+      };
+      return [[group, moments] as const];
     }),
   );
 }

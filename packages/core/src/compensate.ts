@@ -74,10 +74,10 @@ const MOST_GAIN = 2;
  * pruned model is as close as can be, in least squares, to what the same channels were in `dense`
  * (asymmetric reconstruction, He et al. 2017, arXiv 1707.06168); see `findTargets` for layers that end
  * branches. A ridge holds weights to what they were, a stronger one where they would become more than 4
- * times as large. A fit varies less than what it is fitted to, which
- * adds up from layer to layer, so rows whose outputs are normalised by stored statistics are multiplied
- * to vary as much, by 2 at most (decision 031), and where they are fitted to a sum, normalisation is
- * written for how much they vary (decision 032). Constants go to biases and running means; where a layer
+ * times as large (decision 041). A fit varies less than what it is fitted to, which adds up from layer to
+ * layer, so rows whose outputs are normalised by stored statistics are multiplied to vary as much, by 2 at
+ * most (decision 031), and where they are fitted to a sum, normalisation is written for how much they vary
+ * (decision 032). Constants go to biases and running means; where a layer
  * has nothing left to read, its bias becomes the mean of what it made. Nothing but weights, these and
  * what normalises them changes, and nothing at all where nothing was pruned.
  *
@@ -365,10 +365,10 @@ function solveBounded(sums: NormalSums, rows: Float32Array, withConstant: boolea
   let ridge = ridgeOf(sums.x.length, sums.observations);
   for (;;) {
     const solution = solveNormal(sums, ridge, withConstant);
-    if (most === 0 || norm(rows.map((weight, i) => weight + solution.weight[i])) <= most) {
-      return solution;
-    }
-    ridge *= 4;
+    const size = norm(rows.map((weight, i) => weight + solution.weight[i]));
+    // Not so for what is no number, which no ridge would change.
+    if (most > 0 && size > most) ridge *= 4;
+    else return solution;
   }
 }
 

@@ -15,7 +15,8 @@ const RIDGE = 1e-3;
 
 /**
  * What it costs to remove channels, the cheapest first, each as the next after those that cost less:
- * costs of a set of the cheapest add up to what removing all of them costs.
+ * costs of a set of the cheapest add up to what removing all of them costs, or to more where a channel
+ * is cheap only once others are gone.
  *
  * Without the channels of a set, what reads them is fitted to the others and a constant: a channel a_c
  * becomes its prediction Σ β_d a_d, and the loss grows by ½ G_cc times the variance of what is not
