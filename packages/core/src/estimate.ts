@@ -286,13 +286,10 @@ export function siteReadings(places: readonly (readonly Place[])[]): {
   readings: Reading[][];
 } {
   const outputs: Record<string, Value> = {};
-  const products = new Map<Value, Value>();
   const readings = places.map((own) =>
     own.map(({ name, value, cotangent, axis, columns }) => {
-      const product = products.get(cotangent) ?? productAlong(axis, value, cotangent);
-      products.set(cotangent, product);
-      outputs[name] = product;
-      return { output: name, width: product.shape[1], columns };
+      outputs[name] ??= productAlong(axis, value, cotangent);
+      return { output: name, width: value.shape[axis], columns };
     }),
   );
   return { outputs, readings };
