@@ -190,7 +190,7 @@ describe("help and usage", () => {
       expectOneLine(
         await espalier(command, ...common.slice(1), "--metric", "magnitude", ...more),
         2,
-        new RegExp(`--${option}: expected it with --metric hessian-trace or removal, got it with`),
+        new RegExp(`--${option}: expected it with --metric hessian-trace, removal, fitted-removal, got it with`),
       );
     }
   });
