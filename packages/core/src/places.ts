@@ -36,14 +36,15 @@ export function placesOf(
   );
   const sites = groups.map((group, i) => (isRead[i] ? [] : sitesOf(group, graph)));
   const reads = groups.map((group, i) => (isRead[i] ? readers.get(group)! : []));
-  const values = new Set([
-    ...sites.flat().map(({ site }) => graph.sites.get(site)!.value),
-    ...reads.flat().map(({ parameter }) => operands.get(parameter)!.user),
-  ]);
-  const cotangents = new Map<Value, Value>();
-  vjp([graph.logits], [seed], [...values]).forEach((cotangent, i) => {
-    cotangents.set([...values][i], cotangent);
-  });
+  const values = [
+    ...new Set([
+      ...sites.flat().map(({ site }) => graph.sites.get(site)!.value),
+      ...reads.flat().map(({ parameter }) => operands.get(parameter)!.user),
+    ]),
+  ];
+  const cotangents = new Map(
+    vjp([graph.logits], [seed], values).map((cotangent, i) => [values[i], cotangent]),
+  );
   const readPlace = ({ parameter, columns }: Reader): Place => {
     const { user, position } = operands.get(parameter)!;
     const cotangent = user.operation.vjp!(user, cotangents.get(user)!)[position]!;
