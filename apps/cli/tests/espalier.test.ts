@@ -190,7 +190,9 @@ describe("help and usage", () => {
       expectOneLine(
         await espalier(command, ...common.slice(1), "--metric", "magnitude", ...more),
         2,
-        new RegExp(`--${option}: expected it with --metric hessian-trace, removal, fitted-removal, got it with`),
+        new RegExp(
+          `--${option}: expected it with --metric hessian-trace, removal, fitted-removal, got it with`,
+        ),
       );
     }
   });
