@@ -367,7 +367,7 @@ function solveBounded(sums: NormalSums, rows: Float32Array, withConstant: boolea
     const solution = solveNormal(sums, ridge, withConstant);
     const size = norm(rows.map((weight, i) => weight + solution.weight[i]));
     // Not so for what is no number, which no ridge would change.
-    if (most > 0 && size > most) ridge *= 4;
+    if (most > 0 && size > most) ridge *= 2;
     else return solution;
   }
 }
