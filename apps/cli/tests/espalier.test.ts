@@ -514,7 +514,7 @@ describe("prune", () => {
     const { code } = await espalier("export", at("run"), "--to", at("exported"));
     expect(code).toBe(0);
     expect((await readdir(at("exported"))).sort()).toEqual([
-      ...["README.md", "config.json", "model.safetensors", "onnx"],
+      ...["README.md", "config.json", "model.py", "model.safetensors", "onnx"],
       ...["preprocessor_config.json", "pruning.json"],
     ]);
     expect(await readdir(at("run", "export", "pruned", "onnx"))).toEqual([

@@ -120,6 +120,9 @@ describe("an encoder without a head", () => {
       "tokenizer_config.json",
       "vocab.txt",
     ]);
+    expect((await readdir(at("out/compact"))).sort()).toEqual([
+      ...["config.json", "model.py", "model.safetensors"],
+    ]);
     const own = JSON.parse(await readFile(at("run/model/config.json"), "utf8"));
     expect(JSON.parse(await readFile(at("out/compact/config.json"), "utf8"))).toEqual(own);
     const { pruning: _, ...dense } = own;
@@ -134,7 +137,7 @@ describe("an encoder without a head", () => {
       model_max_length: 32,
     });
     expect(await readFile(at("out/README.md"), "utf8")).toMatch(
-      /pipeline\("text-classification".*compact\/.*from transformers import pipeline/s,
+      /pipeline\("text-classification".*compact\/.*from transformers import pipeline.*`compact\/model\.py`/s,
     );
     // An export is a source.
     const again = await espalier("evaluate", at("out"), "--data", data, "--format", "json");

@@ -129,6 +129,7 @@ export {
   substitute,
   verify,
 } from "./passes.ts";
+export { type PyTorchGraph, pytorchModule } from "./pytorch/module.ts";
 export {
   type DType,
   type Layer,

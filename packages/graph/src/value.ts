@@ -2,6 +2,7 @@
 import { EspalierError } from "@espalier/base";
 import type { AxisChannels, Coupling } from "./coupling.ts";
 import type { OnnxBuilder } from "./onnx/builder.ts";
+import type { PyTorchSyntax } from "./pytorch/syntax.ts";
 
 export type DType = "float32" | "int64" | "bool";
 export type Shape = readonly number[];
@@ -83,6 +84,8 @@ export interface Operation<A = any> {
   portable?(value: Value<A>): Value;
   /** Emits ONNX nodes; returns the name of the tensor that holds the result. */
   onnx(builder: OnnxBuilder, inputs: readonly string[], value: Value<A>): string;
+  /** The result as a PyTorch expression of names of the inputs; undefined where there is none. */
+  pytorch?(inputs: readonly string[], value: Value<A>, syntax: PyTorchSyntax): string | undefined;
   /** Multiply-accumulate operations of contractions; element-wise work counts as zero. */
   macs?(value: Value<A>): number;
   /** For operations of a tensor and a weight: what they are apart from their widths. */

@@ -38,7 +38,7 @@ describe("an export in place of another", () => {
   test("replaces it when it is complete, and not before", async () => {
     await exportTo(at("out"), { overwrite: false });
     await expect(exportTo(at("out"), { overwrite: false })).rejects.toThrow(
-      /out: expected an empty or new directory, found 4 entries; --overwrite replaces an earlier export$/,
+      /out: expected an empty or new directory, found 5 entries; --overwrite replaces an earlier export$/,
     );
     const before = await readdir(at("out"));
     await writeFile(at("out/vocab.txt"), "");
@@ -61,7 +61,7 @@ describe("an export in place of another", () => {
     }
     await exportTo(at("out"));
     expect((await readdir(at("out"))).sort()).toEqual([
-      ...["config.json", "model.safetensors", "onnx", "preprocessor_config.json"],
+      ...["config.json", "model.py", "model.safetensors", "onnx", "preprocessor_config.json"],
     ]);
   });
 

@@ -8,6 +8,7 @@ import {
   encodeOnnx,
   inferenceOnnx,
   type OnnxGraph,
+  pytorchModule,
   quantize,
   type Range,
   type StoredType,
@@ -21,6 +22,7 @@ import { saveWeights } from "./save-model.ts";
 import {
   COMPACT,
   PREPROCESSOR,
+  PYTORCH,
   preprocessingFiles,
   transformersConfig,
 } from "./transformers-files.ts";
@@ -40,7 +42,9 @@ const WEIGHTS = "model.safetensors";
 const PRUNING = "pruning.json";
 
 /** Everything that an export may consist of, besides the files that go with the model. */
-export const exportedNames = ["README.md", CONFIG, WEIGHTS, COMPACT, "onnx", PREPROCESSOR, PRUNING];
+export const exportedNames = [
+  ...["README.md", CONFIG, WEIGHTS, PYTORCH, COMPACT, "onnx", PREPROCESSOR, PRUNING],
+];
 
 export interface ExportOptions {
   readonly executor: Executor;
@@ -72,10 +76,11 @@ const CALIBRATION_BATCH = 16;
 /**
  * Writes `model` into `directory` as Transformers.js loads it: `config.json`, how inputs are prepared
  * (`preprocessor_config.json` for images, the tokenizer for texts) and `onnx/` (output `logits`, open
- * batch size and length of sequences); with `model.safetensors` it is also a source for `loadSource`.
- * Of a pruned model that has a dense equivalent, `config.json` and `model.safetensors` are the
- * equivalent's, and the model itself is in `compact/`, where `loadSource` looks first (decision 021).
- * The configuration comes last: a directory that has one is complete.
+ * batch size and length of sequences); with `model.safetensors` it is also a source for `loadSource`,
+ * and `model.py` is the network as a PyTorch module that reads those weights (decision 042). Of a pruned
+ * model that has a dense equivalent, `config.json` and `model.safetensors` are the equivalent's, and the
+ * model itself is in `compact/`, where `loadSource` looks first (decision 021). The configuration comes
+ * last: a directory that has one is complete.
  *
  * @throws EspalierError `disk-full` or `invalid-argument` naming a file that cannot be written.
  */
@@ -98,6 +103,7 @@ export async function exportModel(
   };
   const file = (name: string) => join(directory, name);
   const published = model.denseEquivalent?.() ?? model;
+  const own = published === model ? "" : `${COMPACT}/`;
   const compact: [string, () => Promise<void>][] =
     published === model
       ? []
@@ -120,6 +126,7 @@ export async function exportModel(
     ]),
     [WEIGHTS, () => saveWeights(published, directory)],
     ...compact,
+    [`${own}${PYTORCH}`, () => writeFileAtomic(file(`${own}${PYTORCH}`), pytorchSource(model))],
     ...[...(model.files ?? [])]
       .filter(([name]) => !Object.hasOwn(prepared, name))
       .map(([name, bytes]): [string, () => Promise<void>] => [
@@ -152,6 +159,19 @@ export async function exportModel(
     files.push({ path, bytes: (await stat(file(path))).size });
   }
   return files;
+}
+
+/** The model as PyTorch has it, beside its weights. */
+function pytorchSource(model: Model): Uint8Array {
+  const named = [...model.parameters];
+  const statistics = new Set(
+    named.filter(([, { kind }]) => kind === "statistic").map(([name]) => name),
+  );
+  const source = pytorchModule((batch, length) => {
+    const { logits, parameters } = model.build(batch, "evaluation", length);
+    return { output: logits, parameters, statistics };
+  }, WEIGHTS);
+  return new TextEncoder().encode(source);
 }
 
 /** SOURCE without the directories that it lies in, which concern nobody else. */

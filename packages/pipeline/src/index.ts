@@ -99,4 +99,4 @@ export {
 export { freshNetwork, type LoadedSource, loadSource, readModelConfig } from "./source.ts";
 export { type OpenTaskOptions, openTask, type Task } from "./task.ts";
 export { type TrainModelResult, type TrainRequest, trainModel } from "./train-model.ts";
-export { COMPACT, OWN_CONFIG } from "./transformers-files.ts";
+export { COMPACT, OWN_CONFIG, PYTORCH } from "./transformers-files.ts";

@@ -10,6 +10,9 @@ export const OWN_CONFIG = "espalier";
  */
 export const COMPACT = "compact";
 
+/** The file beside a model's weights that has the model as a PyTorch module. */
+export const PYTORCH = "model.py";
+
 /**
  * `config.json` of an exported model.
  *

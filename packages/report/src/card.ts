@@ -20,7 +20,14 @@ import {
   unitsOf,
 } from "./explain.ts";
 import { formatCount } from "./format.ts";
-import { commandOf, onnxExample, pipelineExample, pythonExample, taskOf } from "./instructions.ts";
+import {
+  commandOf,
+  onnxExample,
+  pipelineExample,
+  pythonExample,
+  pytorchExample,
+  taskOf,
+} from "./instructions.ts";
 import type { ExportLayout, ModelDescription } from "./read-run.ts";
 import type { Summary } from "./summary.ts";
 
@@ -103,7 +110,7 @@ function join(parts: readonly string[]): string {
 function useExport(
   recorded: boolean,
   model: Summary["model"],
-  { stock, compact }: ExportLayout,
+  { stock, compact, pytorch }: ExportLayout,
 ): string[] {
   const source = "for Espalier: this directory is a SOURCE";
   const weights: (readonly [string, string])[] = compact
@@ -120,6 +127,9 @@ function useExport(
     ["onnx/model_fp16.onnx", 'weights and most of the computation in float16 (`dtype: "fp16"`)'],
     ["onnx/model_quantized.onnx", 'weights and activations in 8 bits (`dtype: "q8"`)'],
     ...weights,
+    ...(pytorch === undefined
+      ? []
+      : [[pytorch, "the network as a PyTorch module, which reads the parameters beside it"]]),
     ...(recorded ? [["pruning.json", "what was kept, replaced and removed, and why"]] : []),
   ];
   const python = stock
@@ -130,6 +140,13 @@ function useExport(
     : [
         "The network is in the ONNX files; `model_type` in `config.json` only says how to call it. Python's Transformers cannot load `model.safetensors`.",
       ];
+  const torch =
+    pytorch === undefined
+      ? []
+      : [
+          `With PyTorch, \`${pytorch}\` is the network${compact ? " at its pruned size" : ""}, to run or to train further:`,
+          codeBlock("python", pytorchExample(model, pytorch)),
+        ];
   return [
     "## Use",
     "With [Transformers.js](https://huggingface.co/docs/transformers.js), in Node and in browsers:",
@@ -140,6 +157,7 @@ function useExport(
       "--",
     ),
     ...python,
+    ...torch,
   ];
 }
 

@@ -236,6 +236,27 @@ classify = pipeline("${taskOf(model)}", "OWNER/NAME")
 print(classify("a text"))`;
 }
 
+/** Python that runs the module `path` of an exported directory. */
+export function pytorchExample(model: Summary["model"], path: string): string {
+  const texts = taskOf(model) === "text-classification";
+  const shape = [1, ...(model?.image?.shape ?? [3, 32, 32])].join(", ");
+  return `import sys
+
+${texts ? "from transformers import AutoTokenizer" : "import torch"}
+
+sys.path.insert(0, "${["DIRECTORY", ...path.split("/").slice(0, -1)].join("/")}")
+from model import load
+
+model = load()  # load().train() to train it
+${
+  texts
+    ? `tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")
+logits = model(**tokenizer("a text", return_tensors="pt"))`
+    : `pixel_values = torch.zeros(${shape})  # prepared as preprocessor_config.json says
+logits = model(pixel_values)`
+}`;
+}
+
 /** JavaScript that runs the exported model without a pipeline of Transformers.js. */
 export function onnxExample({ model }: Pick<Summary, "model">): string {
   if (taskOf(model) === "text-classification") {

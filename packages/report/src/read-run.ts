@@ -26,6 +26,7 @@ import {
   OWN_CONFIG,
   type PlanRecord,
   type PruneResult,
+  PYTORCH,
   readModelConfig,
   type SensitivityRecord,
   type SizeRecord,
@@ -429,14 +430,19 @@ export interface ExportLayout {
   readonly stock: boolean;
   /** Whether the pruned model is beside it, in a directory of its own. */
   readonly compact: boolean;
+  /** The PyTorch module, relative to the directory; exports of earlier versions have none. */
+  readonly pytorch: string | undefined;
 }
 
 /** @throws EspalierError `missing-file` or `invalid-file`. */
 export async function readExportLayout(directory: string): Promise<ExportLayout> {
   const config = await readDecoded(join(directory, "config.json"), anything);
+  const compact = existsSync(join(directory, COMPACT));
+  const pytorch = compact ? `${COMPACT}/${PYTORCH}` : PYTORCH;
   return {
     stock: !Object.hasOwn(config, OWN_CONFIG),
-    compact: existsSync(join(directory, COMPACT)),
+    compact,
+    pytorch: existsSync(join(directory, pytorch)) ? pytorch : undefined,
   };
 }
 

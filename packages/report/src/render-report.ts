@@ -45,6 +45,8 @@ const runFiles: readonly RunFile[] = [
   { path: "export/pruned/onnx/model_fp16.onnx", content: "as ONNX in half precision" },
   { path: "export/pruned/onnx/model_quantized.onnx", content: "as ONNX in 8 bits" },
   { path: "export/pruned/model.safetensors", content: "its parameters" },
+  { path: "export/pruned/model.py", content: "as a PyTorch module" },
+  { path: "export/pruned/compact/model.py", content: "as a PyTorch module" },
   { path: "export/pruned/compact/model.safetensors", content: "those of the pruned shapes alone" },
   { path: "export/pruned/pruning.json", content: "what pruning has done, in one file" },
   { path: "export/dense/onnx/model.onnx", content: "the model before, as ONNX" },

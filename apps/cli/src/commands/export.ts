@@ -28,7 +28,7 @@ interface Options extends CommonOptions, ModelOptions {
 export function registerExport(program: Command, signal: AbortSignal): void {
   addCommonOptions(addPluginOption(program.command("export").addArgument(sourceArgument)))
     .description(
-      "Writes a directory that Transformers.js and the Hub take: config.json, preprocessor_config.json, onnx/ in float32, float16 and 8 bits, model.safetensors and a model card. It is a SOURCE, too.",
+      "Writes a directory that Transformers.js and the Hub take: config.json, preprocessor_config.json, onnx/ in float32, float16 and 8 bits, model.safetensors, model.py for PyTorch and a model card. It is a SOURCE, too.",
     )
     .requiredOption("--to <dir>", "an empty or new directory")
     .option(

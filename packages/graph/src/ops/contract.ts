@@ -62,6 +62,7 @@ const matmulOperation: Operation<NoAttributes> = {
     return first && second ? add(first, second) : (first ?? second);
   },
   onnx: (builder, [a, b]) => builder.matmul(a, b),
+  pytorch: ([a, b]) => `${a} @ ${b}`,
   // aᵀ b = (bᵀ a)ᵀ: of two matrices the smaller is cheaper to read the other way round. For 192 products of
   // [128, 128]ᵀ and [128, 32] ONNX Runtime 1.30 takes 1.8 ms instead of 2.4.
   simplify: ({ inputs: [a, b], shape }) => {
@@ -128,6 +129,7 @@ const linearOperation: Operation<NoAttributes> = {
     value.shape.length === 2
       ? builder.node("Gemm", [x, w], { transB: 1 })
       : builder.node("MatMul", [x, builder.node("Transpose", [w], { perm: [1, 0] })]),
+  pytorch: ([x, w]) => `F.linear(${x}, ${w})`,
   couple: (_value, [x, w], coupling) => {
     coupling.unite(x[x.length - 1], w[1]);
     return [...x.slice(0, -1), w[0]];

@@ -6,6 +6,7 @@
  */
 
 import type { OnnxBuilder } from "../onnx/builder.ts";
+import { paddedImage, pythonArguments } from "../pytorch/syntax.ts";
 import { apply, expectInputs, type Operation, type Shape, sizeOf, type Value } from "../value.ts";
 import { add, square } from "./elementwise.ts";
 import { concat, pad, reshape, slice, sum } from "./shape.ts";
@@ -183,6 +184,17 @@ const convOperation: Operation<ConvolutionAttributes> = {
       dilations,
       group: groups,
     });
+  },
+  pytorch: ([x, w], { attributes: { strides, padding, dilations, groups } }) => {
+    const [top, left, bottom, right] = padding;
+    const even = top === bottom && left === right;
+    const options = pythonArguments({
+      stride: [strides, 1],
+      padding: [even ? [top, left] : 0, 0],
+      dilation: [dilations, 1],
+      groups: [groups, 1],
+    });
+    return `F.conv2d(${even ? x : paddedImage(x, padding)}, ${w}${options})`;
   },
   couple: ({ inputs: [x, w], attributes: { groups } }, [xAxes, wAxes], coupling) => {
     const [rows, columns] = wAxes;

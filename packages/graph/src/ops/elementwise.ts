@@ -1,6 +1,7 @@
 /** @file Element-wise operations; binary ones broadcast as NumPy does. */
 
 import { coupleElementwise, coupleUnary } from "../coupling.ts";
+import { pythonNumber, pytorchType } from "../pytorch/syntax.ts";
 import {
   apply,
   type DType,
@@ -51,6 +52,8 @@ function unary(
     vjp: (value, cotangent) => [scale(value, cotangent)],
     jvp: (value, [tangent]) => tangent && scale(value, tangent),
     onnx: (builder, inputs) => builder.node(onnxType, inputs),
+    // PyTorch has the names of ONNX, in small letters.
+    pytorch: ([x]) => `torch.${onnxType.toLowerCase()}(${x})`,
     couple: coupleUnary,
   };
   return { operation, build: (x) => apply(operation, [x], {}) };
@@ -130,6 +133,7 @@ export const reluOperation: Operation<NoAttributes> = {
   vjp: (value, cotangent) => [reluGradient(cotangent, value)],
   jvp: (value, [tangent]) => tangent && reluGradient(tangent, value),
   onnx: (builder, inputs) => builder.node("Relu", inputs),
+  pytorch: ([x]) => `F.relu(${x})`,
   // Where a residual branch is gone, the activations before and after it meet.
   simplify: ({ inputs: [x] }) => (x.operation === reluOperation ? x : undefined),
   couple: coupleUnary,
@@ -187,6 +191,8 @@ const clipOperation: Operation<ClipAttributes> = {
   jvp: (value, [tangent]) => tangent && reluGradient(tangent, clipGate(value)),
   onnx: (builder, [x], { attributes: { low, high } }) =>
     builder.node("Clip", [x, builder.scalar(low), builder.scalar(high)]),
+  pytorch: ([x], { attributes: { low, high } }) =>
+    `${x}.clamp(${pythonNumber(low, "float32")}, ${pythonNumber(high, "float32")})`,
   couple: coupleUnary,
 };
 
@@ -210,6 +216,7 @@ const geluOperation: Operation<NoAttributes> = {
   vjp: ({ inputs: [x] }, cotangent) => [multiply(cotangent, geluSlope(x))],
   jvp: ({ inputs: [x] }, [tangent]) => tangent && multiply(tangent, geluSlope(x)),
   onnx: (builder, inputs) => builder.node("Gelu", inputs),
+  pytorch: ([x]) => `F.gelu(${x})`,
   couple: coupleUnary,
 };
 
@@ -243,6 +250,8 @@ function broadcastShape(a: Shape, b: Shape): Shape | undefined {
 interface BinaryRules {
   readonly semantics: string;
   readonly onnxType: string;
+  /** Python's; for operations without one PyTorch has a function of the same name. */
+  readonly operator?: string;
   readonly dtype?: DType;
   compute(a: number, b: number): number;
   /** Derivatives with respect to a and b, times `by`; undefined: zero. */
@@ -289,6 +298,16 @@ function binary(name: string, rules: BinaryRules) {
       return a && b ? add(a, b) : (a ?? b);
     },
     onnx: (builder, inputs) => builder.node(rules.onnxType, inputs),
+    pytorch: (names, { inputs }) => {
+      if (rules.operator === undefined) return `torch.${name}(${names.join(", ")})`;
+      const isNumber = (x: Value) => isConstant(x) && x.shape.length === 0;
+      const operands = names.map((operand, i) =>
+        isNumber(inputs[i]) && !inputs.every(isNumber)
+          ? pythonNumber(inputs[i].attributes.data[0], inputs[i].dtype)
+          : operand,
+      );
+      return operands.join(` ${rules.operator} `);
+    },
     simplify: (value) => rules.simplify?.(value.inputs[0], value.inputs[1], value.shape),
     sampleNorms: rules.sampleNorms,
     rowAxis: rules.rowAxis,
@@ -309,6 +328,7 @@ export function constantElement(value: Value): number | undefined {
 const addEntry = binary("add", {
   semantics: "a + b",
   onnxType: "Add",
+  operator: "+",
   coupling: "add",
   compute: (a, b) => a + b,
   derivatives: (_value, by) => [by, by],
@@ -331,6 +351,7 @@ const addEntry = binary("add", {
 const subtractEntry = binary("subtract", {
   semantics: "a - b",
   onnxType: "Sub",
+  operator: "-",
   compute: (a, b) => a - b,
   derivatives: (_value, by) => [by, negate(by)],
   simplify: (a, b, shape) => (constantElement(b) === 0 ? broadcastTo(a, shape) : undefined),
@@ -338,6 +359,7 @@ const subtractEntry = binary("subtract", {
 const multiplyEntry = binary("multiply", {
   semantics: "a · b",
   onnxType: "Mul",
+  operator: "*",
   compute: (a, b) => a * b,
   derivatives: ({ inputs: [a, b] }, by) => [multiply(by, b), multiply(by, a)],
   simplify: (a, b, shape) => {
@@ -357,6 +379,7 @@ const multiplyEntry = binary("multiply", {
 const divideEntry = binary("divide", {
   semantics: "a / b",
   onnxType: "Div",
+  operator: "/",
   compute: (a, b) => a / b,
   derivatives: (value, by) => {
     const [, b] = value.inputs;
@@ -380,12 +403,14 @@ const minimumEntry = binary("minimum", {
 const greaterEntry = binary("greater", {
   semantics: "whether a > b",
   onnxType: "Greater",
+  operator: ">",
   dtype: "bool",
   compute: (a, b) => (a > b ? 1 : 0),
 });
 const equalEntry = binary("equal", {
   semantics: "whether a = b",
   onnxType: "Equal",
+  operator: "==",
   dtype: "bool",
   compute: (a, b) => (a === b ? 1 : 0),
 });
@@ -437,6 +462,7 @@ const whereOperation: Operation<NoAttributes> = {
     return where(value.inputs[0], a ?? zero, b ?? zero);
   },
   onnx: (builder, inputs) => builder.node("Where", inputs),
+  pytorch: ([condition, a, b]) => `torch.where(${condition}, ${a}, ${b})`,
   couple: coupleElementwise("unite"),
 };
 
@@ -459,6 +485,7 @@ const castOperation: Operation<{ to: DType }> = {
         : x.data,
   onnx: (builder, inputs, { attributes: { to } }) =>
     builder.node("Cast", inputs, { to: onnxTypes[to] }),
+  pytorch: ([x], { attributes: { to } }) => `${x}.to(${pytorchType(to)})`,
   couple: coupleUnary,
 };
 

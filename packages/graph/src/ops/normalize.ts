@@ -20,7 +20,7 @@ import {
   subtract,
 } from "./elementwise.ts";
 import { forEachOffset } from "./indexing.ts";
-import { scalar } from "./leaf.ts";
+import { isInput, scalar } from "./leaf.ts";
 import { full, reshape, sum, sumOperation } from "./shape.ts";
 
 // --- mean ---
@@ -54,6 +54,8 @@ const meanOperation: Operation<MeanAttributes> = {
       keepdims: keepDimensions ? 1 : 0,
     });
   },
+  pytorch: ([x], { attributes: { axes, keepDimensions } }) =>
+    `${x}.mean(dim=[${axes.join(", ")}]${keepDimensions ? ", keepdim=True" : ""})`,
   couple: (value, [x], coupling) => {
     // An average over channels changes when one is removed.
     for (const axis of value.attributes.axes) coupling.fix(x[axis]);
@@ -89,6 +91,7 @@ const softmaxOperation: Operation<Record<string, never>> = {
   // The Jacobian diag(y) - y yᵀ is symmetric.
   jvp: (value, [tangent]) => tangent && softmaxDerivative(value, tangent),
   onnx: (builder, inputs) => builder.node("Softmax", inputs, { axis: -1 }),
+  pytorch: ([x]) => `F.softmax(${x}, dim=-1)`,
   couple: (_value, [x], coupling) => {
     // Each line is shared out among all its elements.
     coupling.fix(x[x.length - 1]);
@@ -129,6 +132,7 @@ const logSoftmaxOperation: Operation<Record<string, never>> = {
   jvp: (value, [tangent]) =>
     tangent && subtract(tangent, sum(multiply(softmax(value.inputs[0]), tangent), [-1], true)),
   onnx: (builder, inputs) => builder.node("LogSoftmax", inputs, { axis: -1 }),
+  pytorch: ([x]) => `F.log_softmax(${x}, dim=-1)`,
 };
 
 /** Logarithm of softmax along the last axis. */
@@ -192,6 +196,8 @@ const layerNormOperation: Operation<{ epsilon: number }> = {
   },
   onnx: (builder, inputs, { attributes: { epsilon } }) =>
     builder.node("LayerNormalization", inputs, { axis: -1, epsilon }),
+  pytorch: ([x, scale, bias], { attributes: { epsilon } }) =>
+    `F.layer_norm(${x}, ${x}.shape[-1:], ${scale}, ${bias}, eps=${epsilon})`,
 };
 
 /** Layer normalisation of the last axis. `scale` and `bias`: one number for each of its elements. */
@@ -248,6 +254,8 @@ const addChannelsOperation: Operation<Record<string, never>> = {
       x,
       builder.reshape(bias, vector.shape, perChannelShape(vector.shape[0], shape.length)),
     ]),
+  pytorch: ([x, bias], { shape }) =>
+    `${x} + ${bias}.reshape([${perChannelShape(-1, shape.length).join(", ")}])`,
   simplify: ({ inputs: [x, bias] }) => (constantElement(bias) === 0 ? x : undefined),
   affine: (_value, input) => input === 0,
   rowAxis: () => 1,
@@ -286,6 +294,12 @@ const batchNormOperation: Operation<{ epsilon: number }> = {
   },
   onnx: (builder, inputs, { attributes: { epsilon } }) =>
     builder.node("BatchNormalization", inputs, { epsilon }),
+  pytorch: ([x, scale, bias, average, variance], value) => {
+    // Those that are stored are of the batches that the network was trained on.
+    const training = value.inputs.slice(3).every(isInput) ? "self.training" : "False";
+    const statistics = `${average}, ${variance}, ${scale}, ${bias}`;
+    return `F.batch_norm(${x}, ${statistics}, ${training}, eps=${value.attributes.epsilon})`;
+  },
   affine: (_value, input) => input === 0,
   couple: coupleChannels,
 };
@@ -444,6 +458,8 @@ const oneHotOperation: Operation<{ depth: number }> = {
     return result;
   },
   onnx: (builder, [indices], { attributes: { depth } }) => builder.oneHot(indices, depth),
+  pytorch: ([indices], { attributes: { depth } }) =>
+    `F.one_hot(${indices}, ${depth}).to(torch.float32)`,
 };
 
 /** Rows with a one at each of `indices` (int64) and zeros elsewhere. */

@@ -1,6 +1,7 @@
 /** @file Pooling. Windows as in convolutions; no dilation. */
 
 import { coupleUnary } from "../coupling.ts";
+import { paddedImage } from "../pytorch/syntax.ts";
 import { apply, expectInputs, type Operation, type Shape, sizeOf, type Value } from "../value.ts";
 import { conv, windowCount } from "./convolution.ts";
 import { add, cast, greater, maximum, where } from "./elementwise.ts";
@@ -25,6 +26,15 @@ function pooledShape([n, c, height, width]: Shape, attributes: PoolAttributes): 
 
 function onnxWindow({ kernel, strides, padding }: PoolAttributes) {
   return { kernel_shape: kernel, strides, pads: padding };
+}
+
+function pytorchPool(
+  name: string,
+  x: string,
+  { kernel, strides, padding }: PoolAttributes,
+  filler = "",
+): string {
+  return `F.${name}(${paddedImage(x, padding, filler)}, [${kernel.join(", ")}], stride=[${strides.join(", ")}])`;
 }
 
 /** Offsets in x of the largest element of every window; the first where several are equal. */
@@ -101,6 +111,8 @@ const maxPoolOperation: Operation<PoolAttributes> = {
     tangent && apply(maxPoolSelectOperation, [x, tangent], attributes),
   onnx: (builder, inputs, { attributes }) =>
     builder.node("MaxPool", inputs, onnxWindow(attributes)),
+  pytorch: ([x], { attributes }) =>
+    pytorchPool("max_pool2d", x, attributes, ', value=float("-inf")'),
   couple: coupleUnary,
 };
 
@@ -243,6 +255,7 @@ const averagePoolOperation: Operation<PoolAttributes> = {
   },
   onnx: (builder, inputs, { attributes }) =>
     builder.node("AveragePool", inputs, { ...onnxWindow(attributes), count_include_pad: 1 }),
+  pytorch: ([x], { attributes }) => pytorchPool("avg_pool2d", x, attributes),
   couple: coupleUnary,
 };
 

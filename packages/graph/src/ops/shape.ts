@@ -32,6 +32,7 @@ export const reshapeOperation: Operation<{ shape: Shape }> = {
   vjp: (value, cotangent) => [reshape(cotangent, value.inputs[0].shape)],
   jvp: (value, [tangent]) => tangent && reshape(tangent, value.shape),
   onnx: (builder, [x], value) => builder.reshape(x, value.inputs[0].shape, value.shape),
+  pytorch: ([x], { shape }, { sizes }) => `${x}.reshape(${sizes(shape)})`,
   couple: (value, [axes], coupling) =>
     coupleReshape(value.inputs[0].shape, value.shape, axes, coupling),
   simplify: (value) => {
@@ -126,6 +127,7 @@ export const broadcastOperation: Operation<{ shape: Shape }> = {
   vjp: (value, cotangent) => [sumTo(cotangent, value.inputs[0].shape)],
   jvp: (value, [tangent]) => tangent && broadcastTo(tangent, value.shape),
   onnx: (builder, [x], value) => builder.node("Expand", [x, builder.ints(value.shape)]),
+  pytorch: ([x], { shape }, { sizes }) => `${x}.expand(${sizes(shape)})`,
   couple: ({ shape, inputs: [x] }, [axes], coupling) => {
     const lead = shape.length - x.shape.length;
     return shape.map((size, axis) => {
@@ -191,6 +193,8 @@ export const sumOperation: Operation<ReduceAttributes> = {
   jvp: (value, [tangent]) => tangent && apply(sumOperation, [tangent], value.attributes),
   onnx: (builder, [x], { attributes: { axes, keepDimensions } }) =>
     builder.node("ReduceSum", [x, builder.ints(axes)], { keepdims: keepDimensions ? 1 : 0 }),
+  pytorch: ([x], { attributes: { axes, keepDimensions } }) =>
+    `${x}.sum(dim=[${axes.join(", ")}]${keepDimensions ? ", keepdim=True" : ""})`,
   couple: ({ attributes: { axes, keepDimensions } }, [x]) =>
     keepDimensions
       ? x.map((channels, axis) => (axes.includes(axis) ? undefined : channels))
@@ -249,6 +253,7 @@ export const transposeOperation: Operation<{ permutation: readonly number[] }> =
   jvp: (value, [tangent]) => tangent && transpose(tangent, value.attributes.permutation),
   onnx: (builder, [x], value) =>
     builder.node("Transpose", [x], { perm: value.attributes.permutation }),
+  pytorch: ([x], { attributes: { permutation } }) => `${x}.permute([${permutation.join(", ")}])`,
   couple: ({ attributes: { permutation } }, [x]) => permutation.map((axis) => x[axis]),
   simplify: (value) => {
     const [x] = value.inputs;
@@ -345,6 +350,14 @@ export const sliceOperation: Operation<SliceAttributes> = {
     const pick = (values: readonly number[]) => builder.ints(axes.map((axis) => values[axis]));
     return builder.node("Slice", [x, pick(starts), pick(ends), builder.ints(axes), pick(steps)]);
   },
+  pytorch: ([x], { attributes: { starts, ends, steps }, inputs: [{ shape }] }) => {
+    // The end of an axis is left out, so that its size may be open.
+    const ranges = shape.map((n, axis) => {
+      const range = `${starts[axis] || ""}:${ends[axis] === n ? "" : ends[axis]}`;
+      return steps[axis] === 1 ? range : `${range}:${steps[axis]}`;
+    });
+    return `${x}[${ranges.join(", ")}]`;
+  },
   couple: ({ attributes: { starts, ends, steps } }, [x]) =>
     x.map((channels, axis) =>
       channels
@@ -430,6 +443,12 @@ export const padOperation: Operation<PadAttributes> = {
     }
     return builder.node("Pad", [result, builder.ints([...before, ...ends])]);
   },
+  pytorch: ([x], { attributes: { before, after, interior } }) => {
+    if (interior.some((n) => n > 0)) return undefined;
+    // From the last axis to the first.
+    const widths = before.map((n, axis) => `${n}, ${after[axis]}`).reverse();
+    return `F.pad(${x}, [${widths.join(", ")}])`;
+  },
   affine: () => true,
   couple: ({ shape, attributes: { before, interior } }, [x]) =>
     x.map((channels, axis) => {
@@ -508,6 +527,7 @@ export const concatOperation: Operation<{ axis: number }> = {
         ),
   affine: () => true,
   onnx: (builder, inputs, value) => builder.node("Concat", inputs, { axis: value.attributes.axis }),
+  pytorch: (inputs, { attributes: { axis } }) => `torch.cat([${inputs.join(", ")}], dim=${axis})`,
   couple: ({ shape, inputs, attributes: { axis: joined } }, operands, coupling) =>
     shape.map((_, axis) => {
       const parts = operands.map((axes) => axes[axis]);
@@ -571,6 +591,7 @@ export const gatherOperation: Operation<{ axis: number }> = {
     return new Set<number | bigint>(data).size === data.length;
   },
   onnx: (builder, inputs, value) => builder.node("Gather", inputs, { axis: value.attributes.axis }),
+  pytorch: ([x, indices], { attributes: { axis } }) => `${x}[${":, ".repeat(axis)}${indices}]`,
   couple: ({ shape, inputs: [x, indices], attributes: { axis: at } }, [axes], coupling) => {
     const chosen = axes[at];
     let selected: AxisChannels;
@@ -682,6 +703,7 @@ export const positionsOperation: Operation<Record<string, never>> = {
     const ones = builder.node("Expand", [builder.ints([1]), builder.node("Shape", [x])]);
     return builder.node("CumSum", [ones, builder.ints([-1])], { exclusive: 1 });
   },
+  pytorch: ([x]) => `torch.arange(${x}.shape[-1], device=${x}.device).expand(${x}.shape)`,
   couple: (value, [x], coupling) => {
     for (const axis of x) coupling.fix(axis);
     return value.shape.map(() => undefined);
