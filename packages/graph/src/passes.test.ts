@@ -3,9 +3,9 @@ import { jvp } from "./autodiff.ts";
 import { cost } from "./cost.ts";
 import { linear } from "./ops/contract.ts";
 import { conv } from "./ops/convolution.ts";
-import { add, exp, multiply, negate, relu, tanh } from "./ops/elementwise.ts";
-import { constant, input, isConstant, scalar } from "./ops/leaf.ts";
-import { mean } from "./ops/normalize.ts";
+import { add, divide, exp, multiply, negate, relu, tanh } from "./ops/elementwise.ts";
+import { constant, input, integers, isConstant, scalar } from "./ops/leaf.ts";
+import { logSoftmax, mean, softmax } from "./ops/normalize.ts";
 import { broadcastTo, full, reshape, slice, transpose } from "./ops/shape.ts";
 import { findCommon, simplify, splitSequence, splitStages, substitute, verify } from "./passes.ts";
 import { conformanceCases, conformanceProblem, interpret, randomArray } from "./testing/index.ts";
@@ -152,6 +152,9 @@ describe("errors name the operation and the shapes", () => {
     ["conv", () => conv(input("i", [1, 3, 2, 2]), input("w", [4, 2, 3, 3])), /^conv: expected/],
     ["conv too small", () => conv(input("i", [1, 2, 2, 2]), input("w", [4, 2, 3, 3])), /at least/],
     ["reshape", () => reshape(x, [4]), /^reshape: expected as many elements/],
+    ["divide", () => divide(integers([2], [5, 3]), integers([2], [2, 2])), /both float32.*int64/],
+    ["softmax", () => softmax(input("s", [])), /^softmax: expected float32 with an axis/],
+    ["logSoftmax", () => logSoftmax(input("s", [])), /^logSoftmax: expected float32 with an axis/],
   ])("%s", (_name, build, message) => {
     expect(build).toThrow(message);
   });

@@ -252,6 +252,9 @@ interface BinaryRules {
   readonly onnxType: string;
   /** Python's; for operations without one PyTorch has a function of the same name. */
   readonly operator?: string;
+  /** The only type that operands may have; default: all. */
+  readonly operands?: DType;
+  /** Of the result; default: that of the operands. */
   readonly dtype?: DType;
   compute(a: number, b: number): number;
   /** Derivatives with respect to a and b, times `by`; undefined: zero. */
@@ -271,9 +274,11 @@ function binary(name: string, rules: BinaryRules) {
     infer: ([a, b]) => {
       const shape = broadcastShape(a.shape, b.shape);
       expectInputs(
-        shape !== undefined && a.dtype === b.dtype,
+        shape !== undefined &&
+          a.dtype === b.dtype &&
+          (rules.operands === undefined || a.dtype === rules.operands),
         name,
-        "two shapes that broadcast, of one type",
+        `two shapes that broadcast, ${rules.operands ? `both ${rules.operands}` : "of one type"}`,
         [a, b],
       );
       return { shape, dtype: rules.dtype ?? a.dtype };
@@ -378,6 +383,8 @@ const multiplyEntry = binary("multiply", {
 });
 const divideEntry = binary("divide", {
   semantics: "a / b",
+  // Runtimes differ in what they make of quotients of integers.
+  operands: "float32",
   onnxType: "Div",
   operator: "/",
   compute: (a, b) => a / b,

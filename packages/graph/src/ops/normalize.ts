@@ -79,10 +79,15 @@ function forEachLine(shape: readonly number[], visit: (start: number, end: numbe
   for (let start = 0; start < sizeOf(shape); start += length) visit(start, start + length);
 }
 
+function inferLines(operation: string, x: Value) {
+  expectInputs(x.shape.length > 0 && x.dtype === "float32", operation, "float32 with an axis", [x]);
+  return { shape: x.shape, dtype: x.dtype };
+}
+
 const softmaxOperation: Operation<Record<string, never>> = {
   name: "softmax",
   semantics: "e^x / Σ e^x along the last axis",
-  infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),
+  infer: ([x]) => inferLines("softmax", x),
   evaluate: ([x]) => {
     const result = logSoftmaxReference(x.data, x.shape);
     return result.map(Math.exp);
@@ -124,7 +129,7 @@ export function softmax(x: Value): Value {
 const logSoftmaxOperation: Operation<Record<string, never>> = {
   name: "logSoftmax",
   semantics: "log of softmax along the last axis, without overflow",
-  infer: ([x]) => ({ shape: x.shape, dtype: x.dtype }),
+  infer: ([x]) => inferLines("logSoftmax", x),
   evaluate: ([x]) => logSoftmaxReference(x.data, x.shape),
   vjp: (value, cotangent) => [
     subtract(cotangent, multiply(softmax(value.inputs[0]), sum(cotangent, [-1], true))),
