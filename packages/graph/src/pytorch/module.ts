@@ -58,72 +58,36 @@ function moduleSource(graph: PyTorchGraph, batch: number, length: number, weight
   const order = topologicalOrder([output]);
   const stored = new Map([...parameters].map(([name, value]) => [value, name]));
   const inputs = order.filter(isInput).filter((value) => !stored.has(value));
-  for (const { attributes } of inputs) {
-    if (IDENTIFIER.test(attributes.name) && !OWN_NAMES.has(attributes.name)) continue;
+  const inputNames = inputs.map(({ attributes }) => attributes.name);
+  for (const name of inputNames) {
+    if (IDENTIFIER.test(name) && !OWN_NAMES.has(name)) continue;
     throw new EspalierError(
       "invalid-graph",
-      `${MODULE}: expected an input whose name is free for a variable, got ${JSON.stringify(attributes.name)}`,
+      `${MODULE}: expected an input whose name is free for a variable, got ${JSON.stringify(name)}`,
     );
   }
-  const open = (n: number, size: number) => n % size === 0 && n > 0;
   const syntax: PyTorchSyntax = {
-    sizes: (shape) => {
-      const parts = shape.map((n) => {
-        const factors = [open(n, batch) && "batch", open(n, length) && "length"].filter(Boolean);
-        const rest = n / (open(n, batch) ? batch : 1) / (open(n, length) ? length : 1);
-        return [...factors, ...(rest === 1 && factors.length > 0 ? [] : [rest])].join(" * ");
-      });
-      return `[${parts.join(", ")}]`;
-    },
-    device: `${inputs[0]?.attributes.name}.device`,
+    sizes: (shape) => `[${shape.map((n) => sizeSource(n, { batch, length })).join(", ")}]`,
+    device: `${inputNames[0]}.device`,
   };
-  const atom = (value: Value): string | undefined => {
+  const { statements, result } = statementsOf(order, inputNames, syntax, (value) => {
     const name = stored.get(value);
     if (name !== undefined) return `w[${JSON.stringify(name)}]`;
     if (isInput(value)) return value.attributes.name;
     return isConstant(value) ? constantSource(value, syntax) : undefined;
-  };
-  const lastUse = new Map(order.flatMap((user) => user.inputs.map((value) => [value, user])));
-  const variables = new Variables(inputs.map(({ attributes }) => attributes.name));
-  const names = new Map<Value, string>();
-  const body: string[] = [];
-  for (const value of order) {
-    const itself = atom(value);
-    if (itself !== undefined) {
-      names.set(value, itself);
-      continue;
-    }
-    const { operation } = value;
-    const operands = value.inputs.map((operand) => names.get(operand)!);
-    const expression = operation.pytorch?.(operands, value, syntax);
-    if (expression === undefined) {
-      throw new EspalierError(
-        "invalid-graph",
-        `${MODULE}: PyTorch has no expression for ${operation.name} as it is used here`,
-        { operation: operation.name },
-      );
-    }
-    for (const operand of new Set(value.inputs)) {
-      const free = lastUse.get(operand) === value && atom(operand) === undefined;
-      if (free) variables.release(names.get(operand)!);
-    }
-    const name = variables.take();
-    names.set(value, name);
-    body.push(`${name} = ${expression}`);
-  }
-  const result = names.get(output)!;
+  });
   const sizes = ["batch", "length"].flatMap((name, axis) =>
-    body.some((line) => new RegExp(`\\b${name}\\b`).test(line))
-      ? [`${name} = ${inputs[0].attributes.name}.shape[${axis}]`]
+    statements.some((line) => new RegExp(`\\b${name}\\b`).test(line))
+      ? [`${name} = ${inputNames[0]}.shape[${axis}]`]
       : [],
   );
-  const described = (value: Value) => `${value.dtype} ${syntax.sizes(value.shape)}`;
   const forward = [
     ...(stored.size > 0 ? ["w = self.state_dict(keep_vars=True)"] : []),
     ...sizes,
-    ...body,
+    ...statements,
     `return ${result}`,
   ];
+  const described = (value: Value) => `${value.dtype} ${syntax.sizes(value.shape)}`;
   return `"""A network as a PyTorch module. Its tensors are in ${weights}, beside this file.
 
     from model import load
@@ -162,13 +126,64 @@ class Model(nn.Module):
             else:
                 module.register_parameter(leaf, nn.Parameter(tensor))
 
-    def forward(self, ${inputs.map(({ attributes }) => attributes.name).join(", ")}):
+    def forward(self, ${inputNames.join(", ")}):
 ${forward.map((line) => `        ${line}`).join("\n")}
 
 
 def load(path=Path(__file__).with_name(${JSON.stringify(weights)})):
     return Model(load_file(path)).eval()
 `;
+}
+
+/**
+ * One assignment for each value of `order`, but for those that `leafSource` has an expression of, and
+ * the expression of the last value.
+ */
+function statementsOf(
+  order: readonly Value[],
+  reserved: readonly string[],
+  syntax: PyTorchSyntax,
+  leafSource: (value: Value) => string | undefined,
+): { readonly statements: readonly string[]; readonly result: string } {
+  const lastUse = new Map(order.flatMap((user) => user.inputs.map((value) => [value, user])));
+  const variables = new Variables(reserved);
+  const expressions = new Map<Value, string>();
+  const assigned = new Set<Value>();
+  const statements: string[] = [];
+  for (const value of order) {
+    const leaf = leafSource(value);
+    if (leaf !== undefined) {
+      expressions.set(value, leaf);
+      continue;
+    }
+    const { operation, inputs } = value;
+    const operands = inputs.map((operand) => expressions.get(operand)!);
+    const expression = operation.pytorch?.(operands, value, syntax);
+    if (expression === undefined) {
+      throw new EspalierError(
+        "invalid-graph",
+        `${MODULE}: PyTorch has no expression for ${operation.name} as it is used here`,
+        { operation: operation.name },
+      );
+    }
+    for (const operand of new Set(inputs)) {
+      const done = assigned.has(operand) && lastUse.get(operand) === value;
+      if (done) variables.release(expressions.get(operand)!);
+    }
+    const name = variables.take();
+    expressions.set(value, name);
+    assigned.add(value);
+    statements.push(`${name} = ${expression}`);
+  }
+  return { statements, result: expressions.get(order[order.length - 1])! };
+}
+
+/** A dimension as a product of what is open and a number. */
+function sizeSource(n: number, open: Readonly<Record<"batch" | "length", number>>): string {
+  const factors = Object.entries(open).filter(([, size]) => n > 0 && n % size === 0);
+  const rest = factors.reduce((quotient, [, size]) => quotient / size, n);
+  const names = factors.map(([name]) => name);
+  return [...names, ...(rest === 1 && names.length > 0 ? [] : [rest])].join(" * ");
 }
 
 function constantSource(value: Value, { device }: PyTorchSyntax): string {
