@@ -63,7 +63,7 @@ const MOST_UNKNOWNS = 4608;
 
 // How many times as large a weight may become. Of regressors that hardly vary from sample to sample, weights
 // of any size can be made that fit, and that no training step is small enough for (decision 041).
-const MOST_GROWTH = 4;
+const MOST_GROWTH = 10;
 
 // A row of which less than a quarter can be explained would be mostly noise if it varied as before.
 const MOST_GAIN = 2;
