@@ -73,7 +73,7 @@ const MOST_GAIN = 2;
  * before fitted anew, first layers first: on `samples`, what it makes of the activations of the
  * pruned model is as close as can be, in least squares, to what the same channels were in `dense`
  * (asymmetric reconstruction, He et al. 2017, arXiv 1707.06168); see `findTargets` for layers that end
- * branches. A ridge holds weights to what they were, a stronger one where they would become more than 4
+ * branches. A ridge holds weights to what they were, a stronger one where they would become more than ten
  * times as large (decision 041). A fit varies less than what it is fitted to, which adds up from layer to
  * layer, so rows whose outputs are normalised by stored statistics are multiplied to vary as much, by 2 at
  * most (decision 031), and where they are fitted to a sum, normalisation is written for how much they vary
